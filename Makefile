@@ -1,0 +1,44 @@
+# Each target sets up whatever it needs; doing it twice costs a second.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test check docs bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/errata demo $(DEMO)
+
+test: $(VENV)/.dev
+	$(BIN)/python tests/ensure_browser.py
+	$(BIN)/pytest -n 2 --dist loadgroup $(TEST)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -p no:cacheprovider docs README.md --doctest-glob='*.md' --doctest-modules src/errata/losses src/errata/edits src/errata/labels
+
+docs: $(VENV)/.dev
+	$(BIN)/pytest -q -p no:cacheprovider docs README.md --doctest-glob='*.md'
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) runs build dist src/*.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install -q -c constraints.txt -e '.[check,test,parquet]'
+	touch $@ $(VENV)/.demo

@@ -1,0 +1,43 @@
+"""Files that are either wholly there or not there at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["new_file", "new_folder"]
+
+
+def _beside(path: Path) -> Path:
+    # One name per target: what a killed run left behind is overwritten by the next one, never piled up.
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write; it takes the place of ``path`` in one step once the block has ended without an error."""
+    partial = _beside(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield partial
+    os.replace(partial, path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it takes the place of ``path`` once the block has ended without an error.
+
+    A kill between the two renames leaves the old folder under ``.<name>.old`` and none at ``path``: readers see
+    "not there", never a mixture.
+    """
+    partial, old = _beside(path), path.with_name(f".{path.name}.old")
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    if path.exists():
+        os.replace(path, old)
+    os.replace(partial, path)
+    shutil.rmtree(old, ignore_errors=True)

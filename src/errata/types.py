@@ -1,0 +1,192 @@
+"""The nouns of errata, and the dimension key. Read this file first.
+
+Dimension key, the suffix of every tensor's name (``logprob_BT``):
+
+====  =====================================================================
+B     sequences in a batch
+T     tokens of a sequence, prompt and response together, padded on the right
+U     tokens of the *second* text of a pair (the original beside the edited)
+V     vocabulary
+G     samples drawn for one prompt
+D     hidden size
+====  =====================================================================
+
+Column ``t`` of every ``_BT`` tensor speaks of token ``t``; the shift of a causal model exists once, in
+``errata.models``. Masks are positive: True means that the token counts. The two texts of a pair never share a mask.
+
+Rooms hand each other *per-token streams*: ``labels/`` and ``reward/`` produce them, ``tuning/`` consumes them and never
+sees an edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any
+
+__all__ = [
+    "Correction",
+    "Edit",
+    "Encoded",
+    "Label",
+    "LabeledTokens",
+    "Op",
+    "Preference",
+    "Prompt",
+    "PromptRow",
+    "Rollout",
+    "Span",
+    "TokenLabels",
+    "Unit",
+    "Verdict",
+]
+
+Prompt = str | Sequence[Mapping[str, str]]
+"""A plain instruction, or a conversation: messages with ``role`` and ``content``, oldest first."""
+
+
+class Unit(StrEnum):
+    """What one edit changes: a word, a character, or a token of a given tokenizer (the papers' choice)."""
+
+    WORD = "word"
+    CHAR = "char"
+    TOKEN = "token"
+
+
+class Op(StrEnum):
+    """What an edit does to its span of the original."""
+
+    KEEP = "keep"
+    INSERT = "insert"
+    DELETE = "delete"
+    SUBSTITUTE = "substitute"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters ``start`` to ``stop`` (exclusive) of one text, which read ``text``; ``start == stop`` is a gap.
+
+    ``token_start`` and ``token_stop`` index the tokens of that text and are set by token-unit diffs only.
+    """
+
+    start: int
+    stop: int
+    text: str
+    token_start: int | None = None
+    token_stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One operation that turns a span of the original text into a span of the edited text."""
+
+    op: Op
+    original: Span
+    edited: Span
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptRow:
+    """A prompt without an answer, as generation and PPO take it."""
+
+    id: str
+    prompt: Prompt
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the file that errata does not know; they travel with the row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preference:
+    """Two answers to one prompt, of which ``chosen`` was preferred."""
+
+    id: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Correction:
+    """An answer and what somebody made of it, most words kept: y_l and y_e (Xu et al.), ŷ and ỹ (FIGA).
+
+    On file it is a preference row (``rejected`` = original, ``chosen`` = edited), so that any preference trainer reads
+    it. ``original_ids`` are the ids that the model sampled, its end of sequence included, where they are known: a
+    sampled response is never tokenised again.
+    """
+
+    id: str
+    prompt: Prompt
+    original: str
+    edited: str
+    original_ids: tuple[int, ...] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One prompt and one response as ids: what every model in errata is given.
+
+    ``offsets[k]`` are the characters of the *response* that response token ``k`` stands for; the end-of-sequence token
+    has the empty span at the end of the text. ``ids[:prompt_length]`` is the prompt.
+    """
+
+    ids: tuple[int, ...]
+    prompt_length: int
+    offsets: tuple[tuple[int, int], ...]
+    ended: bool
+    """Whether the last id is the end of sequence (a truncated response has none)."""
+
+    @property
+    def response_ids(self) -> tuple[int, ...]:
+        """The ids after the prompt."""
+        return self.ids[self.prompt_length :]
+
+
+class Label(IntEnum):
+    """What the edit says of one response token. Original side: KEPT, DELETED, SUBSTITUTED; edited: KEPT, INSERTED, …"""
+
+    KEPT = 0
+    INSERTED = 1
+    DELETED = 2
+    SUBSTITUTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledTokens:
+    """One side of a labelled pair: its ids and one ``Label`` for each response token, end of sequence included."""
+
+    encoded: Encoded
+    labels: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenLabels:
+    """Both sides of a labelled pair, each with its own tokens; they share the prompt and nothing else."""
+
+    id: str
+    original: LabeledTokens
+    edited: LabeledTokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rollout:
+    """A sampled response: the ids as the model emitted them, and the text that they decode to."""
+
+    id: str
+    prompt: Prompt
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    """Including the end of sequence, if the model emitted it."""
+    text: str
+    ended: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """A judge's word on one prompt: 1 if the candidate's answer is better, 0 if the baseline's is, ½ for a tie."""
+
+    id: str
+    score: float
