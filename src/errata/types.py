@@ -27,6 +27,7 @@ from typing import Any
 
 __all__ = [
     "Correction",
+    "Demonstration",
     "Edit",
     "Encoded",
     "Label",
@@ -97,13 +98,25 @@ class PromptRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Demonstration:
+    """An answer to imitate."""
+
+    id: str
+    prompt: Prompt
+    response: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Preference:
-    """Two answers to one prompt, of which ``chosen`` was preferred."""
+    """Two answers to one prompt, of which ``chosen`` was preferred; with the sampled ids where they are known."""
 
     id: str
     prompt: Prompt
     chosen: str
     rejected: str
+    chosen_ids: tuple[int, ...] | None = None
+    rejected_ids: tuple[int, ...] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -129,7 +142,8 @@ class Encoded:
     """One prompt and one response as ids: what every model in errata is given.
 
     ``offsets[k]`` are the characters of the *response* that response token ``k`` stands for; the end-of-sequence token
-    has the empty span at the end of the text. ``ids[:prompt_length]`` is the prompt.
+    has the empty span at the end of the text. ``ids[:prompt_length]`` is the prompt. Offsets may be empty
+    where nothing reads them (a rollout that is only scored).
     """
 
     ids: tuple[int, ...]
@@ -145,7 +159,7 @@ class Encoded:
 
 
 class Label(IntEnum):
-    """What the edit says of one response token. Original side: KEPT, DELETED, SUBSTITUTED; edited: KEPT, INSERTED, …"""
+    """What the edit says of a response token; the original has none INSERTED, the edited text none DELETED."""
 
     KEPT = 0
     INSERTED = 1

@@ -1,1 +1,21 @@
-"""."""
+"""Labels: edits projected on the tokens of one tokenizer, one value for every token, each text with its own.
+
+These per-token streams are what reward models and policies are trained on; nothing after this room sees an edit.
+"""
+
+from errata.labels.files import SCHEMA, read_labels, write_labels
+from errata.labels.project import LabelCounts, changed, count_labels, label, label_all, project
+from errata.labels.weights import token_weights
+
+__all__ = [
+    "SCHEMA",
+    "LabelCounts",
+    "changed",
+    "count_labels",
+    "label",
+    "label_all",
+    "project",
+    "read_labels",
+    "token_weights",
+    "write_labels",
+]

@@ -1,1 +1,42 @@
-"""."""
+"""Models: thin wrappers over Hugging Face. The one shift, scalar heads, sampling, and the one offline training loop."""
+
+from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
+from errata.models.generation import Generator, Sampling, TransformersGenerator
+from errata.models.load import identity, load_causal, load_tokenizer, read_card, save_model, without_dropout
+from errata.models.logprobs import token_entropy, token_logprobs
+from errata.models.scalar_head import (
+    load_sequence_reward_model,
+    load_token_reward_model,
+    sequence_rewards,
+    token_rewards,
+    token_values,
+)
+from errata.models.training import OfflineConfig, StepLoss, fingerprint_of, fit, is_finished
+
+__all__ = [
+    "Generator",
+    "OfflineConfig",
+    "Sampling",
+    "StepLoss",
+    "TokenBatch",
+    "TransformersGenerator",
+    "fingerprint_of",
+    "fit",
+    "identity",
+    "is_finished",
+    "load_causal",
+    "load_sequence_reward_model",
+    "load_token_reward_model",
+    "load_tokenizer",
+    "pad",
+    "pad_stream",
+    "read_card",
+    "save_model",
+    "sequence_rewards",
+    "to_lists",
+    "token_entropy",
+    "token_logprobs",
+    "token_rewards",
+    "token_values",
+    "without_dropout",
+]

@@ -1,1 +1,44 @@
-"""."""
+"""Reward: train, apply and measure reward models, for whole responses and for single tokens."""
+
+from errata.reward.evaluate import Localisation, auc, best_of_n, localisation, pair_accuracy, token_means
+from errata.reward.score import (
+    RewardFunction,
+    Scorer,
+    SequenceScorer,
+    TokenScorer,
+    encode_rollout,
+    fit_scale,
+    load_scorer,
+    score_texts,
+)
+from errata.reward.train import (
+    RewardConfig,
+    TokenRewardConfig,
+    encode_pair,
+    train_sequence_reward,
+    train_token_reward,
+    train_token_reward_bradley_terry,
+)
+
+__all__ = [
+    "Localisation",
+    "RewardConfig",
+    "RewardFunction",
+    "Scorer",
+    "SequenceScorer",
+    "TokenRewardConfig",
+    "TokenScorer",
+    "auc",
+    "best_of_n",
+    "encode_pair",
+    "encode_rollout",
+    "fit_scale",
+    "load_scorer",
+    "localisation",
+    "pair_accuracy",
+    "score_texts",
+    "token_means",
+    "train_sequence_reward",
+    "train_token_reward",
+    "train_token_reward_bradley_terry",
+]

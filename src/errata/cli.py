@@ -1,0 +1,75 @@
+"""``errata``: an overview of the verbs, and the way to them; what each verb takes and does is in ``commands.py``.
+
+``--config file.yaml`` stands under the command line: its keys become flags that are read first, so an unknown key is an
+error and what is typed wins. ``--preset paper`` stands under both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+OVERVIEW = """\
+errata aligns a language model from the corrections that people make to its answers.
+
+  errata demo            the whole road on an embedded world: corrections in, better models and a report out
+
+  errata edits diff      what an edit changes, word by word; two texts or a file of corrections
+  errata edits import    any file of corrections → edits.jsonl, with statistics and the bad rows set aside
+  errata labels          edits → one label for every token of a model's tokenizer
+  errata reward train    labels or pairs → a token-level or sequence-level reward model
+  errata reward score    responses → rewards, one a token
+  errata reward eval     is the reward model right? accuracy on pairs, AUC on tokens
+  errata tune sft        imitate the corrected responses
+  errata tune figa       imitate what was written, unlearn what was struck out (no reward model needed)
+  errata tune dpo        prefer the corrected to the original, as a whole
+  errata tune ppo        fine-grained PPO on a reward model
+  errata winrate         two models or files of responses against each other, with an interval
+  errata view            labelled edits as coloured tokens, in the terminal or as one HTML file
+
+`errata VERB --help` says what a verb takes. New here? `errata demo`, then `errata tune figa --help`.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0 done, 1 the input was wrong, 2 the command line was, 130 stopped."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(OVERVIEW)
+        return 0
+    if arguments[0] == "--version":
+        from errata import __version__
+
+        print(__version__)
+        return 0
+    verbs = [
+        line.split("  ")[1].removeprefix("errata ").strip() for line in OVERVIEW.splitlines() if "  errata " in line
+    ]
+    verb = next((v for v in verbs if arguments[: len(v.split())] == v.split()), None)
+    if verb is None:
+        return _unknown_verb(arguments, verbs)
+    from errata import commands  # torch and transformers: seconds, so not before a verb is known
+
+    try:
+        command = commands.parse(verb, arguments[len(verb.split()) :])
+        command.run()
+    except KeyboardInterrupt:
+        print("\nerrata: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"errata: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _unknown_verb(arguments: Sequence[str], verbs: Sequence[str]) -> int:
+    typed = " ".join(arguments[:2]) if any(v.startswith(f"{arguments[0]} ") for v in verbs) else arguments[0]
+    family = [v for v in verbs if v.split()[0] == arguments[0]]
+    near = family or difflib.get_close_matches(typed, verbs, n=3) or verbs
+    print(f"errata: no verb {typed!r}; did you mean: {', '.join(near)}?", file=sys.stderr)
+    return 2

@@ -1,0 +1,109 @@
+"""What the demo runs: its sizes and the settings of every arm. How they were found is in notes/LOG.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from errata.reward import RewardConfig, TokenRewardConfig
+from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig
+
+__all__ = ["ARMS", "DemoConfig", "Recipe"]
+
+ARMS = (
+    "start",
+    "sft_edited",
+    "dpo_preference",
+    "dpo_edited",
+    "figa",
+    "ppo_preference",
+    "ppo_edited",
+    "ppo_token",
+    "figa_ppo_token",
+)
+"""Every policy of the demo; all but the last are trained from the start, on the same rejected responses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The main job on the embedded world: corrections in, a better model and an honest report out."""
+
+    out: Path = Path("runs/demo")
+    """Folder of the run; the same command goes on where a stopped one was."""
+    seeds: int = 1
+    """Independent repetitions; each draws everything anew, the start model included."""
+    prompts: int = 1200
+    """Prompts to sample two responses for; the rejected one of each is corrected."""
+    heldout: int = 400
+    """Prompts of the final evaluation."""
+    curve_prompts: int = 100
+    """Held-out prompts of the evaluations during PPO."""
+    start_responses: int = 4000
+    """Flawed responses that the start model is trained on."""
+    start_epochs: float = 6.0
+    """Passes over them."""
+    ppo_steps: int = 50
+    """Rounds of each PPO arm."""
+    diligence: float = 0.5
+    """Probability that the editor notices a defect."""
+    max_new_tokens: int = 80
+    """Longest response, in tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings of all stages for one seed."""
+
+    seed: int
+    config: DemoConfig
+
+    @property
+    def start(self) -> SFTConfig:
+        """The start model, from scratch."""
+        return SFTConfig(
+            learning_rate=4e-3,
+            epochs=self.config.start_epochs,
+            schedule="cosine",
+            warmup_steps=20,
+            save_every=100,
+            seed=self.seed,
+        )
+
+    @property
+    def reward(self) -> RewardConfig:
+        """Sequence reward models, and Eq 3."""
+        return RewardConfig(learning_rate=1e-3, epochs=3, batch_size=32, schedule="linear", seed=self.seed)
+
+    @property
+    def token_reward(self) -> TokenRewardConfig:
+        """The token-level reward model that PPO uses."""
+        return TokenRewardConfig(
+            learning_rate=1e-3, epochs=3, batch_size=32, schedule="linear", sequence_coefficient=1.0, seed=self.seed
+        )
+
+    @property
+    def sft(self) -> SFTConfig:
+        """Imitation of the edited responses."""
+        return SFTConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
+
+    @property
+    def dpo(self) -> DPOConfig:
+        """Both DPO arms."""
+        return DPOConfig(learning_rate=2e-4, epochs=2, beta=0.1, seed=self.seed)
+
+    @property
+    def figa(self) -> FIGAConfig:
+        """FIGA with its defaults but for the learning rate of a tiny model."""
+        return FIGAConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
+
+    def ppo(self, *, discount: float) -> PPOConfig:
+        """All PPO arms; only the discount differs."""
+        return PPOConfig(
+            steps=self.config.ppo_steps,
+            learning_rate=2e-4,
+            value_learning_rate=1e-3,
+            discount=discount,
+            max_new_tokens=self.config.max_new_tokens,
+            evaluate_every=max(1, self.config.ppo_steps // 5),
+            seed=self.seed,
+        )

@@ -1,0 +1,94 @@
+"""Labels on file: JSON lines that name their schema and their tokenizer, so that they never meet the wrong one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from errata.data.encoding import Encoder
+from errata.data.rows import read_lines, write_lines
+from errata.types import Encoded, Label, LabeledTokens, TokenLabels
+
+__all__ = ["SCHEMA", "read_labels", "write_labels"]
+
+SCHEMA = 1
+"""The version of the rows below; a reader refuses every other one."""
+
+
+def write_labels(path: Path, labels: Iterable[TokenLabels], encoder: Encoder) -> None:
+    """Write labels as ``.jsonl`` or ``.jsonl.gz``, wholly or not at all.
+
+    A row is ``{id, schema, tokenizer, original, edited}`` and a side ``{text, ids, prompt_length, offsets, labels,
+    ended}``: ids of prompt and response, offsets and labels of the response tokens, end of sequence included.
+
+    Args:
+        path: where to.
+        labels: what ``label`` gave.
+        encoder: the encoder that ``label`` was given; the rows carry its fingerprint.
+    """
+    head = {"schema": SCHEMA, "tokenizer": encoder.fingerprint}
+    write_lines(
+        path, ({"id": row.id, **head, "original": _side(row.original), "edited": _side(row.edited)} for row in labels)
+    )
+
+
+def read_labels(path: Path, encoder: Encoder) -> list[TokenLabels]:
+    """Read what ``write_labels`` wrote.
+
+    Raises:
+        ValueError: a row of another schema or another tokenizer than ``encoder``'s, or a damaged one.
+    """
+    rows = []
+    for line, data in read_lines(path):
+        try:
+            rows.append(_row(json.loads(data), encoder.fingerprint))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no field {error}; label again" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path}, line {line}: {reason}") from error
+    return rows
+
+
+def _side(side: LabeledTokens) -> dict[str, Any]:
+    return {
+        "text": side.text,
+        "ids": side.encoded.ids,
+        "prompt_length": side.encoded.prompt_length,
+        "offsets": side.encoded.offsets,
+        "labels": side.labels,
+        "ended": side.encoded.ended,
+    }
+
+
+def _row(row: dict[str, Any], fingerprint: str) -> TokenLabels:
+    name = f"row {row['id']!r}"
+    if row["schema"] != SCHEMA:
+        raise ValueError(f"{name} has schema {row['schema']!r} and this errata reads {SCHEMA}; label again with it")
+    if row["tokenizer"] != fingerprint:
+        raise ValueError(
+            f"{name} was labelled with tokenizer and template {row['tokenizer']}, and these are {fingerprint}; "
+            "label again with this tokenizer"
+        )
+    return TokenLabels(
+        id=row["id"],
+        original=_labeled(row["original"], f"{name}, original"),
+        edited=_labeled(row["edited"], f"{name}, edited"),
+    )
+
+
+def _labeled(side: dict[str, Any], name: str) -> LabeledTokens:
+    encoded = Encoded(
+        tuple(side["ids"]),
+        side["prompt_length"],
+        tuple((start, stop) for start, stop in side["offsets"]),
+        side["ended"],
+    )
+    labels = tuple(side["labels"])
+    tokens = len(encoded.response_ids)
+    if not tokens == len(encoded.offsets) == len(labels) or not set(labels) <= set(Label):
+        raise ValueError(
+            f"{name}: {len(labels)} labels and {len(encoded.offsets)} offsets for {tokens} response tokens, "
+            f"labels {sorted(set(labels))}; the file is damaged: label again"
+        )
+    return LabeledTokens(encoded, labels, side["text"])

@@ -1,0 +1,52 @@
+"""Labels to weights: the table that turns an edit into a training signal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from errata.types import Label
+
+__all__ = ["token_weights"]
+
+
+def token_weights(
+    labels: Sequence[int],
+    *,
+    kept: float,
+    inserted: float,
+    deleted: float,
+    substituted: float,
+    end: float | None,
+    ended: bool,
+) -> tuple[float, ...]:
+    """Give every response token of one side the weight of its label.
+
+    FIGA (Guo et al., the released signals): on the edited side ``inserted = substituted = end = 1`` (its alpha) and
+    ``kept = 0`` (its gamma); on the original side ``deleted = substituted = 0.5`` (its beta), ``kept = end = 0``.
+
+    Args:
+        labels: one ``Label`` for each response token, end of sequence included.
+        kept: the weight of KEPT.
+        inserted: the weight of INSERTED.
+        deleted: the weight of DELETED.
+        substituted: the weight of SUBSTITUTED.
+        end: the weight of the end of sequence; None leaves it to its label.
+        ended: whether the last token is the end of sequence; without it ``end`` weighs nothing.
+
+    Raises:
+        ValueError: a label that is none of ``Label``.
+
+    >>> token_weights((0, 1, 3, 0), kept=0.0, inserted=1.0, deleted=0.0, substituted=1.0, end=1.0, ended=True)
+    (0.0, 1.0, 1.0, 1.0)
+    """
+    names = np.asarray(labels, dtype=np.int64)
+    if names.size and not 0 <= names.min() <= names.max() < len(Label):
+        raise ValueError(f"labels run from 0 to {len(Label) - 1}, and these hold {set(names.tolist())}; label again")
+    table = np.empty(len(Label))
+    table[[Label.KEPT, Label.INSERTED, Label.DELETED, Label.SUBSTITUTED]] = kept, inserted, deleted, substituted
+    weights = table[names]
+    if ended and end is not None:
+        weights[-1] = end
+    return tuple(weights.tolist())

@@ -1,0 +1,86 @@
+"""Loading and saving Hugging Face models: safetensors only, no remote code, no dropout where it would add noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from errata.data.files import new_folder
+
+__all__ = ["identity", "load_causal", "load_tokenizer", "read_card", "save_model", "without_dropout"]
+
+CARD = "errata.json"
+
+
+def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
+    """The tokenizer saved beside a model. Raises ValueError where there is none."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no tokenizer could be loaded from {folder}: {error}") from error
+    return tokenizer
+
+
+def load_causal(folder: Path | str) -> nn.Module:
+    """A causal language model in float32 or the type that it was saved in. Raises ValueError where there is none."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(folder), trust_remote_code=False, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no causal language model could be loaded from {folder}: {error}") from error
+    return without_dropout(model)
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Set every dropout to 0, in place: noise in a log-ratio, a reward or a value is taken for signal."""
+    for name, value in vars(getattr(model, "config", object())).items() if hasattr(model, "config") else ():
+        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
+            setattr(model.config, name, 0.0)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):
+            # Attention classes copy the number at construction and call the functional form.
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
+
+
+def save_model(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write model, tokenizer and what was done to them (``errata.json``) in one step; plain transformers loads it.
+
+    ``files`` are texts to write beside them, by name.
+    """
+    with new_folder(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        (partial / CARD).write_text(json.dumps(dict(card or {}), indent=2, ensure_ascii=False) + "\n")
+        for name, text in (files or {}).items():
+            (partial / name).write_text(text)
+
+
+def read_card(folder: Path | str) -> dict[str, Any]:
+    """What ``save_model`` noted beside the model; empty for a model that errata did not make."""
+    path = Path(folder) / CARD
+    card: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return card
+
+
+def identity(folder: Path | str) -> list[Any]:
+    """What tells the model in ``folder`` from another: its name, and its card or else its files' sizes and times."""
+    card = read_card(folder)
+    if "fingerprint" in card:
+        return [str(folder), card["fingerprint"]]
+    files = sorted(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
+    return [str(folder), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)]

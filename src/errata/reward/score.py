@@ -1,0 +1,156 @@
+"""Rewards as per-token streams: whatever the model, PPO is given one number for each sampled token.
+
+A sequence-level reward is a stream that is 0 everywhere but on the last token: the ordinary baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from errata.data import Encoder
+from errata.models import (
+    TokenBatch,
+    load_sequence_reward_model,
+    load_token_reward_model,
+    pad,
+    read_card,
+    sequence_rewards,
+    to_lists,
+    token_rewards,
+)
+from errata.types import Encoded, Rollout
+
+__all__ = [
+    "RewardFunction",
+    "Scorer",
+    "SequenceScorer",
+    "TokenScorer",
+    "encode_rollout",
+    "fit_scale",
+    "load_scorer",
+    "score_texts",
+]
+
+FloatArray = npt.NDArray[np.float64]
+BATCH_SIZE = 256  # rows in one forward pass
+
+
+class RewardFunction(Protocol):
+    """Rows to one reward for each response token."""
+
+    def __call__(self, rows: Sequence[Encoded]) -> list[list[float]]:
+        """Score the rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScorer:
+    """(r_φ(x, [y]_t) − shift) / scale of a token-level reward model, on every response token."""
+
+    model: Any
+    pad_id: int
+    level_is_free: bool
+    """Whether the training objective leaves r → r + c unchanged, so that 0 has no meaning."""
+    shift: float = 0.0
+    scale: float = 1.0
+
+    def __call__(self, rows: Sequence[Encoded]) -> list[list[float]]:
+        """One reward for each response token, in the order of the rows."""
+        return [((values - self.shift) / self.scale).tolist() for values in self.paid(rows)]
+
+    @torch.no_grad()
+    def paid(self, rows: Sequence[Encoded]) -> list[FloatArray]:
+        """The raw rewards of each row: here one a token."""
+        streams: list[FloatArray] = []
+        for batch in _batches(rows, self.model, self.pad_id):
+            streams += [np.asarray(stream) for stream in to_lists(token_rewards(self.model, batch), batch)]
+        return streams
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceScorer:
+    """(R(x, y) − shift) / scale of a sequence-level reward model, paid at the last token."""
+
+    model: Any
+    pad_id: int
+    level_is_free: bool = True
+    shift: float = 0.0
+    scale: float = 1.0
+
+    def __call__(self, rows: Sequence[Encoded]) -> list[list[float]]:
+        """Zeros and, on the last response token, the reward of the whole response."""
+        return [
+            [0.0] * (len(row.ids) - row.prompt_length - 1) + [(float(reward[0]) - self.shift) / self.scale]
+            for row, reward in zip(rows, self.paid(rows), strict=True)
+        ]
+
+    @torch.no_grad()
+    def paid(self, rows: Sequence[Encoded]) -> list[FloatArray]:
+        """The raw rewards of each row: here a single one."""
+        rewards: list[float] = []
+        for batch in _batches(rows, self.model, self.pad_id):
+            rewards += sequence_rewards(self.model, batch).tolist()
+        return [np.array([reward]) for reward in rewards]
+
+
+Scorer = TokenScorer | SequenceScorer
+
+
+def fit_scale(scorer: Scorer, rows: Sequence[Encoded]) -> Scorer:
+    """Rescale so that the sum over a response has unit deviation on ``rows``, samples of the starting policy.
+
+    Where the level of the rewards is free, their mean is subtracted; otherwise it would pay or punish length.
+
+    Raises:
+        ValueError: all rewards are the same, so there is nothing to learn from.
+    """
+    paid = scorer.paid(rows)
+    shift = float(np.concatenate(paid).mean()) if scorer.level_is_free else 0.0
+    scale = float(np.std([(values - shift).sum() for values in paid]))
+    if not scale > 0:
+        raise ValueError("the reward model gives every sample the same reward; train it on more or clearer edits")
+    return replace(scorer, shift=shift, scale=scale)
+
+
+def load_scorer(folder: Path | str, encoder: Encoder) -> Scorer:
+    """A reward model of either kind from its folder, unscaled.
+
+    Raises:
+        ValueError: the folder has no ``errata.json`` that names its kind, or was trained with other ids.
+    """
+    card = read_card(folder)
+    if card.get("stage") != "reward":
+        raise ValueError(f"{folder} is no reward model of errata; train one with `errata reward train`")
+    if card["tokenizer"] != encoder.fingerprint:
+        raise ValueError(
+            f"{folder} was trained with another tokenizer or template ({card['tokenizer']}, "
+            f"here {encoder.fingerprint}); train a reward model on the policy's own"
+        )
+    if card["kind"] == "token":
+        free = card["objective"] == "token_bradley_terry"
+        return TokenScorer(load_token_reward_model(folder).eval(), encoder.pad_id, level_is_free=free)
+    model = load_sequence_reward_model(folder, pad_id=encoder.pad_id, end_id=encoder.end_id)
+    return SequenceScorer(model.eval(), encoder.pad_id)
+
+
+def score_texts(reward: RewardFunction, rows: Sequence[Encoded]) -> list[float]:
+    """One number a response: the sum of its token rewards."""
+    return [float(sum(stream)) for stream in reward(rows)]
+
+
+def encode_rollout(rollout: Rollout) -> Encoded:
+    """A sampled response as a row, with the ids that were sampled. Offsets are left empty: no reward reads them."""
+    return Encoded((*rollout.prompt_ids, *rollout.response_ids), len(rollout.prompt_ids), (), rollout.ended)
+
+
+def _batches(rows: Sequence[Encoded], model: Any, pad_id: int) -> Iterator[TokenBatch]:
+    device = next(model.parameters()).device
+    for start in range(0, len(rows), BATCH_SIZE):
+        yield pad(rows[start : start + BATCH_SIZE], pad_id=pad_id).to(device)

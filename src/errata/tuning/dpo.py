@@ -1,0 +1,112 @@
+"""Direct preference optimisation, the sequence-level baseline that needs no reward model (Rafailov et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from errata import losses
+from errata.data import Encoder
+from errata.models import (
+    OfflineConfig,
+    StepLoss,
+    fingerprint_of,
+    fit,
+    identity,
+    is_finished,
+    load_causal,
+    pad,
+    read_card,
+    token_logprobs,
+)
+from errata.reward import encode_pair
+from errata.types import Correction, Encoded, Preference
+
+__all__ = ["DPOConfig", "dpo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOConfig(OfflineConfig):
+    """Settings of DPO."""
+
+    learning_rate: float = 5e-7
+    """Peak learning rate of AdamW."""
+    beta: float = 0.1
+    """β: how strongly the policy is tied to the model that it starts from, in 1/nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    better: Encoded
+    worse: Encoded
+    ref_better: float
+    ref_worse: float
+
+
+def dpo(
+    model: Path | str, rows: Sequence[Preference | Correction], encoder: Encoder, config: DPOConfig, out: Path
+) -> dict[str, Any]:
+    """L = −log σ(β [log π/π_ref(y_w) − log π/π_ref(y_l)]); the reference is ``model`` itself, scored once beforehand.
+
+    Rows whose two sides are the same ids have no gradient: they are left out and counted in the card.
+
+    Returns:
+        The card written beside the model.
+
+    Raises:
+        ValueError: no row is left, or one cannot be encoded (the message names it).
+    """
+    pairs = [encode_pair(row, encoder) for row in rows]
+    kept = [pair for pair in pairs if pair[0].ids != pair[1].ids]
+    data = [(better.ids, worse.ids) for better, worse in pairs]
+    card: dict[str, Any] = {
+        "stage": "dpo",
+        "rows": len(kept),
+        "excluded_without_gradient": len(pairs) - len(kept),
+        "fingerprint": fingerprint_of("dpo", identity(model), config, data),
+    }
+    if is_finished(out, card["fingerprint"]):
+        return read_card(out)
+    policy = load_causal(model)
+    return fit(
+        policy,
+        _with_reference(policy, kept, encoder, config.micro_batch_size),
+        collate=partial(_collate, encoder=encoder),
+        loss=partial(_loss, beta=config.beta),
+        config=config,
+        tokenizer=encoder.tokenizer,
+        out=out,
+        card=card,
+    )
+
+
+@torch.no_grad()
+def _with_reference(
+    model: nn.Module, pairs: Sequence[tuple[Encoded, Encoded]], encoder: Encoder, batch_size: int
+) -> list[_Row]:
+    rows: list[_Row] = []
+    for start in range(0, len(pairs), batch_size):
+        part = pairs[start : start + batch_size]
+        batch = pad([b for b, _ in part] + [w for _, w in part], pad_id=encoder.pad_id)
+        better, worse = token_logprobs(model, batch).sum(1).chunk(2)
+        rows += [_Row(b, w, rb, rw) for (b, w), rb, rw in zip(part, better.tolist(), worse.tolist(), strict=True)]
+    return rows
+
+
+def _collate(rows: Sequence[_Row], *, encoder: Encoder) -> dict[str, Any]:
+    batch = pad([row.better for row in rows] + [row.worse for row in rows], pad_id=encoder.pad_id)
+    reference = [row.ref_better for row in rows] + [row.ref_worse for row in rows]
+    return {"batch": batch, "ref_logprob_B": torch.tensor(reference)}
+
+
+def _loss(model: nn.Module, inputs: dict[str, Any], *, beta: float) -> StepLoss:
+    better_B, worse_B = token_logprobs(model, inputs["batch"]).sum(1).chunk(2)
+    ref_better_B, ref_worse_B = inputs["ref_logprob_B"].chunk(2)
+    loss_B = losses.dpo(better_B, worse_B, ref_better_B, ref_worse_B, beta=beta)
+    return loss_B.sum(), torch.tensor(len(loss_B), device=loss_B.device)

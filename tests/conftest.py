@@ -1,0 +1,26 @@
+"""For all tests: shapes and dtypes of losses/ and models/ are checked at every call, and torch keeps to one thread."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+CHECKED = ["errata.losses", "errata.models"]
+
+# The hook rewrites modules while they are imported; one that came earlier would silently go unchecked.
+if early := sorted(name for name in sys.modules if name.startswith(tuple(CHECKED))):
+    raise pytest.UsageError(f"imported before tests/conftest.py, hence without shape checks: {', '.join(early)}")
+
+# The numeric tower, because an int is a float to mypy: `discount=1` must pass here too.
+install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+# pytest runs one process a core; more threads than cores only wait for each other.
+torch.set_num_threads(1)
+
+# The same examples in every run: whoever changes the code finds the failure, not whoever runs the tests next.
+settings.register_profile("errata", deadline=None, derandomize=True)
+settings.load_profile("errata")

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edits.tokenizers import byte_level, metaspace
+from errata.data import Encoder
+from errata.labels import label_all, read_labels, write_labels
+from errata.types import Correction, TokenLabels
+
+PAIRS = [("The bad cat\r\n", "The cat"), ("", "new 😀\u2028\x85\x00"), ("שלום", "שלום e\u0301\t"), ("same", "same")]
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder(byte_level())
+
+
+@pytest.fixture
+def labels(encoder: Encoder) -> list[TokenLabels]:
+    rows = [Correction(id=f"r{k}", prompt="é?", original=a, edited=b) for k, (a, b) in enumerate(PAIRS)]
+    return list(label_all(rows, encoder))
+
+
+@pytest.mark.parametrize("name", ["labels.jsonl", "labels.jsonl.gz"])
+def test_round_trip(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels], name: str) -> None:
+    write_labels(tmp_path / name, iter(labels), encoder)
+    assert read_labels(tmp_path / name, encoder) == labels
+    before = (tmp_path / name).read_bytes()
+    write_labels(tmp_path / name, labels, encoder)
+    assert (tmp_path / name).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_a_row_holds(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels]) -> None:
+    write_labels(tmp_path / "labels.jsonl", labels, encoder)
+    row = json.loads((tmp_path / "labels.jsonl").read_bytes().split(b"\n")[0])
+    assert list(row) == ["id", "schema", "tokenizer", "original", "edited"]
+    assert list(row["edited"]) == ["text", "ids", "prompt_length", "offsets", "labels", "ended"]
+    assert row["schema"] == 1
+    assert row["tokenizer"] == encoder.fingerprint
+    assert row["original"]["text"] == "The bad cat\r\n"
+    assert row["original"]["ids"] != row["edited"]["ids"]
+
+
+@pytest.mark.parametrize(
+    "other", [Encoder(metaspace()), Encoder(byte_level(), template="Q: {prompt}\nA: ")], ids=["tokenizer", "template"]
+)
+def test_another_encoder(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels], other: Encoder) -> None:
+    write_labels(tmp_path / "labels.jsonl", labels, encoder)
+    expected = rf"line 1: row 'r0' .* {encoder.fingerprint}, .* {other.fingerprint}; label again with this tokenizer"
+    with pytest.raises(ValueError, match=expected):
+        read_labels(tmp_path / "labels.jsonl", other)
+
+
+def spoil(path: Path, change: Any) -> None:
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    change(rows[2])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row.update(schema=2), r"line 3: row 'r2' has schema 2 and this errata reads 1; label again"),
+        (lambda row: row.pop("schema"), r"line 3: no field 'schema'; label again"),
+        (lambda row: row["edited"]["labels"].pop(), r"line 3: row 'r2', edited: .*; the file is damaged: label again"),
+        (lambda row: row["original"]["offsets"].pop(), r"line 3: row 'r2', original: .*damaged"),
+        (lambda row: row["original"]["ids"].pop(), r"line 3: row 'r2', original: .*damaged"),
+        (
+            lambda row: row["original"]["labels"].__setitem__(0, 4),
+            r"line 3: row 'r2', original: .*labels \[0, 4\].*damaged",
+        ),
+        (lambda row: row["edited"].pop("ended"), r"line 3: no field 'ended'"),
+    ],
+)
+def test_damaged_rows(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels], change: Any, message: str) -> None:
+    path = tmp_path / "labels.jsonl"
+    write_labels(path, labels, encoder)
+    spoil(path, change)
+    with pytest.raises(ValueError, match=message):
+        read_labels(path, encoder)
+
+
+def test_a_torn_file(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels]) -> None:
+    path = tmp_path / "labels.jsonl"
+    write_labels(path, labels, encoder)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"labels.jsonl, line 4: "):
+        read_labels(path, encoder)

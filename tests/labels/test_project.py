@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from edits.table import distance_by_table
+from edits.tokenizers import byte_level, every_tokenizer, metaspace, pairs
+from errata.data import Encoder
+from errata.edits import diff
+from errata.labels import LabelCounts, changed, count_labels, label, label_all, project
+from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Span, TokenLabels, Unit
+
+K, N, D, S = Label  # N for new: INSERTED
+
+
+def correction(original: str, edited: str, **more: Any) -> Correction:
+    return Correction(id="r", prompt="Ask", original=original, edited=edited, **more)
+
+
+def pieces(side: LabeledTokens) -> list[tuple[str, str]]:
+    """Each response token's characters and the first letter of its label."""
+    spans = zip(side.encoded.offsets, side.labels, strict=True)
+    return [(side.text[start:stop], Label(name).name[0]) for (start, stop), name in spans]
+
+
+def project_by_loop(changes: dict[int, Label], text: str, encoded: Encoded) -> list[Label]:
+    """The rule of ``project``, one token after the other."""
+    labels = []
+    for start, stop in encoded.offsets:
+        own = range(start, stop) if stop > start else range(start, min(start + 1, len(text)))
+        solid = [k for k in own if not text[k].isspace()]
+        seen = {changes[k] for k in solid or own if k in changes}
+        labels.append(S if S in seen else seen.pop() if seen else K)
+    return labels
+
+
+def changes_of(original: str, edited: str, unit: str) -> tuple[dict[int, Label], dict[int, Label]]:
+    sides: tuple[dict[int, Label], dict[int, Label]] = ({}, {})
+    for edit in diff(original, edited, unit):
+        if edit.op is not Op.KEEP:
+            name = {Op.INSERT: N, Op.DELETE: D, Op.SUBSTITUTE: S}[edit.op]
+            sides[0].update(dict.fromkeys(range(edit.original.start, edit.original.stop), name))
+            sides[1].update(dict.fromkeys(range(edit.edited.start, edit.edited.stop), name))
+    return sides
+
+
+def test_golden_words() -> None:
+    row = label(correction("The bad cat sat at nine.", "The cat sat on it at ten!"), Encoder(metaspace()))
+    joined = ["".join(text for text, name in pieces(side) if name != "K") for side in (row.original, row.edited)]
+    assert joined == [" bad nine.", " on it ten!"]
+    names = ["".join(dict.fromkeys(name for _, name in pieces(side))) for side in (row.original, row.edited)]
+    assert names == ["KDS", "KIS"]
+    assert pieces(row.original)[-1] == pieces(row.edited)[-1] == ("", "K")
+
+
+def test_golden_tokens() -> None:
+    encoder = Encoder(byte_level())
+    row = label(correction("The cat on 😀", "The cat 😁"), encoder, unit="token")
+    # 😀 and 😁 differ in the last of four bytes, and ids are what is compared.
+    assert pieces(row.original) == [
+        *[("The", "K"), (" cat", "K"), (" on", "D"), (" ", "K")],
+        *[("😀", "K"), ("😀", "K"), ("😀", "K"), ("😀", "S")],
+        ("", "K"),
+    ]
+    assert [name for _, name in pieces(row.edited)] == list("KKKKKKSK")
+    by_word = label(correction("The cat 😀", "The cat, 😁"), encoder)
+    assert [name for _, name in pieces(by_word.original)] == list("KKKSSSSK")
+    assert [name for _, name in pieces(by_word.edited)] == list("KKIKSSSSK")
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([], (K, K, K, K, K)),
+        ([(0, 3, D)], (D, K, K, K, K)),
+        ([(3, 4, D)], (K, K, K, K, K)),  # the space of " cat" alone does not change it
+        ([(3, 5, D)], (K, D, K, K, K)),
+        ([(7, 8, N)], (K, K, N, K, K)),  # half of a token of white space
+        ([(4, 5, N), (6, 7, S)], (K, S, K, K, K)),
+        ([(4, 5, S), (6, 7, N)], (K, S, K, K, K)),
+        ([(9, 10, S)], (K, K, K, S, K)),
+        ([(10, 10, D)], (K, K, K, K, K)),
+        ([(0, 10, N)], (N, N, N, N, K)),
+    ],
+)
+def test_project_golden(spans: list[tuple[int, int, Label]], expected: tuple[Label, ...]) -> None:
+    text = "The cat\r\n!"
+    encoded = Encoded((5, 6, 7, 8, 9, 10, 2), 2, ((0, 3), (3, 7), (7, 9), (9, 10), (10, 10)), True)
+    named = [(Span(start, stop, text[start:stop]), name) for start, stop, name in spans]
+    assert project(named, text, encoded) == expected
+
+
+@pytest.mark.parametrize("space", [" ", "\x1c", "\xa0", "\u2028", "\u3000"])
+def test_every_white_space_is_white_space(space: str) -> None:
+    encoded = Encoded((1, 1, 2), 0, ((0, 1), (1, 3), (3, 3)), True)
+    assert project([(Span(1, 2, space), S)], f"x{space}y", encoded) == (K, K, K)
+
+
+def test_pieces_of_one_character_share_its_label() -> None:
+    encoded = Encoded((1, 1, 1, 1, 1), 0, ((0, 1), (1, 2), (1, 2), (2, 2), (2, 3)), False)
+    assert project([(Span(1, 2, "😀"), D)], "a😀b", encoded) == (K, D, D, K, K)
+    assert project([(Span(2, 3, "b"), D)], "a😀b", encoded) == (K, K, K, D, D)
+    assert project([(Span(0, 1, "\u3000"), S)], "\u3000", Encoded((1, 2), 0, ((0, 1), (1, 1)), True)) == (S, K)
+
+
+@every_tokenizer
+@given(pair=pairs(), unit=st.sampled_from(["word", "char"]))
+@example(pair=("", ""), unit="word")
+@example(pair=("", "new  "), unit="word")
+@example(pair=("a\r\n\tb", "a b"), unit="word")
+def test_labels_cover_exactly_the_edited_characters(tokenizer_of: Any, pair: tuple[str, str], unit: str) -> None:
+    row = label(correction(*pair), Encoder(tokenizer_of()), unit=unit)
+    for side, text, changes in zip((row.original, row.edited), pair, changes_of(*pair, unit), strict=True):
+        assert side.text == text
+        assert len(side.labels) == len(side.encoded.offsets) == len(side.encoded.response_ids)
+        assert list(side.labels) == project_by_loop(changes, text, side.encoded)
+        covered = {
+            k
+            for (start, stop), is_changed in zip(side.encoded.offsets, changed(side.labels), strict=True)
+            if is_changed
+            for k in range(start, stop)
+        }
+        assert {k for k in changes if not text[k].isspace()} <= covered
+        assert side.labels[-1] == K
+    assert {*row.original.labels} <= {K, D, S}
+    assert {*row.edited.labels} <= {K, N, S}
+
+
+@every_tokenizer
+@given(pair=pairs())
+def test_token_labels_are_a_minimal_alignment(tokenizer_of: Any, pair: tuple[str, str]) -> None:
+    row = label(correction(*pair), Encoder(tokenizer_of()), unit=Unit.TOKEN)
+    original, edited = (side.encoded.response_ids[:-1] for side in (row.original, row.edited))
+    kept = [
+        [token for token, name in zip(side.encoded.response_ids, side.labels, strict=True) if name == K]
+        for side in (row.original, row.edited)
+    ]
+    assert kept[0] == kept[1]
+    substituted = row.original.labels.count(S)
+    assert substituted == row.edited.labels.count(S)
+    cost = row.original.labels.count(D) + row.edited.labels.count(N) + substituted
+    assert cost == distance_by_table(original, edited)
+
+
+def test_sampled_ids_are_kept() -> None:
+    encoder = Encoder(byte_level())
+    spelled = encoder.tokenizer.convert_tokens_to_ids(["T", "h", "e", "Ġ", "c", "a", "t"])
+    whole = encoder.encode("Ask", "The cat").response_ids
+    assert len(whole) < len(spelled)
+    row = correction("The cat", "The cat sat", original_ids=(*spelled, encoder.end_id))
+    for unit in Unit:
+        sides = label(row, encoder, unit=unit)
+        assert sides.original.encoded.response_ids == (*spelled, encoder.end_id)
+        assert sides.original.encoded.ended
+    assert not any(changed(label(row, encoder).original.labels))
+    # The same text in other pieces: other ids, so to the papers' alignment another text.
+    assert any(changed(label(row, encoder, unit="token").original.labels))
+    truncated = label(correction("The cat", "The cat sat", original_ids=tuple(spelled)), encoder, unit="token")
+    assert not truncated.original.encoded.ended
+    assert truncated.edited.labels[-1] == K
+    assert len(truncated.original.labels) == len(spelled)
+
+
+def test_a_truncated_original_is_aligned_to_its_last_token() -> None:
+    encoder = Encoder(byte_level())
+    ids = encoder.encode("Ask", "The cat sat", ended=False).response_ids
+    row = label(correction("The cat sat", "The cat eats", original_ids=ids), encoder, unit="token")
+    assert pieces(row.original)[-1] == (" sat", "S")
+
+
+def test_errors_name_the_row() -> None:
+    encoder = Encoder(byte_level())
+    with pytest.raises(ValueError, match=r"row 'r': the sampled ids do not decode"):
+        label(correction("cat", "mat", original_ids=(5,)), encoder)
+    with pytest.raises(ValueError, match=r"row 'r': unknown unit 'tokens'"):
+        label(correction("cat", "mat"), encoder, unit="tokens")
+
+
+def test_label_all_and_counts() -> None:
+    encoder = Encoder(byte_level())
+    rows = [correction("The bad cat", "The cat"), correction("The cat.", "The mat."), correction("a", "a")]
+    labels = list(label_all(iter(rows), encoder, unit="word"))
+    assert labels == [label(row, encoder) for row in rows]
+    counts = count_labels(iter(labels))
+    names = (
+        np.concatenate([row.original.labels for row in labels]),
+        np.concatenate([row.edited.labels for row in labels]),
+    )
+    assert counts == LabelCounts(
+        rows=3,
+        rows_unchanged=1,
+        original_kept=int((names[0] == K).sum()),
+        original_deleted=int((names[0] == D).sum()),
+        original_substituted=int((names[0] == S).sum()),
+        edited_kept=int((names[1] == K).sum()),
+        edited_inserted=0,
+        edited_substituted=int((names[1] == S).sum()),
+    )
+    assert counts.original_deleted > 0
+    assert counts.original_substituted > 0
+    assert counts.edited_substituted > 0
+
+
+def test_counts_by_hand() -> None:
+    def side(*labels: Label) -> LabeledTokens:
+        return LabeledTokens(Encoded((1,) * len(labels), 0, (), False), labels, "")
+
+    rows = [
+        TokenLabels(id="a", original=side(K, D, D, S), edited=side(N, S, K, K, K, N, N)),
+        TokenLabels(id="b", original=side(K), edited=side(N, K)),
+        TokenLabels(id="c", original=side(D, K), edited=side(K)),
+        TokenLabels(id="d", original=side(K, K), edited=side()),
+    ]
+    assert count_labels(rows) == LabelCounts(
+        rows=4,
+        rows_unchanged=1,
+        original_kept=5,
+        original_deleted=3,
+        original_substituted=1,
+        edited_kept=5,
+        edited_inserted=4,
+        edited_substituted=1,
+    )
+    assert count_labels([]).rows == 0
