@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from errata.models.batch import TokenBatch
 
@@ -12,13 +17,14 @@ __all__ = ["token_entropy", "token_logprobs"]
 
 
 def token_logprobs(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T"]:
-    """Log p(y_t | x, y_<t) in nats, column t speaking of token t; 0 outside the response.
+    """log p(y_t | x, y_<t) in nats, column t speaking of token t; 0 outside the response.
 
     The logits at column t-1 predict token t, so column 0 has no prediction: a prompt has at least one token.
     """
     logits_BTV = _logits(model, batch)
-    logprob_BT = logits_BTV.gather(-1, batch.ids_BT[:, 1:, None]).squeeze(-1) - logits_BTV.logsumexp(-1)
-    return _columns(logprob_BT, batch)
+    targets_BT = batch.ids_BT[:, -logits_BTV.shape[1] :]
+    nll_BT = functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none")
+    return _columns(-nll_BT.view_as(targets_BT), batch)
 
 
 def token_entropy(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T"]:
@@ -28,11 +34,22 @@ def token_entropy(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T"]:
 
 
 def _logits(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T V"]:
-    output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_mask_BT.long(), use_cache=False)
+    """The predictions of the last columns, from the first response token of the batch on; in float32."""
+    columns = batch.ids_BT.shape[1]
+    first = int(batch.response_mask_BT.any(0).int().argmax())
+    # The output layer is most of a small model's work; columns in which every row is prompt need none of it.
+    inner: Any = getattr(model, "module", model)
+    kept = {"logits_to_keep": columns - first + 1} if _keeps_logits(type(inner)) else {}
+    output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_mask_BT.long(), use_cache=False, **kept)
     logits: Tensor = output.logits[:, :-1].float()
     return logits
 
 
+@functools.cache
+def _keeps_logits(kind: type[nn.Module]) -> bool:
+    return "logits_to_keep" in inspect.signature(kind.forward).parameters
+
+
 def _columns(x: Tensor, batch: TokenBatch) -> Tensor:
-    shifted = torch.cat([x.new_zeros(x.shape[0], 1), x], dim=1)
-    return torch.where(batch.response_mask_BT, shifted, 0.0)
+    missing = batch.ids_BT.shape[1] - x.shape[1]
+    return torch.where(batch.response_mask_BT, functional.pad(x, (missing, 0)), 0.0)
