@@ -17,7 +17,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -150,8 +150,8 @@ def run(settings: Settings) -> dict[str, Any]:
     )
     stage(out / "summary.json", partial(measure, settings, sets[1:], encoder), "which words would a person change?")
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    stage.console.print(_table(summary))
-    stage.console.print(f"Numbers: {out / 'summary.json'}")
+    stage.console.print(*_tables(summary), sep="\n")
+    stage.console.print(f"\nMCC and AUC with 95 % bootstrap intervals over sentences. Numbers: {out / 'summary.json'}")
     return summary
 
 
@@ -429,35 +429,31 @@ def _with_interval(name: str, values: Floats) -> dict[str, float]:
     return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
-def _table(summary: Mapping[str, Any]) -> Table:
-    table = Table("pair", "words", "BAD", "score", "MCC", "F1 of BAD", "AUC", box=None, header_style="bold")
-    for one, group in _by_set(summary["results"]).items():
-        table.add_section()
-        for k, row in enumerate(group):
-            head = [one.removeprefix("dev_"), f"{summary['words'][one]:,}", f"{summary['bad'][one]:.1%}"]
-            table.add_row(
-                *(head if k == 0 else ["", "", ""]),
-                row["scorer"],
-                _shown(row, "mcc"),
-                f"{row['f1_bad']:.3f}",
-                _shown(row, "auc"),
-            )
+def _tables(summary: Mapping[str, Any]) -> Iterator[Table]:
+    for one in dict.fromkeys(row["set"] for row in summary["results"]):
+        size = (
+            f"{summary['sentences'][one]:,} sentences, {summary['words'][one]:,} words, {summary['bad'][one]:.1%} BAD"
+        )
+        title = f"\n[bold]{one.removeprefix('dev_')}[/bold]  {size}"
+        table = Table(title=title, title_justify="left", title_style="", box=None, header_style="dim")
+        for name, width in (("", 23), ("MCC", 20), ("F1 of BAD", 9), ("AUC", 20)):
+            table.add_column(name, min_width=width, no_wrap=True)
+        for row in summary["results"]:
+            if row["set"] == one:
+                table.add_row(row["scorer"], _shown(row, "mcc"), _number(row["f1_bad"]), _shown(row, "auc"))
         for row in summary["auc_gains"]:
             if row["set"] == one:
-                table.add_row("", "", "", f"classes less {row['than']}", "", "", _shown(row, "gain"), style="dim")
-    return table
-
-
-def _by_set(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    sets: dict[str, list[Mapping[str, Any]]] = {}
-    for row in results:
-        sets.setdefault(row["set"], []).append(row)
-    return sets
+                table.add_row(f"classes less {row['than']}", "", "", _shown(row, "gain"), style="dim")
+        yield table
 
 
 def _shown(row: Mapping[str, Any], name: str) -> str:
-    interval = f" [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]" if f"{name}_low" in row else ""
-    return f"{row[name]:.3f}{interval}"
+    ends = [_number(row[key]) for key in (f"{name}_low", f"{name}_high") if key in row]
+    return " ".join([_number(row[name]), *([f"({', '.join(ends)})"] if ends else [])])
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}".replace("0.", ".")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,8 @@ HARD = {
 def chat(template: str = CHAT) -> PreTrainedTokenizerBase:
     """Bytes, with a beginning, an end and a chat template."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(
-        models.BPE(vocab={piece: k for k, piece in enumerate(["<s>", "</s>", "<turn>", *alphabet])}, merges=[])
-    )
+    pieces = ["<s>", "</s>", "<turn>", *alphabet, "Ġð"]
+    backend = Tokenizer(models.BPE(vocab={piece: k for k, piece in enumerate(pieces)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
@@ -141,6 +140,12 @@ def test_broken_bytes_of_a_model_belong_to_the_replacement_that_they_show_as() -
     text = encoder.decode(ids)
     assert text == "\ufffdno"
     assert encoder.encode_sampled("prompt", text, ids).offsets == ((0, 1), (0, 1), (1, 2), (2, 3))
+
+
+def test_a_piece_may_hold_a_character_and_the_beginning_of_the_next() -> None:
+    encoder = Encoder(chat())
+    ids = encoder.tokenizer.convert_tokens_to_ids(["a", "Ġð", "Ł", "Ļ", "Ĥ", "."])
+    assert encoder.encode_sampled("prompt", "a 🙂.", ids).offsets == ((0, 1), (1, 3), (2, 3), (2, 3), (2, 3), (3, 4))
 
 
 def test_sampled_pieces_of_a_character_in_a_tokenizer_that_falls_back_to_bytes() -> None:

@@ -164,9 +164,15 @@ class Encoder:
         prefixes = [self.decode(ids[: k + 1]) for k in range(len(ids))]
         if (prefixes[-1] if prefixes else "") != text:
             raise ValueError("the sampled ids do not decode to the response; store both as the model emitted them")
-        offsets, start = [], 0
+        offsets: list[tuple[int, int]] = []
+        start, before = 0, ""
         for prefix in prefixes:
-            stop = len(prefix)
+            if prefix == before and offsets:
+                # It shows nothing new: one more piece of the last character, be it unfinished or broken.
+                first, last = offsets[-1]
+                offsets.append((max(first, last - 1), last))
+                continue
+            before, stop = prefix, len(prefix)
             while stop > start and not text.startswith(prefix[:stop]):
                 stop -= 1
             # An unfinished character belongs to each of its pieces.

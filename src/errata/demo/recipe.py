@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from errata.demo.world import DefectRates
 from errata.reward import RewardConfig, TokenRewardConfig
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig
 
-__all__ = ["ARMS", "DemoConfig", "Recipe"]
+__all__ = ["ARMS", "CONTROLS", "OUTSIDER", "START_DEFECTS", "DemoConfig", "Recipe"]
+
+START_DEFECTS = DefectRates(wrong_fact=0.5, rude=0.5, missing=0.4, repetition=0.35, closing=0.3, garbled=0.25)
+"""Of the responses that the start learns from."""
+
+OUTSIDER = 0.35
+"""The frozen outsider is the world's own writer with this share of those defects."""
+
+CONTROLS = (0.7, 0.5, 0.3)
+"""Temperatures of the control rows."""
 
 ARMS = (
     "start",
@@ -40,7 +50,7 @@ class DemoConfig:
     """Held-out prompts of the evaluations during PPO."""
     start_responses: int = 4000
     """Flawed responses that the start model is trained on."""
-    start_epochs: float = 6.0
+    start_epochs: float = 5.0
     """Passes over them."""
     ppo_steps: int = 50
     """Rounds of each PPO arm."""
@@ -48,6 +58,8 @@ class DemoConfig:
     """Probability that the editor notices a defect."""
     max_new_tokens: int = 80
     """Longest response, in tokens."""
+    workers: int = 2
+    """Stages at a time, each in a process of one thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +73,12 @@ class Recipe:
     def start(self) -> SFTConfig:
         """The start model, from scratch."""
         return SFTConfig(
-            learning_rate=4e-3,
+            learning_rate=3e-3,
             epochs=self.config.start_epochs,
+            batch_size=32,
             schedule="cosine",
-            warmup_steps=20,
-            save_every=100,
+            warmup_steps=30,
+            save_every=200,
             seed=self.seed,
         )
 
@@ -87,17 +100,23 @@ class Recipe:
         return SFTConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
 
     @property
-    def dpo(self) -> DPOConfig:
-        """Both DPO arms."""
-        return DPOConfig(learning_rate=2e-4, epochs=2, beta=0.1, seed=self.seed)
+    def dpo_preference(self) -> DPOConfig:
+        """DPO on chosen and rejected."""
+        return DPOConfig(learning_rate=1e-4, epochs=2, beta=0.1, seed=self.seed)
+
+    @property
+    def dpo_edited(self) -> DPOConfig:
+        """DPO on edited and original."""
+        return DPOConfig(learning_rate=5e-5, epochs=2, beta=0.1, seed=self.seed)
 
     @property
     def figa(self) -> FIGAConfig:
         """FIGA with its defaults but for the learning rate of a tiny model."""
         return FIGAConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
 
-    def ppo(self, *, discount: float) -> PPOConfig:
-        """All PPO arms; only the discount differs."""
+    def ppo(self, arm: str) -> PPOConfig:
+        """All PPO arms; sequence rewards are paid at the end, so there the discount is 1."""
+        discount = 0.5 if arm.endswith("token") else 1.0
         return PPOConfig(
             steps=self.config.ppo_steps,
             learning_rate=2e-4,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from transformers import GenerationConfig
 
 from errata.data.encoding import Encoder
 from errata.types import PromptRow, Rollout
@@ -47,8 +48,10 @@ class TransformersGenerator:
     def __call__(self, prompts: Sequence[PromptRow], sampling: Sampling) -> list[Rollout]:
         """Draw the responses. The global random state is left as it was."""
         rows = [(row, self.encoder.prompt_ids(row.prompt)) for row in prompts for _ in range(sampling.samples)]
-        was_training = self.model.training
+        was_training, shipped = self.model.training, self.model.generation_config
         self.model.eval()
+        # What is sampled is the policy itself: a repetition penalty that was shipped with the model would bias PPO.
+        self.model.generation_config = GenerationConfig()
         device = next(self.model.parameters()).device
         rollouts: list[Rollout] = []
         try:
@@ -58,6 +61,7 @@ class TransformersGenerator:
                     rollouts += self._batch(rows[start : start + self.batch_size], sampling, device)
         finally:
             self.model.train(was_training)
+            self.model.generation_config = shipped
         return rollouts
 
     def _batch(

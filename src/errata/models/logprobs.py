@@ -17,7 +17,7 @@ __all__ = ["token_entropy", "token_logprobs"]
 
 
 def token_logprobs(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T"]:
-    """log p(y_t | x, y_<t) in nats, column t speaking of token t; 0 outside the response.
+    """Log p(y_t | x, y_<t) in nats, column t speaking of token t; 0 outside the response.
 
     The logits at column t-1 predict token t, so column 0 has no prediction: a prompt has at least one token.
     """
@@ -46,7 +46,7 @@ def _logits(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T V"]:
 
 
 @functools.cache
-def _keeps_logits(kind: type[nn.Module]) -> bool:
+def _keeps_logits(kind: Any) -> bool:
     return "logits_to_keep" in inspect.signature(kind.forward).parameters
 
 

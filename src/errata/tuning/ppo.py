@@ -357,7 +357,7 @@ class _Run:
                     accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
                     optimizer.step()
                     optimizer.zero_grad()
-                sums.append((float(policy_loss), float(value_loss)))
+                sums.append((float(policy_loss.detach()), float(value_loss.detach())))
         return {
             "policy_loss": math.fsum(p for p, _ in sums) / len(sums),
             "value_loss": math.fsum(v for _, v in sums) / len(sums),

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from errata.models import Sampling, TransformersGenerator, load_causal
+from errata.types import PromptRow
+
+PROMPTS = tiny.prompts(9, seed=1)
+
+
+def generator(folder: Path, *, pad: str = "<pad>", **settings: Any) -> TransformersGenerator:
+    return TransformersGenerator(load_causal(folder), tiny.encoder(pad=pad), **settings)
+
+
+def greedy(model: Any, prompt_ids: tuple[int, ...], end: int, length: int) -> tuple[int, ...]:
+    """The most probable token, again and again: one row, no padding, no cache."""
+    ids = list(prompt_ids)
+    while len(ids) < len(prompt_ids) + length and (len(ids) == len(prompt_ids) or ids[-1] != end):
+        ids.append(int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    return tuple(ids[len(prompt_ids) :])
+
+
+@pytest.mark.parametrize("pad", ["<pad>", "</s>"])
+@pytest.mark.parametrize("build", [tiny.llama, tiny.gpt2], ids=lambda build: build.__name__)
+@torch.no_grad()
+def test_greedy_is_the_argmax_whatever_the_padding(build: Any, pad: str, tmp_path: Path) -> None:
+    draw = generator(build(tmp_path, pad=pad), pad=pad)
+    rollouts = draw(PROMPTS, Sampling(max_new_tokens=12, temperature=0))
+    assert len({len(rollout.prompt_ids) for rollout in rollouts}) > 2, "rows are padded on the left"
+    assert len({rollout.response_ids for rollout in rollouts}) > 2, "the model does not say the same to every prompt"
+    for row, rollout in zip(PROMPTS, rollouts, strict=True):
+        assert rollout.prompt_ids == draw.encoder.prompt_ids(row.prompt)
+        assert rollout.response_ids == greedy(draw.model, rollout.prompt_ids, draw.encoder.end_id, 12)
+
+
+def test_settings_that_came_with_the_model_change_nothing(tmp_path: Path) -> None:
+    """Qwen ships a repetition penalty, Llama 2 a temperature, many a top-k: what PPO samples is the policy itself."""
+    draw = generator(tiny.llama(tmp_path))
+    samplings = [Sampling(max_new_tokens=12, temperature=t, seed=2) for t in (0, 1.0)]
+    plain = [draw(PROMPTS, sampling) for sampling in samplings]
+    shipped = draw.model.generation_config
+    shipped.update(repetition_penalty=3.0, no_repeat_ngram_size=1, temperature=0.1, top_k=2, top_p=0.3, min_p=0.5)
+    shipped.update(do_sample=True, typical_p=0.2, epsilon_cutoff=0.05, num_beams=2, min_new_tokens=4, max_length=3)
+    shipped.update(suppress_tokens=[7, 8], bad_words_ids=[[9]], eos_token_id=[4, 5])
+    assert [draw(PROMPTS, sampling) for sampling in samplings] == plain
+    assert draw.model.generation_config is shipped, "and it is saved with the model as it came"
+
+
+def test_the_seed_decides_and_the_global_random_state_is_left_alone(tmp_path: Path) -> None:
+    draw = generator(tiny.llama(tmp_path))
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = draw(PROMPTS, Sampling(max_new_tokens=8, seed=3))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    assert draw(PROMPTS, Sampling(max_new_tokens=8, seed=3)) == first
+    assert draw(PROMPTS, Sampling(max_new_tokens=8, seed=4)) != first
+
+
+def test_padding_with_the_end_of_sequence_draws_the_same(tmp_path: Path) -> None:
+    sampling = Sampling(max_new_tokens=10, samples=3)
+    distinct, same = (generator(tiny.llama(tmp_path), pad=pad) for pad in ("<pad>", "</s>"))
+    assert distinct.encoder.pad_id != same.encoder.pad_id == same.encoder.end_id
+    rollouts = same(PROMPTS, sampling)
+    assert rollouts == distinct(PROMPTS, sampling)
+    assert len({len(rollout.response_ids) for rollout in rollouts}) > 2, "there was something to pad"
+
+
+def test_a_response_ends_with_its_first_end_of_sequence_or_is_cut_off(tmp_path: Path) -> None:
+    draw = generator(tiny.llama(tmp_path, pad="</s>"), pad="</s>")
+    end = draw.encoder.end_id
+    rollouts = draw(PROMPTS, Sampling(max_new_tokens=10, samples=8))
+    assert {rollout.ended for rollout in rollouts} == {True, False}
+    for rollout in rollouts:
+        assert rollout.ended == (rollout.response_ids[-1] == end)
+        assert end not in rollout.response_ids[:-1]
+        assert len(rollout.response_ids) == 10 if not rollout.ended else len(rollout.response_ids) <= 10
+        assert rollout.text == draw.encoder.decode(rollout.response_ids)
+        assert "</s>" not in rollout.text
+
+
+def test_samples_stand_next_to_each_other_also_across_batches(tmp_path: Path) -> None:
+    draw = generator(tiny.llama(tmp_path), batch_size=4)
+    rollouts = draw(PROMPTS, Sampling(max_new_tokens=6, samples=3))
+    assert [rollout.id for rollout in rollouts] == [row.id for row in PROMPTS for _ in range(3)]
+    assert [rollout.prompt for rollout in rollouts] == [row.prompt for row in PROMPTS for _ in range(3)]
+    assert len({rollout.response_ids for rollout in rollouts[:3]}) > 1
+
+
+def test_a_model_in_training_goes_back_to_it(tmp_path: Path) -> None:
+    draw = generator(tiny.llama(tmp_path))
+    draw.model.train()
+    draw(PROMPTS[:1], Sampling(max_new_tokens=2))
+    assert draw.model.training
+    with pytest.raises(ValueError, match="conversation"):
+        draw([PromptRow(id="x", prompt=[{"role": "system", "content": "a"}])], Sampling(max_new_tokens=2))
+    assert draw.model.training
+
+
+def test_a_low_temperature_sharpens(tmp_path: Path) -> None:
+    draw = generator(tiny.llama(tmp_path))
+    cold = draw(PROMPTS, Sampling(max_new_tokens=8, temperature=1e-3, seed=3))
+    assert cold == draw(PROMPTS, Sampling(max_new_tokens=8, temperature=0))

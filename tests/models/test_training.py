@@ -1,0 +1,346 @@
+"""The one offline loop. Every loss here is unequal in length, so a mean of means would be seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from errata.labels import label
+from errata.models import (
+    OfflineConfig,
+    fingerprint_of,
+    fit,
+    is_finished,
+    load_causal,
+    pad,
+    read_card,
+    save_model,
+    token_logprobs,
+)
+from errata.tuning import FIGAConfig, SFTConfig, figa, sft
+from errata.types import Correction, Encoded
+
+ENCODER = tiny.encoder()
+ROWS = tiny.encoded(tiny.demonstrations(19, seed=5), ENCODER)
+CONFIG = OfflineConfig(learning_rate=3e-3, epochs=2, batch_size=8, micro_batch_size=4, save_every=2)
+
+
+def nll(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = inputs["batch"]
+    return -token_logprobs(model, batch).sum(), batch.response_mask_BT.sum()
+
+
+def collate(rows: list[Encoded]) -> dict[str, Any]:
+    return {"batch": pad(rows, pad_id=0)}
+
+
+def train(start: Path, out: Path, config: OfflineConfig = CONFIG, *, loss: Any = nll, rows: Any = ROWS) -> dict:
+    card = {"fingerprint": fingerprint_of(config, [row.ids for row in rows])}
+    return fit(
+        load_causal(start),
+        rows,
+        collate=collate,
+        loss=loss,
+        config=config,
+        tokenizer=ENCODER.tokenizer,
+        out=out,
+        card=card,
+    )
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping_at(call: int) -> Any:
+    """The loss of a run that dies at its ``call``-th micro-batch."""
+    calls = 0
+
+    def loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise Stopped
+        return nll(model, inputs)
+
+    return loss
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    return tiny.llama(tmp_path / "start")
+
+
+@pytest.fixture
+def whole(start: Path, tmp_path: Path) -> Path:
+    """A run that nobody interrupted: 2 passes of 3 steps, of 8, 8 and 3 rows."""
+    assert train(start, tmp_path / "whole")["steps"] == 6
+    return tmp_path / "whole"
+
+
+def work_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.training")
+
+
+def test_it_is_the_plain_loop(start: Path, tmp_path: Path) -> None:
+    """One epoch by hand: the same order, N over the whole step, the last step ragged, clipping after the division."""
+    config = replace(CONFIG, epochs=1, seed=4, max_grad_norm=0.5, weight_decay=0.1, micro_batch_size=2)
+    card = train(start, tmp_path / "out", config)
+    model = load_causal(start).train()
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": 0.1},
+            {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=3e-3,
+    )
+    order = torch.randperm(len(ROWS), generator=torch.Generator().manual_seed(4)).tolist()
+    norms = []
+    for first in range(0, len(ROWS), 8):
+        batch = pad([ROWS[k] for k in order[first : first + 8]], pad_id=0)
+        loss = -token_logprobs(model, batch).sum() / batch.response_mask_BT.sum()
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)))
+        optimizer.step()
+        optimizer.zero_grad()
+    assert min(norms) > 0.5, "every step was clipped"
+    assert card["steps"] == 3
+    assert card["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert card["count"] == sum(len(ROWS[k].response_ids) for k in order[16:])
+    assert card["grad_norm"] == pytest.approx(norms[-1], rel=1e-4)
+    for name, value in tiny.weights(tmp_path / "out").items():
+        torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_clipping_can_be_left_out(start: Path, tmp_path: Path) -> None:
+    clipped, free = (
+        train(start, tmp_path / str(norm), replace(CONFIG, epochs=1, max_grad_norm=norm)) for norm in (1e-4, 0.0)
+    )
+    assert free["steps"] == clipped["steps"]
+    assert free["grad_norm"] > 0.01
+    assert tiny.difference(tmp_path / "0.0", tmp_path / "0.0001") > 1e-4
+
+
+def test_micro_batches_add_up_for_sft(start: Path, tmp_path: Path) -> None:
+    rows = tiny.demonstrations(19, seed=5)
+    cards = {}
+    for micro in (8, 2, 1):
+        config = SFTConfig(learning_rate=3e-3, epochs=2, batch_size=8, micro_batch_size=micro)
+        cards[micro] = sft(start, rows, ENCODER, config, tmp_path / str(micro))
+    assert tiny.difference(start, tmp_path / "8") > 5e-3
+    for micro in (2, 1):
+        assert tiny.difference(tmp_path / "8", tmp_path / str(micro)) < 1e-5
+        assert {cards[micro][key] for key in ("steps", "count")} == {cards[8][key] for key in ("steps", "count")}
+        assert cards[micro]["loss"] == pytest.approx(cards[8]["loss"], rel=1e-5)
+
+
+def test_micro_batches_add_up_for_figa_whose_count_is_known_only_afterwards(start: Path, tmp_path: Path) -> None:
+    rows = tiny.labels(22)
+    cards = {}
+    for micro in (16, 4, 1):
+        # At 3 nats the gate lets about half of the removed tokens through.
+        config = FIGAConfig(learning_rate=1e-3, epochs=1, batch_size=16, micro_batch_size=micro, gate=3.0)
+        cards[micro] = figa(start, rows, ENCODER, config, tmp_path / str(micro))
+    closed, opened = (
+        figa(start, rows, ENCODER, replace(config, gate=gate), tmp_path / str(gate)) for gate in (0.0, 1e9)
+    )
+    assert closed["count"] < cards[16]["count"] < opened["count"]
+    for micro in (4, 1):
+        assert tiny.difference(tmp_path / "16", tmp_path / str(micro)) < 1e-5
+        assert cards[micro]["count"] == cards[16]["count"]
+        assert cards[micro]["loss"] == pytest.approx(cards[16]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("call", [5, 8, 10], ids=["first pass", "second pass", "last step"])
+def test_a_run_that_died_goes_on_bit_for_bit(call: int, start: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        train(start, out, loss=stopping_at(call))
+    assert not out.exists()
+    assert any(work_of(out).glob("checkpoint-*/complete"))
+    calls = 0
+
+    def counted(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        return nll(model, inputs)
+
+    card = train(start, out, loss=counted)
+    assert 0 < calls < 10, "it did not begin again"
+    assert tiny.difference(out, whole) == 0
+    assert card == read_card(whole)
+    assert not work_of(out).exists()
+
+
+def test_a_run_that_died_after_its_last_checkpoint_writes_the_same_card(
+    start: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(*_: Any, **__: Any) -> None:
+        raise Stopped
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr("errata.models.training.save_model", dying)
+        train(start, out)
+    assert train(start, out) == read_card(whole)
+    assert tiny.difference(out, whole) == 0
+
+
+def test_a_checkpoint_that_was_cut_off_is_ignored(start: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        train(start, out, loss=stopping_at(9))
+    last = work_of(out) / "checkpoint-4"
+    assert (work_of(out) / "checkpoint-2" / "complete").exists()
+    (last / "complete").unlink()
+    (last / "model.safetensors").write_bytes(b"half")
+    train(start, out)
+    assert tiny.difference(out, whole) == 0
+
+
+def test_checkpoints_of_other_settings_are_not_used(start: Path, tmp_path: Path) -> None:
+    other = replace(CONFIG, learning_rate=1e-3)
+    train(start, tmp_path / "fresh", other)
+    with pytest.raises(Stopped):
+        train(start, tmp_path / "out", loss=stopping_at(9))
+    train(start, tmp_path / "out", other)
+    assert tiny.difference(tmp_path / "out", tmp_path / "fresh") == 0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import tiny
+from models import test_training as t
+
+calls = 0
+def loss(model, inputs):
+    global calls
+    calls += 1
+    if calls == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return t.nll(model, inputs)
+
+t.train(Path(sys.argv[1]), Path(sys.argv[2]), loss=loss)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_bit_for_bit(start: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    here = Path(__file__).parents[1]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(start), str(out)],
+        env={**os.environ, "PYTHONPATH": str(here)},
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not out.exists()
+    assert (work_of(out) / "checkpoint-4" / "complete").exists()
+    assert train(start, out) == read_card(whole)
+    assert tiny.difference(out, whole) == 0
+
+
+def test_a_finished_run_is_reused_and_never_overwritten(start: Path, tmp_path: Path) -> None:
+    rows, config, out = tiny.demonstrations(9), SFTConfig(epochs=1, batch_size=4), tmp_path / "out"
+    card = sft(start, rows, ENCODER, config, out)
+    written = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert sft(start, rows, ENCODER, config, out) == card == read_card(out)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
+    others: list[tuple[Any, Any, Any]] = [
+        (start, rows, replace(config, learning_rate=1e-4)),
+        (start, rows[:-1], config),
+        (tiny.llama(tmp_path / "other", seed=1), rows, config),
+    ]
+    for model, data, settings in others:
+        with pytest.raises(ValueError, match="made by another run or other settings; delete it or name another"):
+            sft(model, data, ENCODER, settings, out)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
+
+
+def test_a_model_that_errata_did_not_make_is_not_overwritten(start: Path, tmp_path: Path) -> None:
+    assert not is_finished(tmp_path / "nothing", "abc")
+    with pytest.raises(ValueError, match="made by another run"):
+        is_finished(start, "abc")
+    save_model(load_causal(start), ENCODER.tokenizer, tmp_path / "mine", card={"fingerprint": "abc"})
+    assert is_finished(tmp_path / "mine", "abc")
+
+
+def test_what_is_left_is_the_model_and_its_card(whole: Path, start: Path) -> None:
+    assert {path.suffix for path in whole.iterdir()} <= {".json", ".safetensors"}
+    assert not work_of(whole).exists()
+    card = json.loads((whole / "errata.json").read_text())
+    assert set(card) == {"fingerprint", "steps", "empty_steps", "loss", "count", "grad_norm"}
+    assert card["empty_steps"] == 0
+    assert tiny.difference(whole, start) > 5e-3
+
+
+def test_no_row_and_no_gradient_are_errors(start: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no row is left to train on"):
+        train(start, tmp_path / "out", rows=[])
+
+    def nothing(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        total, count = nll(model, inputs)
+        return total * 0, count * 0
+
+    with pytest.raises(ValueError, match="no token was counted in any step"):
+        train(start, tmp_path / "out", loss=nothing)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="no row is left"):
+        sft(start, [], ENCODER, SFTConfig(), tmp_path / "out")
+
+
+def test_a_step_without_a_counted_token_changes_nothing_and_is_counted(start: Path, tmp_path: Path) -> None:
+    def first_only(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        total, count = nll(model, inputs)
+        counts = bool((inputs["batch"].ids_BT == ENCODER.end_id).any())
+        return total * counts, count * counts
+
+    rows = [row for row in ROWS if row.ended][:2] + [row for row in ROWS if not row.ended][:2]
+    config = replace(CONFIG, epochs=1, batch_size=1, micro_batch_size=1)
+    card = train(start, tmp_path / "out", config, loss=first_only, rows=rows)
+    assert (card["steps"], card["empty_steps"]) == (4, 2)
+    assert all(bool(torch.isfinite(value).all()) for value in tiny.weights(tmp_path / "out").values())
+
+
+@pytest.mark.parametrize(("batch", "micro"), [(8, 3), (7, 2)])
+def test_a_batch_of_no_whole_micro_batches_is_an_error(batch: int, micro: int, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"batch size {batch} does not divide .* micro-batches of {micro}"):
+        train(start, tmp_path / "out", replace(CONFIG, batch_size=batch, micro_batch_size=micro))
+
+
+def test_a_micro_batch_may_be_larger_than_the_batch(start: Path, whole: Path, tmp_path: Path) -> None:
+    train(start, tmp_path / "out", replace(CONFIG, micro_batch_size=64))
+    assert tiny.difference(tmp_path / "out", whole) < 1e-5
+
+
+def test_the_seed_decides_the_order(start: Path, whole: Path, tmp_path: Path) -> None:
+    train(start, tmp_path / "same")
+    train(start, tmp_path / "other", replace(CONFIG, seed=1))
+    assert tiny.difference(tmp_path / "same", whole) == 0
+    assert tiny.difference(tmp_path / "other", whole) > 1e-4
+
+
+def test_the_schedule_reaches_the_optimizer(start: Path, whole: Path, tmp_path: Path) -> None:
+    for name, settings in {"warm": {"warmup_steps": 100}, "linear": {"schedule": "linear"}}.items():
+        train(start, tmp_path / name, replace(CONFIG, **settings))
+        assert tiny.difference(tmp_path / name, start) < tiny.difference(whole, start)
+
+
+def test_rows_are_not_cut_apart_from_their_weights(start: Path, tmp_path: Path) -> None:
+    row = label(Correction(id="x", prompt="say", original="rude cat", edited="cat"), ENCODER)
+    damaged = replace(row, original=replace(row.original, labels=row.original.labels[:-1]))
+    with pytest.raises(ValueError, match="has 3 response tokens and 2 values"):
+        figa(start, [damaged], ENCODER, FIGAConfig(epochs=1), tmp_path / "out")

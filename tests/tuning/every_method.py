@@ -1,0 +1,109 @@
+"""Every way to train, on fixed rows: run by ``torchrun`` in two processes, and imported by the test for one.
+
+    torchrun --nproc_per_node 2 every_method.py START OUT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tiny
+import torch
+
+from errata.data import Encoder
+from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
+from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
+from errata.types import Encoded
+
+STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "save_every": 2}
+PPO = PPOConfig(
+    steps=3,
+    rollouts_per_step=8,
+    minibatch_size=8,  # one minibatch, so that its order does not matter
+    learning_rate=1e-3,
+    value_learning_rate=1e-3,
+    max_new_tokens=6,
+    temperature=0,  # greedy, so that every number of processes samples alike
+)
+
+
+class Stopped(Exception):
+    pass
+
+
+def pays_for_cats(encoder: Encoder) -> Any:
+    """Two rewards a token, one of them for a word that the greedy start says here and there."""
+    cat = encoder.tokenizer.convert_tokens_to_ids("cat")
+
+    def reward(rows: Sequence[Encoded]) -> list[list[float]]:
+        return [[float(token == cat) - 0.1 * (token % 3) for token in row.response_ids] for row in rows]
+
+    return reward
+
+
+def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> dict[str, dict[str, Any]]:
+    """All of them, in micro-batches of ``micro`` rows; ``stop_at`` kills one run and takes it up again."""
+    encoder = Encoder(tiny.tokenizer())
+    step = {**STEP, "micro_batch_size": micro}
+    whole, ragged = tiny.demonstrations(16, seed=2), tiny.demonstrations(21, seed=3)
+    labels, pairs = tiny.labels(16, seed=4), tiny.corrections(16, seed=5)
+    cards = {
+        "sft": sft(start, whole, encoder, SFTConfig(**step), out / "sft"),
+        "sft_ragged": sft(start, ragged, encoder, SFTConfig(**step), out / "sft_ragged"),
+        "sft_few": sft(start, ragged[:1], encoder, SFTConfig(**step), out / "sft_few"),
+        "figa": figa(start, labels, encoder, FIGAConfig(**step, gate=3.0), out / "figa"),
+        "figa_ragged": figa(start, labels[:13], encoder, FIGAConfig(**step, gate=3.0), out / "figa_ragged"),
+        "dpo": dpo(start, pairs, encoder, DPOConfig(**step), out / "dpo"),
+        "token_reward": train_token_reward(start, labels, encoder, TokenRewardConfig(**step), out / "token_reward"),
+        "sequence_reward": train_sequence_reward(
+            start, pairs[:11], encoder, RewardConfig(**step), out / "sequence_reward"
+        ),
+        "ppo": ppo(start, pays_for_cats(encoder), tiny.prompts(11), encoder, PPO, out / "ppo"),
+    }
+    resumed = SFTConfig(**step, seed=1)
+    if stop_at is not None:
+        with stopping(stop_at):
+            sft(start, ragged, encoder, resumed, out / "sft_resumed")
+    cards["sft_resumed"] = sft(start, ragged, encoder, resumed, out / "sft_resumed")
+    return cards
+
+
+class stopping:  # noqa: N801
+    """Within it the ``call``-th micro-batch of SFT raises ``Stopped``, which goes no further."""
+
+    def __init__(self, call: int) -> None:
+        self.call = call
+
+    def __enter__(self) -> None:
+        from errata.tuning import sft as module
+
+        self.module, self.loss = sys.modules[module.__module__], sys.modules[module.__module__]._loss
+        calls = 0
+
+        def loss(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == self.call:
+                raise Stopped
+            return self.loss(*arguments)
+
+        self.module._loss = loss
+
+    def __exit__(self, kind: Any, *_: Any) -> bool:
+        self.module._loss = self.loss
+        assert kind is Stopped
+        return True
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    found = run(Path(sys.argv[1]), Path(sys.argv[2]), micro=2, stop_at=9)
+    world = torch.distributed.get_world_size()
+    if torch.distributed.get_rank() == 0:
+        (Path(sys.argv[2]) / "cards.json").write_text(json.dumps({"world": world, "cards": found}))
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,69 @@
+"""Two processes learn what one learns, whatever the rows: nothing counted twice, nothing left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from tuning import every_method
+
+METHODS = [
+    *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged"),
+    *("dpo", "token_reward", "sequence_reward", "ppo"),
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("processes")
+    start = tiny.llama(folder / "start")
+    (folder / "two").mkdir()
+    launched = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"),
+            *(every_method.__file__, str(start), str(folder / "two")),
+        ],
+        env={
+            **os.environ,
+            "ACCELERATE_USE_CPU": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert launched.returncode == 0, launched.stderr[-8000:]
+    written = json.loads((folder / "two" / "cards.json").read_text())
+    assert written["world"] == 2
+    one = every_method.run(start, folder / "one", micro=8)
+    return folder, {"one": one, "two": written["cards"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_learn_what_one_learns(method: str, runs: tuple[Path, dict[str, Any]]) -> None:
+    folder, cards = runs
+    for file in ("model.safetensors", "errata.json"):
+        assert (folder / "two" / method / file).exists()
+    assert tiny.difference(folder / "one" / method, folder / "two" / method) < 1e-5
+    one, two = cards["one"][method], cards["two"][method]
+    assert one.keys() == two.keys()
+    for key in one.keys() - {"fingerprint", "config", "seconds"}:
+        assert two[key] == pytest.approx(one[key], rel=1e-3, abs=1e-5), key
+
+
+@pytest.mark.slow
+def test_there_was_something_to_learn(runs: tuple[Path, dict[str, Any]]) -> None:
+    folder, cards = runs
+    backbone = [name for name in tiny.weights(folder / "start") if name != "lm_head.weight"]
+    for method in METHODS:
+        before, after = tiny.weights(folder / "start"), tiny.weights(folder / "one" / method)
+        assert max(float((after[name] - before[name]).abs().max()) for name in backbone) > 1e-3, method
+    assert cards["one"]["sft"]["count"] != cards["one"]["sft_ragged"]["count"]
