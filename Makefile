@@ -5,6 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
+# Keep freed memory: a small model otherwise spends a fifth of its time on page faults.
+export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
+export MALLOC_MMAP_THRESHOLD_ ?= 100000000000
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test check docs bench clean

@@ -30,7 +30,7 @@ from errata.tuning import demonstrations, dpo, figa, ppo, sft
 from errata.types import Correction, Demonstration, Preference, Prompt, PromptRow, Rollout, TokenLabels
 from errata.winrate import Summary, summary_from_json
 
-__all__ = ["SeedRun"]
+__all__ = ["SeedRun", "read_json", "write_json"]
 
 DECODINGS = {"sampled": 1.0, "greedy": 0.0}
 REWARDS = ("sequence_preference", "sequence_edited", "token", "token_eq3")
@@ -287,7 +287,7 @@ class SeedRun:
             )
             for name, (rollouts, against) in rows.items()
         }
-        _write_json(path, found)
+        write_json(path, found)
 
     def judge_rewards(self, path: Path) -> None:
         """All reward models, on eight samples of the start for each of some held-out prompts."""
@@ -306,7 +306,7 @@ class SeedRun:
                 localises=card["kind"] == "token",
             )
             rows.append({"name": name, "kind": card["kind"], "objective": card["objective"], **found})
-        _write_json(path, rows)
+        write_json(path, rows)
 
     # The findings.
 
@@ -328,8 +328,8 @@ class SeedRun:
 
     def summary(self, seconds: Mapping[str, float]) -> Summary:
         """Everything that was measured, with the seconds of each stage by path."""
-        judged = {arm: _read_json(self.folder / "winrate" / f"{arm}.json") for arm in ARMS}
-        controls = _read_json(self.folder / "winrate" / "controls.json")
+        judged = {arm: read_json(self.folder / "winrate" / f"{arm}.json") for arm in ARMS}
+        controls = read_json(self.folder / "winrate" / "controls.json")
         return summary_from_json(
             {
                 "seeds": [self.seed],
@@ -338,7 +338,7 @@ class SeedRun:
                     {"name": f"start at T={name}", "temperature": float(name), "sampled": found}
                     for name, found in controls.items()
                 ],
-                "reward_models": _read_json(self.folder / "winrate" / "reward_models.json"),
+                "reward_models": read_json(self.folder / "winrate" / "reward_models.json"),
                 "curves": [self.curve(arm) for arm in ARMS if "ppo" in arm],
                 "data": self.counts(),
                 "examples": self.examples(),
@@ -425,10 +425,12 @@ def _architecture(tokenizer: Any) -> LlamaConfig:
     )
 
 
-def _write_json(path: Path, found: Any) -> None:
+def write_json(path: Path, found: Any) -> None:
+    """Write numbers that were found; NaN is an error."""
     with new_file(path) as partial:
         partial.write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What ``write_json`` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))

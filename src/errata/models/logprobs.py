@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from typing import Any
 
@@ -39,15 +38,11 @@ def _logits(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T V"]:
     first = int(batch.response_mask_BT.any(0).int().argmax())
     # The output layer is most of a small model's work; columns in which every row is prompt need none of it.
     inner: Any = getattr(model, "module", model)
-    kept = {"logits_to_keep": columns - first + 1} if _keeps_logits(type(inner)) else {}
+    can_keep = "logits_to_keep" in inspect.signature(inner.forward).parameters
+    kept = {"logits_to_keep": columns - first + 1} if can_keep else {}
     output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_mask_BT.long(), use_cache=False, **kept)
     logits: Tensor = output.logits[:, :-1].float()
     return logits
-
-
-@functools.cache
-def _keeps_logits(kind: Any) -> bool:
-    return "logits_to_keep" in inspect.signature(kind.forward).parameters
 
 
 def _columns(x: Tensor, batch: TokenBatch) -> Tensor:
