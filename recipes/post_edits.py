@@ -272,14 +272,13 @@ class Words(NamedTuple):
 
 
 def word_scores(text: str, offsets: Sequence[tuple[int, int]], values: Sequence[float]) -> Floats:
-    """The mean over each word's tokens, words being split on spaces; tokens without a letter belong to no word."""
+    """The highest value among each word's tokens, words being split on spaces; blank tokens belong to no word."""
     word_of = np.cumsum([character == " " for character in text])
-    total, count = np.zeros(word_of[-1] + 1), np.zeros(word_of[-1] + 1)
+    scores = np.full(word_of[-1] + 1, -np.inf)
     for (start, stop), value in zip(offsets, values, strict=True):
         if text[start:stop].strip():
-            total[word_of[stop - 1]] += value
-            count[word_of[stop - 1]] += 1
-    return total / count
+            scores[word_of[stop - 1]] = max(scores[word_of[stop - 1]], value)
+    return scores
 
 
 def words_of(rows: Sequence[Correction], encoded: Sequence[Encoded], streams: Sequence[Sequence[float]]) -> Words:

@@ -114,9 +114,7 @@ def corrections(count: int, *, seed: int = 0) -> list[Correction]:
         for _ in range(rng.randint(1, 2)):
             original.insert(rng.randint(0, len(original)), "rude")
         rows.append(
-            Correction(
-                id=f"c{k}", prompt=" ".join(sentence(rng)), original=" ".join(original), edited=" ".join(clean)
-            )
+            Correction(id=f"c{k}", prompt=" ".join(sentence(rng)), original=" ".join(original), edited=" ".join(clean))
         )
     return rows
 

@@ -37,9 +37,7 @@ def test_negative_large_and_tiny_weights_survive() -> None:
 
 
 @given(rows_and_streams(), st.integers(0, 10))
-def test_masks_come_from_lengths_and_never_from_ids(
-    case: tuple[list[Encoded], list[list[float]]], pad_id: int
-) -> None:
+def test_masks_come_from_lengths_and_never_from_ids(case: tuple[list[Encoded], list[list[float]]], pad_id: int) -> None:
     rows, _ = case
     batch = pad(rows, pad_id=pad_id)  # most pad ids stand in rows, too
     for b, row in enumerate(rows):

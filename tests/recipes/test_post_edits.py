@@ -151,12 +151,12 @@ def test_word_tags_that_do_not_fit_are_named(recipe: ModuleType, finished: Path,
         recipe.words_of([row], [encoded], [[0.0] * len(encoded.response_ids)])
 
 
-def test_a_word_has_the_mean_of_its_tokens(recipe: ModuleType) -> None:
+def test_a_word_is_as_suspicious_as_its_most_suspicious_token(recipe: ModuleType) -> None:
     text = "A caté !"
     # "A", " ca", "t", both bytes of "é", a lone space, "!" and the end.
     offsets = [(0, 1), (1, 4), (4, 5), (5, 6), (5, 6), (6, 7), (7, 8), (8, 8)]
-    scores = recipe.word_scores(text, offsets, [1.0, 2.0, 4.0, 5.0, 9.0, 100.0, 3.0, 200.0])
-    assert scores.tolist() == [1.0, 5.0, 3.0]
+    scores = recipe.word_scores(text, offsets, [-1.0, 2.0, 4.0, 3.0, 9.0, 100.0, -3.0, 200.0])
+    assert scores.tolist() == [-1.0, 9.0, -3.0]
 
 
 def example(recipe: ModuleType) -> Any:

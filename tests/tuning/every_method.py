@@ -1,6 +1,6 @@
 """Every way to train, on fixed rows: run by ``torchrun`` in two processes, and imported by the test for one.
 
-    torchrun --nproc_per_node 2 every_method.py START OUT
+torchrun --nproc_per_node 2 every_method.py START OUT
 """
 
 from __future__ import annotations

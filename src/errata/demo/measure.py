@@ -41,6 +41,7 @@ def decoded(
     model: Any,
     start: Any,
     encoder: Encoder,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """Everything the report says of one policy under one way of decoding (a ``DecodedResult`` as a dict).
 
@@ -51,14 +52,18 @@ def decoded(
         model: the policy.
         start: the model that it was trained from.
         encoder: of both.
+        temperature: of the policy whose KL and entropy are told; the start's is 1.
     """
     found = [judge(row.prompt, row.text) for row in rollouts]
     kinds = Counter(defect.kind.value for judgement in found for defect in judgement.defects)
-    kl, entropy = _kl_and_entropy(rollouts, model, start, encoder)
+    kl, entropy = _kl_and_entropy(rollouts, model, start, encoder, temperature)
+    cost = bootstrap_interval([edit_cost(row.prompt, row.text) for row in rollouts], seed=0)
     return {
         **win_rate_over(_scores(rollouts), _scores(against)),
         "mean_defects": float(np.mean([judgement.count for judgement in found])),
-        "edit_cost": float(np.mean([edit_cost(row.prompt, row.text) for row in rollouts])),
+        "edit_cost": cost.mean,
+        "edit_cost_low": cost.low,
+        "edit_cost_high": cost.high,
         "mean_length": float(np.mean([len(row.response_ids) for row in rollouts])),
         "well_formed": float(
             np.mean([judgement.well_formed and row.ended for judgement, row in zip(found, rollouts, strict=True)])
@@ -183,14 +188,17 @@ def _labels(rollouts: Sequence[Rollout], encoder: Encoder, rng: Random, diligenc
 
 
 @torch.no_grad()
-def _kl_and_entropy(rollouts: Sequence[Rollout], model: Any, start: Any, encoder: Encoder) -> tuple[float, float]:
+def _kl_and_entropy(
+    rollouts: Sequence[Rollout], model: Any, start: Any, encoder: Encoder, temperature: float = 1.0
+) -> tuple[float, float]:
     """Mean over responses of the summed log-ratio to the start, and entropy per token; nats."""
     kl, entropy, tokens = 0.0, 0.0, 0
     for first in range(0, len(rollouts), BATCH_SIZE):
         part = rollouts[first : first + BATCH_SIZE]
         batch: TokenBatch = pad([encode_rollout(row) for row in part], pad_id=encoder.pad_id)
         mask_BT = batch.response_mask_BT
-        kl += float(kl_k1(token_logprobs(model, batch), token_logprobs(start, batch), mask_BT).sum())
-        entropy += float(token_entropy(model, batch).sum())
+        logprob_BT = token_logprobs(model, batch, temperature=temperature)
+        kl += float(kl_k1(logprob_BT, token_logprobs(start, batch), mask_BT).sum())
+        entropy += float(token_entropy(model, batch, temperature=temperature).sum())
         tokens += int(mask_BT.sum())
     return kl / len(rollouts), entropy / tokens

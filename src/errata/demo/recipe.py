@@ -85,7 +85,7 @@ class Recipe:
     @property
     def reward(self) -> RewardConfig:
         """Sequence reward models, and Eq 3."""
-        return RewardConfig(learning_rate=1e-3, epochs=3, batch_size=32, schedule="linear", seed=self.seed)
+        return RewardConfig(learning_rate=3e-3, epochs=3, batch_size=32, schedule="linear", seed=self.seed)
 
     @property
     def token_reward(self) -> TokenRewardConfig:
@@ -97,22 +97,17 @@ class Recipe:
     @property
     def sft(self) -> SFTConfig:
         """Imitation of the edited responses."""
-        return SFTConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
+        return SFTConfig(learning_rate=1e-3, epochs=3, seed=self.seed)
 
     @property
-    def dpo_preference(self) -> DPOConfig:
-        """DPO on chosen and rejected."""
-        return DPOConfig(learning_rate=1e-4, epochs=2, beta=0.1, seed=self.seed)
-
-    @property
-    def dpo_edited(self) -> DPOConfig:
-        """DPO on edited and original."""
-        return DPOConfig(learning_rate=5e-5, epochs=2, beta=0.1, seed=self.seed)
+    def dpo(self) -> DPOConfig:
+        """Both DPO arms."""
+        return DPOConfig(learning_rate=1e-4, epochs=2, beta=0.3, seed=self.seed)
 
     @property
     def figa(self) -> FIGAConfig:
         """FIGA with its defaults but for the learning rate of a tiny model."""
-        return FIGAConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
+        return FIGAConfig(learning_rate=1e-3, epochs=3, seed=self.seed)
 
     def ppo(self, arm: str) -> PPOConfig:
         """All PPO arms; sequence rewards are paid at the end, so there the discount is 1."""

@@ -220,9 +220,9 @@ class SeedRun:
             sft(start, demonstrations(self.edits()), encoder, recipe.sft, path)
         elif arm == "dpo_preference":
             rows = read_preferences(self.folder / "data" / "preferences.jsonl")
-            dpo(start, rows, encoder, recipe.dpo_preference, path)
+            dpo(start, rows, encoder, recipe.dpo, path)
         elif arm == "dpo_edited":
-            dpo(start, self.edits(), encoder, recipe.dpo_edited, path)
+            dpo(start, self.edits(), encoder, recipe.dpo, path)
         elif arm == "figa":
             figa(start, self.labels(), encoder, recipe.figa, path)
         elif arm == "figa_ppo_token":
@@ -257,37 +257,35 @@ class SeedRun:
 
     def judge_arm(self, path: Path) -> None:
         """An arm against the start, both sampled, both greedy."""
-        self.write_judged(path, {name: (self.responses(path.stem, name), name) for name in DECODINGS}, path.stem)
+        arm = path.stem
+        found = {name: self.judged(arm, self.responses(arm, name), against=name) for name in DECODINGS}
+        write_json(path, found)
 
     def judge_controls(self, path: Path) -> None:
         """The start at lower temperatures, against itself at 1."""
         prompts = self.prompts("heldout")
-        self.write_judged(
-            path,
-            {str(t): (self.sample("start", prompts, "heldout", temperature=t), "sampled") for t in CONTROLS},
-            "start",
-        )
+        drawn = {t: self.sample("start", prompts, "heldout", temperature=t) for t in CONTROLS}
+        write_json(path, {str(t): self.judged("start", drawn[t], against="sampled", temperature=t) for t in CONTROLS})
 
-    def write_judged(self, path: Path, rows: Mapping[str, tuple[list[Rollout], str]], arm: str) -> None:
-        """Judge responses of ``arm`` against the start decoded as named."""
+    def judged(
+        self, arm: str, rollouts: Sequence[Rollout], *, against: str, temperature: float = 1.0
+    ) -> dict[str, Any]:
+        """Responses of ``arm`` against the start's decoded as named."""
         model, start = (load_causal(self.folder / self.model_path(name)) for name in (arm, "start"))
         rng = self.rng("outsider")
         outsider = {
             row.id: write_response(row.prompt, rng, defect_rates=START_DEFECTS.scaled(OUTSIDER))
             for row in self.prompts("heldout")
         }
-        found = {
-            name: measure.decoded(
-                rollouts,
-                against=self.responses("start", against),
-                outsider=outsider,
-                model=model,
-                start=start,
-                encoder=self.encoder,
-            )
-            for name, (rollouts, against) in rows.items()
-        }
-        write_json(path, found)
+        return measure.decoded(
+            rollouts,
+            against=self.responses("start", against),
+            outsider=outsider,
+            model=model,
+            start=start,
+            encoder=self.encoder,
+            temperature=temperature,
+        )
 
     def judge_rewards(self, path: Path) -> None:
         """All reward models, on eight samples of the start for each of some held-out prompts."""

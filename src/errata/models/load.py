@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,24 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from errata.data.files import new_folder
 
-__all__ = ["identity", "load_causal", "load_tokenizer", "read_card", "save_model", "without_dropout"]
+__all__ = ["check_folder", "identity", "load_causal", "load_tokenizer", "read_card", "save_model", "without_dropout"]
 
 CARD = "errata.json"
 
 
+def check_folder(folder: Path | str) -> None:
+    """Say at once that a folder is not there, before anybody is asked over the network.
+
+    Raises:
+        ValueError: it is neither a folder nor a Hugging Face name of the form ``owner/name``.
+    """
+    if not Path(folder).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(folder)):
+        raise ValueError(f"there is no model folder {folder}; give a local folder, or owner/name of the hub")
+
+
 def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
     """The tokenizer saved beside a model. Raises ValueError where there is none."""
+    check_folder(folder)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -28,6 +40,7 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
 
 def load_causal(folder: Path | str) -> nn.Module:
     """A causal language model in float32 or the type that it was saved in. Raises ValueError where there is none."""
+    check_folder(folder)
     try:
         model = AutoModelForCausalLM.from_pretrained(str(folder), trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError) as error:

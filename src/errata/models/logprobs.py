@@ -15,24 +15,24 @@ from errata.models.batch import TokenBatch
 __all__ = ["token_entropy", "token_logprobs"]
 
 
-def token_logprobs(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T"]:
-    """Log p(y_t | x, y_<t) in nats, column t speaking of token t; 0 outside the response.
+def token_logprobs(model: nn.Module, batch: TokenBatch, *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
+    """The log-probability of each response token in nats: column t holds log p(y_t | x, y_<t); 0 outside the response.
 
     The logits at column t-1 predict token t, so column 0 has no prediction: a prompt has at least one token.
     """
-    logits_BTV = _logits(model, batch)
+    logits_BTV = _logits(model, batch, temperature)
     targets_BT = batch.ids_BT[:, -logits_BTV.shape[1] :]
     nll_BT = functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none")
     return _columns(-nll_BT.view_as(targets_BT), batch)
 
 
-def token_entropy(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T"]:
+def token_entropy(model: nn.Module, batch: TokenBatch, *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
     """Entropy of the distribution that token t was drawn from, in nats; 0 outside the response."""
-    logprob_BTV = _logits(model, batch).log_softmax(-1)
+    logprob_BTV = _logits(model, batch, temperature).log_softmax(-1)
     return _columns(-(logprob_BTV.exp() * logprob_BTV).sum(-1), batch)
 
 
-def _logits(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T V"]:
+def _logits(model: nn.Module, batch: TokenBatch, temperature: float) -> Float[Tensor, "B T V"]:
     """The predictions of the last columns, from the first response token of the batch on; in float32."""
     columns = batch.ids_BT.shape[1]
     first = int(batch.response_mask_BT.any(0).int().argmax())
@@ -42,6 +42,8 @@ def _logits(model: nn.Module, batch: TokenBatch) -> Float[Tensor, "B T V"]:
     kept = {"logits_to_keep": columns - first + 1} if can_keep else {}
     output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_mask_BT.long(), use_cache=False, **kept)
     logits: Tensor = output.logits[:, :-1].float()
+    if temperature != 1.0:
+        logits = logits / temperature
     return logits
 
 

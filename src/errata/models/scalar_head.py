@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoMod
 from transformers.utils import logging as transformers_logging
 
 from errata.models.batch import TokenBatch
-from errata.models.load import without_dropout
+from errata.models.load import check_folder, without_dropout
 
 _HEADS = ("score", "classifier")
 
@@ -97,6 +97,7 @@ def _scalars(model: nn.Module, batch: TokenBatch) -> Tensor:
 
 
 def _load(auto_class: Any, folder: Path | str, kind: str) -> Any:
+    check_folder(folder)
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     if type(config) not in auto_class._model_mapping:
         raise ValueError(

@@ -10,16 +10,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -29,6 +32,7 @@ from transformers import (
     set_seed,
 )
 
+from errata.data.files import new_file
 from errata.models.load import read_card, save_model
 
 __all__ = ["OfflineConfig", "StepLoss", "fingerprint_of", "fit", "is_finished"]
@@ -87,6 +91,32 @@ def is_finished(out: Path, fingerprint: str) -> bool:
     raise ValueError(f"{out} exists and was made by another run or other settings; delete it or name another --out")
 
 
+class _Passes(Dataset[Any]):
+    """The rows in a seeded order, another one in each pass, and None after them until every share is whole.
+
+    accelerate repeats rows to give all processes whole micro-batches, and these would count twice.
+    """
+
+    def __init__(self, rows: Sequence[Any], *, share: int, seed: int) -> None:
+        self.rows, self.share, self.seed = rows, share, seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        # Called by the Trainer, also for the pass in which a resumed run goes on.
+        self.order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.share) * self.share
+
+    def __getitem__(self, place: int) -> Any:
+        return self.rows[self.order[place]] if place < len(self.order) else None
+
+    def collate(self, rows: Sequence[Any], collate: Callable[[list[Any]], Any]) -> dict[str, Any]:
+        real = [row for row in rows if row is not None]
+        # Where there is none, any row keeps the process in step with the others, and counts nothing.
+        return {"inputs": collate(real or [self.rows[0]]), "counts": bool(real)}
+
+
 class _StepTrainer(Trainer):
     """The Trainer with a loss that is a sum and a count."""
 
@@ -103,7 +133,9 @@ class _StepTrainer(Trainer):
         del num_items_in_batch  # The Trainer counts labels; the count that matters comes from the loss.
         model.train()
         with self.compute_loss_context_manager():
-            total, count = self.loss(model, inputs)
+            total, count = self.loss(model, inputs["inputs"])
+            if not inputs["counts"]:
+                total, count = total * 0, count * 0
         self.accelerator.backward(total * self.accelerator.gradient_accumulation_steps)
         self.step_sum = self.step_sum + total.detach()
         self.step_count = self.step_count + count.detach()
@@ -125,6 +157,11 @@ class _StepTrainer(Trainer):
         norm = self.accelerator.clip_grad_norm_(parameters, self.max_grad_norm or float("inf"))
         self.last = {"loss": total / count if count else 0.0, "count": count, "grad_norm": float(norm)}
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        del train_dataset
+        assert isinstance(self.train_dataset, _Passes)  # which has an order of its own
+        return SequentialSampler(self.train_dataset)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log({**logs, **({key: self.last[key] for key in self.last} if "loss" in logs else {})}, start_time)
 
@@ -140,7 +177,10 @@ class _Normalise(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Written last: a checkpoint without it was cut off while it was written.
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "complete").touch()
+            assert self.trainer is not None
+            noted = {"empty_steps": self.trainer.empty_steps, "last": self.trainer.last}
+            with new_file(Path(args.output_dir) / f"checkpoint-{state.global_step}" / "complete") as file:
+                file.write_text(json.dumps(noted))
 
 
 def fit(
@@ -184,18 +224,26 @@ def fit(
         )
     set_seed(config.seed)
     callback = _Normalise()
+    # One process needs no filling; its last micro-batch may be short.
+    share = arguments.per_device_train_batch_size * arguments.world_size if arguments.world_size > 1 else 1
+    passes = _Passes(rows, share=share, seed=config.seed)
     trainer = _StepTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows,
-        data_collator=collate,
+        train_dataset=passes,
+        data_collator=partial(passes.collate, collate=collate),
         loss=loss,
         max_grad_norm=config.max_grad_norm,
         callbacks=[callback],
     )
     callback.trainer = trainer
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_last_complete(work, str(card["fingerprint"])))
+    with trainer.accelerator.main_process_first():
+        checkpoint = _last_complete(work, str(card["fingerprint"]))
+    if checkpoint is not None:
+        noted = json.loads((Path(checkpoint) / "complete").read_text())
+        trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
+    trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.empty_steps == trainer.state.global_step and trainer.state.global_step:
         raise ValueError("no token was counted in any step; the loss saw nothing to learn from")
     written = {**card, "steps": trainer.state.global_step, "empty_steps": trainer.empty_steps, **trainer.last}
@@ -217,7 +265,8 @@ def _arguments(config: OfflineConfig, work: Path) -> TrainingArguments:
         gradient_accumulation_steps=max(1, config.batch_size // (micro * world)),
         learning_rate=config.learning_rate,
         num_train_epochs=config.epochs,
-        lr_scheduler_type=config.schedule,
+        # Hugging Face's "constant" would ignore the warm-up without a word.
+        lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         max_grad_norm=0.0,  # normalise_gradients clips, after scaling

@@ -80,7 +80,7 @@ class PPOConfig:
     max_new_tokens: int = 128
     """Longest response, in tokens; one that is cut off there bootstraps its value."""
     temperature: float = 1.0
-    """Sampling temperature; 1 is the policy itself, and what the gradient is for."""
+    """Sampling temperature; the policy that learns, and its reference, are those at this temperature."""
     discount: float = 0.5
     """γ. A token reward already sits where the credit belongs: with 1, dense rewards pay for length and collapse."""
     gae_lambda: float = 0.95
@@ -152,7 +152,7 @@ def policy_and_value_loss(
     """Clipped surrogate and clipped value loss of one minibatch, each summed and divided by the global token count."""
     mask_BT = experience.batch.response_mask_BT
     surrogate_BT = losses.clipped_surrogate(
-        token_logprobs(policy, experience.batch),
+        token_logprobs(policy, experience.batch, temperature=config.temperature),
         experience.old_logprob_BT,
         experience.advantage_BT,
         mask_BT,
@@ -317,8 +317,8 @@ class _Run:
         raw_BT = pad_stream(self.reward(rows), batch)
         ended_B = torch.tensor([row.ended for row in rows], device=batch.ids_BT.device)
         with torch.no_grad():
-            old_logprob_BT = token_logprobs(self.policy, batch)
-            ref_logprob_BT = token_logprobs(self.reference, batch)
+            old_logprob_BT = token_logprobs(self.policy, batch, temperature=config.temperature)
+            ref_logprob_BT = token_logprobs(self.reference, batch, temperature=config.temperature)
             value_BT, bootstrap_B = token_values(self.critic, batch)
         reward_BT = losses.kl_penalized_reward(
             raw_BT, old_logprob_BT, ref_logprob_BT, mask_BT, kl_coefficient=config.kl_coefficient

@@ -1,0 +1,209 @@
+"""The verbs as somebody types them, on files, with a model of a few thousand weights."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, LlamaConfig, LlamaForCausalLM
+
+from errata import commands
+from errata.cli import OVERVIEW, main
+from errata.data import read_corrections
+from errata.demo.tokenizer import build_tokenizer
+from errata.models import read_card, save_model
+
+FAST = ["--learning-rate=0.01", "--epochs=1", "--batch-size=4"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, a log of drafts and what was sent, and prompts."""
+    path = tmp_path_factory.mktemp("cli")
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    save_model(LlamaForCausalLM(config), tokenizer, path / "model")
+    rows = [("Hello Anna, the price is five euros.", "Hello Anna, the price is nine euros."), ("Thank you.", "Thank you.")]
+    lines = [f'"Write to {name}.","{draft}","{sent}"' for name in ("Anna", "Felix", "Clara") for draft, sent in rows]
+    (path / "log.csv").write_text("\n".join(["prompt,draft,sent", *lines, '"a prompt alone"']) + "\n")
+    assert main(["edits", "import", "--data", f"{path}/log.csv", "--out", f"{path}/edits.jsonl"]) == 0
+    return path
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_overview_names_every_verb_and_no_other(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"errata {verb} " in printed for verb in commands.COMMANDS)
+    assert OVERVIEW.count("\n  errata ") == len(commands.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [(["tune", "figs"], "tune figa"), (["wirate"], "winrate"), (["reward"], "reward train")]
+)
+def test_an_unknown_verb_names_the_nearest(typed, meant, capsys):
+    assert main(typed) == 2
+    assert meant in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", list(commands.COMMANDS))
+def test_help_teaches(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*verb.split(), "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"errata {verb}" in printed
+    assert "--" in printed
+
+
+def test_import_sets_bad_rows_aside_with_their_line(folder):
+    assert len(read_corrections(folder / "edits.jsonl")) == 6
+    bad = json.loads((folder / "edits.jsonl.bad_rows.jsonl").read_text())
+    assert bad["line"] == 8
+
+
+def test_edits_diff_shows_and_writes(folder, capsys):
+    assert run("edits", "diff", "--original", "a red cup", "--edited", "a blue cup") == 0
+    assert "redblue" in capsys.readouterr().out
+    assert run("edits", "diff", "--data", folder / "edits.jsonl", "--out", folder / "diff.jsonl") == 0
+    first = json.loads((folder / "diff.jsonl").read_text().splitlines()[0])
+    assert [edit["op"] for edit in first["edits"]] == ["keep", "substitute", "keep"]
+
+
+def test_the_road_through_a_reward_model(folder):
+    model, edits = folder / "model", folder / "edits.jsonl"
+    assert run("reward", "train", "--model", model, "--data", edits, "--out", folder / "reward", *FAST) == 0
+    assert AutoModelForTokenClassification.from_pretrained(folder / "reward").num_labels == 1
+    assert read_card(folder / "reward")["excluded_without_gradient"] == 3
+    assert run("reward", "eval", "--reward", folder / "reward", "--data", edits, "--out", folder / "eval.json") == 0
+    assert json.loads((folder / "eval.json").read_text())["rows"] == 3
+    assert run("reward", "score", "--reward", folder / "reward", "--data", edits, "--out", folder / "scores.jsonl") == 0
+    score = json.loads((folder / "scores.jsonl").read_text().splitlines()[0])
+    assert "".join(score["tokens"]) == "Hello Anna, the price is nine euros."
+    assert score["reward"] == pytest.approx(sum(score["token_rewards"]))
+    flags = ["--steps=1", "--rollouts-per-step=4", "--minibatch-size=4", "--max-new-tokens=6"]
+    arguments = ["--model", model, "--reward", folder / "reward", "--prompts", edits, "--out", folder / "ppo"]
+    assert run("tune", "ppo", *arguments, *flags) == 0
+    assert (folder / "ppo" / "metrics.jsonl").exists()
+    for kind in (["--kind=sequence"], ["--objective=eq3"]):
+        out = folder / kind[0].replace("=", "_")
+        assert run("reward", "train", "--model", model, "--data", edits, "--out", out, *kind, *FAST) == 0
+
+
+@pytest.mark.parametrize("method", ["sft", "figa", "dpo"])
+def test_offline_tuning_loads_in_plain_transformers_and_is_reused(folder, method, capsys):
+    data = "--edits" if method == "figa" else "--data"
+    out = folder / f"tuned_{method}"
+    arguments = ["tune", method, "--model", folder / "model", data, folder / "edits.jsonl", "--out", out]
+    assert run(*arguments, *FAST) == 0
+    assert isinstance(AutoModelForCausalLM.from_pretrained(out), LlamaForCausalLM)
+    assert not list(out.glob("*.bin"))
+    stamp = (out / "model.safetensors").stat().st_mtime_ns
+    assert run(*arguments, *FAST) == 0
+    assert (out / "model.safetensors").stat().st_mtime_ns == stamp
+    assert run(*arguments, "--seed=7", *FAST) == 1
+    assert "delete it or name another" in capsys.readouterr().err
+
+
+def test_figa_from_a_labels_file_equals_figa_from_edits(folder):
+    common = ["--model", folder / "model"]
+    assert run("labels", *common, "--edits", folder / "edits.jsonl", "--out", folder / "labels.jsonl") == 0
+    assert run("tune", "figa", *common, "--labels", folder / "labels.jsonl", "--out", folder / "a", *FAST) == 0
+    assert run("tune", "figa", *common, "--edits", folder / "edits.jsonl", "--out", folder / "b", *FAST) == 0
+    assert (folder / "a" / "model.safetensors").read_bytes() == (folder / "b" / "model.safetensors").read_bytes()
+
+
+def test_win_rate_by_references_and_edit_cost_left(folder):
+    for name, end in (("good", "nine"), ("bad", "two")):
+        rows = [
+            {"id": row.id, "prompt": row.prompt, "response": row.edited.replace("nine", end)}
+            for row in read_corrections(folder / "edits.jsonl")
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sides = ["--candidate", folder / "good.jsonl", "--baseline", folder / "bad.jsonl"]
+    assert run("winrate", *sides, "--references", folder / "edits.jsonl", "--out", folder / "win.json") == 0
+    found = json.loads((folder / "win.json").read_text())
+    assert found["win_rate"] == 0.75  # three better, three alike
+    assert found["candidate_edit_cost"] == 0
+    assert found["baseline_edit_cost"] == 0.5
+    assert len(found["verdicts"]) == 6
+
+
+def test_win_rate_of_models(folder):
+    sides = ["--candidate", folder / "model", "--baseline", folder / "model"]
+    flags = ["--references", folder / "edits.jsonl", "--max-new-tokens=4", "--out", folder / "same.json"]
+    assert run("winrate", *sides, *flags) == 0
+    assert json.loads((folder / "same.json").read_text())["win_rate"] == 0.5
+
+
+def test_view_in_the_terminal_and_as_a_page(folder, capsys):
+    arguments = ["view", "--model", folder / "model", "--edits", folder / "edits.jsonl"]
+    assert run(*arguments) == 0
+    assert "nine" in capsys.readouterr().out
+    assert run(*arguments, "--out", folder / "page.html") == 0
+    assert "nine" in (folder / "page.html").read_text()
+
+
+def parsed(verb, *arguments):
+    return commands.parse(verb, [str(argument) for argument in arguments])
+
+
+NEEDED = ("--model=m", "--edits=e.jsonl", "--out=o")
+
+
+def test_preset_under_config_under_what_is_typed(tmp_path):
+    file = tmp_path / "figa.yaml"
+    file.write_text("preset: paper\nbad_weight: 0.3\nbatch-size: 16\n")
+    assert parsed("tune figa", *NEEDED).settings.kept_weight == 0.5
+    paper = parsed("tune figa", *NEEDED, "--preset", "paper").settings
+    assert (paper.good_weight, paper.kept_weight, paper.bad_weight, paper.gate) == (1, 0, 0.5, 0.6)
+    settings = parsed("tune figa", *NEEDED, "--config", file, "--batch-size=32").settings
+    assert (settings.kept_weight, settings.bad_weight, settings.batch_size) == (0, 0.3, 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("learning_rat: 1\n", "learning_rate"),
+        ("- a\n", "no mapping"),
+        ("epochs: [1, 2]\n", "one value"),
+    ],
+)
+def test_a_config_file_is_checked(tmp_path, text, said, capsys):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    assert run("tune", "figa", *NEEDED, "--config", file) == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tune", "figa", "--model=nowhere", "--edits=e.jsonl", "--out=o"], "nowhere"),
+        (["tune", "figa", "--model={model}", "--out=o"], "--edits or --labels"),
+        (["tune", "sft", "--model={model}", "--data=nowhere.jsonl", "--out=o"], "nowhere.jsonl"),
+        (["tune", "ppo", "--model={model}", "--reward={model}", "--prompts={edits}", "--out=o"], "no reward model"),
+        (["tune", "sft", "--model={model}", "--data={edits}", "--out={tmp}/o", "--max-length=5"], "limit is 5"),
+        (["edits", "diff"], "--data"),
+        (["winrate", "--candidate={edits}", "--baseline={edits}"], "judge"),
+    ],
+)
+def test_errors_are_one_line_and_say_what_to_do(folder, tmp_path, arguments, said, capsys):
+    names = {"model": folder / "model", "edits": folder / "edits.jsonl", "tmp": tmp_path}
+    assert main([argument.format(**names) for argument in arguments]) == 1
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert said in printed[-1]
+    assert "Traceback" not in "\n".join(printed)
