@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python tests/ensure_browser.py
-	$(BIN)/pytest -n 2 --dist loadgroup $(TEST)
+	$(BIN)/pytest -n 2 --dist loadscope $(TEST)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

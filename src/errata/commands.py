@@ -31,7 +31,7 @@ from errata.demo.pipeline import run_demo
 from errata.demo.recipe import DemoConfig
 from errata.edits import diff, statistics, word_distance
 from errata.labels import count_labels, label_all, read_labels, write_labels
-from errata.models import Sampling, TransformersGenerator, load_causal, load_tokenizer
+from errata.models import Sampling, TransformersGenerator, device, load_causal, load_tokenizer
 from errata.reward import (
     RewardConfig,
     TokenRewardConfig,
@@ -415,7 +415,7 @@ class WinRate:
         asked = self.prompts or self.references
         if asked is None:
             raise ValueError(f"{source} is a model; give --prompts for it to answer")
-        generator = TransformersGenerator(load_causal(source), self.encoding.encoder(source))
+        generator = TransformersGenerator(load_causal(source).to(device()), self.encoding.encoder(source))
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed)
         drawn = generator(read_prompts(asked), sampling)
         return [Demonstration(id=row.id, prompt=row.prompt, response=row.text) for row in drawn]

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
-from edits.tokenizers import FRAGMENTS, byte_level, every_tokenizer, metaspace, texts
 from hypothesis import example, given
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+import tiny
+from edits.tokenizers import FRAGMENTS, byte_level, every_tokenizer, metaspace, texts
 from errata.data import PLAIN_TEMPLATE, Encoder
 
 CHAT = (

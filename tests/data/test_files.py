@@ -9,6 +9,11 @@ import pytest
 from errata.data import new_file, new_folder
 
 
+def fail_after_writing(partial: Path) -> None:
+    partial.write_text("half of the n")
+    raise KeyError
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -26,8 +31,7 @@ def test_an_error_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
     target = tmp_path / "a.jsonl"
     target.write_text("old")
     with pytest.raises(KeyError), new_file(target) as partial:
-        partial.write_text("half of the n")
-        raise KeyError
+        fail_after_writing(partial)
     assert target.read_text() == "old"
     with new_file(target) as partial:
         partial.write_text("new")
@@ -49,8 +53,7 @@ def test_an_error_leaves_the_old_folder_as_it_was(tmp_path: Path) -> None:
     with new_folder(target) as partial:
         (partial / "old").touch()
     with pytest.raises(KeyError), new_folder(target) as partial:
-        (partial / "leftover").touch()
-        raise KeyError
+        fail_after_writing(partial / "leftover")
     assert names(target) == ["old"]
     with new_folder(target) as partial:
         assert names(partial) == [], "what a stopped run left is in nobody's way"

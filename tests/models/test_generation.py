@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from errata.models import Sampling, TransformersGenerator, load_causal
 from errata.types import PromptRow
 

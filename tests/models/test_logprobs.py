@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from errata.models import TokenBatch, load_causal, pad, token_entropy, token_logprobs
 from errata.types import Encoded
 

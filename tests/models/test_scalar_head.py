@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+import tiny
 from errata.models import (
     TokenBatch,
     load_sequence_reward_model,

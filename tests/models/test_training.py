@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from errata.labels import label
 from errata.models import (
     OfflineConfig,
@@ -58,7 +58,7 @@ def train(start: Path, out: Path, config: OfflineConfig = CONFIG, *, loss: Any =
     )
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -70,7 +70,7 @@ def stopping_at(call: int) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
-            raise Stopped
+            raise StoppedError
         return nll(model, inputs)
 
     return loss
@@ -165,7 +165,7 @@ def test_micro_batches_add_up_for_figa_whose_count_is_known_only_afterwards(star
 @pytest.mark.parametrize("call", [5, 8, 10], ids=["first pass", "second pass", "last step"])
 def test_a_run_that_died_goes_on_bit_for_bit(call: int, start: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(start, out, loss=stopping_at(call))
     assert not out.exists()
     assert any(work_of(out).glob("checkpoint-*/complete"))
@@ -187,19 +187,20 @@ def test_a_run_that_died_after_its_last_checkpoint_writes_the_same_card(
     start: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dying(*_: Any, **__: Any) -> None:
-        raise Stopped
+        raise StoppedError
 
     out = tmp_path / "out"
-    with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr("errata.models.training.save_model", dying)
+    monkeypatch.setattr("errata.models.training.save_model", dying)
+    with pytest.raises(StoppedError):
         train(start, out)
+    monkeypatch.undo()
     assert train(start, out) == read_card(whole)
     assert tiny.difference(out, whole) == 0
 
 
 def test_a_checkpoint_that_was_cut_off_is_ignored(start: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(start, out, loss=stopping_at(9))
     last = work_of(out) / "checkpoint-4"
     assert (work_of(out) / "checkpoint-2" / "complete").exists()
@@ -212,7 +213,7 @@ def test_a_checkpoint_that_was_cut_off_is_ignored(start: Path, whole: Path, tmp_
 def test_checkpoints_of_other_settings_are_not_used(start: Path, tmp_path: Path) -> None:
     other = replace(CONFIG, learning_rate=1e-3)
     train(start, tmp_path / "fresh", other)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(start, tmp_path / "out", loss=stopping_at(9))
     train(start, tmp_path / "out", other)
     assert tiny.difference(tmp_path / "out", tmp_path / "fresh") == 0

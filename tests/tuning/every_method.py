@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import tiny
+import pytest
 import torch
 
+import tiny
 from errata.data import Encoder
+from errata.models import Sampling
 from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
-from errata.types import Encoded
+from errata.types import Encoded, PromptRow, Rollout
 
 STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "save_every": 2}
 PPO = PPOConfig(
@@ -28,11 +31,10 @@ PPO = PPOConfig(
     learning_rate=1e-3,
     value_learning_rate=1e-3,
     max_new_tokens=6,
-    temperature=0,  # greedy, so that every number of processes samples alike
 )
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -63,41 +65,44 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
         "sequence_reward": train_sequence_reward(
             start, pairs[:11], encoder, RewardConfig(**step), out / "sequence_reward"
         ),
-        "ppo": ppo(start, pays_for_cats(encoder), tiny.prompts(11), encoder, PPO, out / "ppo"),
     }
+    with patched(sys.modules["errata.tuning.ppo"]._Run, "_sample", sample_one_by_one):
+        cards["ppo"] = ppo(start, pays_for_cats(encoder), tiny.prompts(11), encoder, PPO, out / "ppo")
     resumed = SFTConfig(**step, seed=1)
     if stop_at is not None:
-        with stopping(stop_at):
+        module = sys.modules["errata.tuning.sft"]
+        with pytest.raises(StoppedError), patched(module, "_loss", stopping_at(stop_at, module._loss)):
             sft(start, ragged, encoder, resumed, out / "sft_resumed")
     cards["sft_resumed"] = sft(start, ragged, encoder, resumed, out / "sft_resumed")
     return cards
 
 
-class stopping:  # noqa: N801
-    """Within it the ``call``-th micro-batch of SFT raises ``Stopped``, which goes no further."""
+@contextmanager
+def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, value)
+        yield
 
-    def __init__(self, call: int) -> None:
-        self.call = call
 
-    def __enter__(self) -> None:
-        from errata.tuning import sft as module
+def sample_one_by_one(run: Any, prompts: Sequence[PromptRow], *, seed: int) -> list[Rollout]:
+    """In ``ppo`` each process draws from a seed of its own; here it is each prompt, wherever it is drawn."""
+    del seed
+    sampling = [Sampling(max_new_tokens=PPO.max_new_tokens, seed=zlib.crc32(row.id.encode())) for row in prompts]
+    return [run.generator([row], one)[0] for row, one in zip(prompts, sampling, strict=True)]
 
-        self.module, self.loss = sys.modules[module.__module__], sys.modules[module.__module__]._loss
-        calls = 0
 
-        def loss(*arguments: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == self.call:
-                raise Stopped
-            return self.loss(*arguments)
+def stopping_at(call: int, loss: Any) -> Any:
+    """The loss of a run that dies at its ``call``-th micro-batch."""
+    calls = 0
 
-        self.module._loss = loss
+    def stopping(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise StoppedError
+        return loss(*arguments)
 
-    def __exit__(self, kind: Any, *_: Any) -> bool:
-        self.module._loss = self.loss
-        assert kind is Stopped
-        return True
+    return stopping
 
 
 if __name__ == "__main__":

@@ -112,8 +112,7 @@ class _Here:
 
     def __enter__(self) -> _Here:
         self.threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        logging.disable_progress_bar()
+        _settle()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,9 +130,16 @@ class _Here:
         """Nothing to shut down."""
 
 
-def _start_worker(parent: int) -> None:
+def _settle() -> None:
+    """One thread, no accelerator: models of this size are faster so, and the numbers are the same anywhere."""
     torch.set_num_threads(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["ACCELERATE_USE_CPU"] = "1"
     logging.disable_progress_bar()
+
+
+def _start_worker(parent: int) -> None:
+    _settle()
     # Ctrl-C reaches the whole process group; the parent says what there is to say.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 

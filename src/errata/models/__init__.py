@@ -2,7 +2,7 @@
 
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
 from errata.models.generation import Generator, Sampling, TransformersGenerator
-from errata.models.load import identity, load_causal, load_tokenizer, read_card, save_model, without_dropout
+from errata.models.load import device, identity, load_causal, load_tokenizer, read_card, save_model, without_dropout
 from errata.models.logprobs import token_entropy, token_logprobs
 from errata.models.scalar_head import (
     load_sequence_reward_model,
@@ -20,6 +20,7 @@ __all__ = [
     "StepLoss",
     "TokenBatch",
     "TransformersGenerator",
+    "device",
     "fingerprint_of",
     "fit",
     "identity",

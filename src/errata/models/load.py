@@ -8,12 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.state import PartialState
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from errata.data.files import new_folder
 
-__all__ = ["check_folder", "identity", "load_causal", "load_tokenizer", "read_card", "save_model", "without_dropout"]
+__all__ = [
+    "check_folder",
+    "device",
+    "identity",
+    "load_causal",
+    "load_tokenizer",
+    "read_card",
+    "save_model",
+    "without_dropout",
+]
 
 CARD = "errata.json"
 
@@ -46,6 +57,13 @@ def load_causal(folder: Path | str) -> nn.Module:
     except (OSError, ValueError) as error:
         raise ValueError(f"no causal language model could be loaded from {folder}: {error}") from error
     return without_dropout(model)
+
+
+def device() -> torch.device:
+    """Where this process computes: its own accelerator under a launcher, else the first one, else the CPU."""
+    found = PartialState().device
+    assert found is not None
+    return found
 
 
 def without_dropout(model: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ import torch
 from errata.data import Encoder
 from errata.models import (
     TokenBatch,
+    device,
     load_sequence_reward_model,
     load_token_reward_model,
     pad,
@@ -135,9 +136,9 @@ def load_scorer(folder: Path | str, encoder: Encoder) -> Scorer:
         )
     if card["kind"] == "token":
         free = card["objective"] == "token_bradley_terry"
-        return TokenScorer(load_token_reward_model(folder).eval(), encoder.pad_id, level_is_free=free)
+        return TokenScorer(load_token_reward_model(folder).to(device()).eval(), encoder.pad_id, level_is_free=free)
     model = load_sequence_reward_model(folder, pad_id=encoder.pad_id, end_id=encoder.end_id)
-    return SequenceScorer(model.eval(), encoder.pad_id)
+    return SequenceScorer(model.to(device()).eval(), encoder.pad_id)
 
 
 def score_texts(reward: RewardFunction, rows: Sequence[Encoded]) -> list[float]:

@@ -16,6 +16,7 @@ from errata.data import Encoder
 from errata.models import (
     OfflineConfig,
     StepLoss,
+    device,
     fingerprint_of,
     fit,
     identity,
@@ -91,10 +92,11 @@ def _with_reference(
     model: nn.Module, pairs: Sequence[tuple[Encoded, Encoded]], encoder: Encoder, batch_size: int
 ) -> list[_Row]:
     rows: list[_Row] = []
+    model.to(device())
     for start in range(0, len(pairs), batch_size):
         part = pairs[start : start + batch_size]
         batch = pad([b for b, _ in part] + [w for _, w in part], pad_id=encoder.pad_id)
-        better, worse = token_logprobs(model, batch).sum(1).chunk(2)
+        better, worse = token_logprobs(model, batch.to(device())).sum(1).chunk(2)
         rows += [_Row(b, w, rb, rw) for (b, w), rb, rw in zip(part, better.tolist(), worse.tolist(), strict=True)]
     return rows
 

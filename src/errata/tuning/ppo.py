@@ -197,7 +197,8 @@ def ppo(
         The card written beside the model.
 
     Raises:
-        ValueError: no prompt, batch sizes that do not divide, or a reward model of another tokenizer.
+        ValueError: no prompt, batch sizes that do not divide, a temperature of 0, or a reward model of another
+            tokenizer.
     """
     if not prompts:
         raise ValueError("no prompt to sample responses for")
@@ -263,6 +264,8 @@ class _Run:
                 f"{config.rollouts_per_step} rollouts a step, minibatches of {config.minibatch_size} and {world} "
                 "process(es) must divide: choose multiples"
             )
+        if config.temperature <= 0:
+            raise ValueError(f"temperature {config.temperature}: PPO samples; give one above 0, 1 is the policy itself")
         self.prompts, self.encoder, self.config = prompts, encoder, config
         self.reference = load_causal(model).to(self.accelerator.device).eval().requires_grad_(False)
         policy, value_model = load_causal(model), load_token_reward_model(critic or model)
@@ -280,7 +283,6 @@ class _Run:
         if not isinstance(reward, Path | str):
             return reward
         scorer = load_scorer(reward, self.encoder)
-        scorer.model.to(self.accelerator.device)
         if self.config.reward_scaling is RewardScaling.BATCH:
             return scorer
         # The same samples on every process, so that all of them scale alike.
@@ -358,10 +360,12 @@ class _Run:
                     optimizer.step()
                     optimizer.zero_grad()
                 sums.append((float(policy_loss.detach()), float(value_loss.detach())))
-        return {
-            "policy_loss": math.fsum(p for p, _ in sums) / len(sums),
-            "value_loss": math.fsum(v for _, v in sums) / len(sums),
-        }
+        # Each process summed its own tokens only, over the count of all.
+        means = [math.fsum(part) / len(sums) for part in zip(*sums, strict=True)]
+        local = torch.tensor(means, dtype=torch.float64, device=experience.batch.ids_BT.device)
+        return dict(
+            zip(("policy_loss", "value_loss"), accelerator.reduce(local, reduction="sum").tolist(), strict=True)
+        )
 
     def _moments(self, x_BT: Tensor, mask_BT: Tensor) -> losses.Moments:
         """Count, sum and sum of squares over the tokens of all processes."""
