@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 import tiny
@@ -194,8 +195,6 @@ def test_a_backbone_without_such_a_class_is_an_error_that_says_what_to_do(tmp_pa
 
 
 def test_a_backbone_that_is_not_filled_is_an_error(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     folder = tiny.llama(tmp_path)
     weights = tiny.weights(folder)
     weights.pop("model.norm.weight")
