@@ -76,16 +76,17 @@ def stopping_at(call: int) -> Any:
     return loss
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Path:
-    return tiny.llama(tmp_path / "start")
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.llama(tmp_path_factory.mktemp("start"))
 
 
-@pytest.fixture
-def whole(start: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def whole(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody interrupted: 2 passes of 3 steps, of 8, 8 and 3 rows."""
-    assert train(start, tmp_path / "whole")["steps"] == 6
-    return tmp_path / "whole"
+    out = tmp_path_factory.mktemp("whole") / "whole"
+    assert train(start, out)["steps"] == 6
+    return out
 
 
 def work_of(out: Path) -> Path:

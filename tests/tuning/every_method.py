@@ -23,7 +23,7 @@ from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
 from errata.types import Encoded, PromptRow, Rollout
 
-STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "save_every": 2}
+STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "save_every": 2}
 PPO = PPOConfig(
     steps=3,
     rollouts_per_step=8,
@@ -68,7 +68,7 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
     }
     with patched(sys.modules["errata.tuning.ppo"]._Run, "_sample", sample_one_by_one):
         cards["ppo"] = ppo(start, pays_for_cats(encoder), tiny.prompts(11), encoder, PPO, out / "ppo")
-    resumed = SFTConfig(**step, seed=1)
+    resumed = SFTConfig(**{**step, "epochs": 2}, seed=1)
     if stop_at is not None:
         module = sys.modules["errata.tuning.sft"]
         with pytest.raises(StoppedError), patched(module, "_loss", stopping_at(stop_at, module._loss)):

@@ -10,7 +10,7 @@ from errata.labels import label
 from errata.tuning import FIGAConfig, figa, weigh
 from errata.tuning.figa import PAPER
 from errata.types import Correction, Label
-from tuning.likelihood import of_labels
+from tuning.likelihood import logprobs, of_labels
 
 ENCODER = tiny.encoder()
 ROW = Correction(id="a", prompt="say", original="rude red dog sits", edited="red cat sits here now")
@@ -51,7 +51,7 @@ def test_a_pure_deletion_has_only_the_end_to_imitate() -> None:
 def test_inserted_tokens_rise_and_confident_struck_out_ones_fall(tmp_path: Path) -> None:
     start = tiny.llama(tmp_path / "start")
     rows = [label(replace(ROW, id=str(k), prompt=word), ENCODER) for k, word in enumerate(tiny.CLEAN)]
-    config = FIGAConfig(learning_rate=3e-3, epochs=3, batch_size=4, micro_batch_size=4, bad_weight=0.5)
+    config = FIGAConfig(learning_rate=3e-3, epochs=6, batch_size=11, micro_batch_size=11, bad_weight=0.5)
     sides = {"good": (Label.INSERTED,), "bad": (Label.DELETED,), "kept": (Label.KEPT,)}
 
     def moved(name: str, config: FIGAConfig) -> dict[str, float]:
@@ -90,17 +90,14 @@ def test_the_loss_is_the_papers(tmp_path: Path) -> None:
     config = FIGAConfig(epochs=1, batch_size=8, micro_batch_size=2, kept_weight=0.25, bad_weight=0.5, gate=2.5)
     card = figa(start, rows, ENCODER, config, tmp_path / "out")
     total, count = 0.0, 0
-    for row in rows:
-        values = {name: of_labels(start, [row], name) for name in Label}
-        # "rude" is deleted and nothing else: one kept end of sequence on either side, the edited one of weight 1.
-        edited = replace(row, original=row.edited)
-        kept = of_labels(start, [edited], Label.KEPT)[: len(row.edited.labels)]
-        total += sum(-0.25 * value for value in kept[:-1]) - kept[-1]
-        count += len(kept)
-        for value in values[Label.DELETED]:
-            if -value <= 2.5:
-                total -= 0.5 * -value
-                count += 1
+    pairs = [weigh(row, config) for row in rows]
+    edited, original = (logprobs(start, [getattr(pair, side) for pair in pairs]) for side in ("edited", "original"))
+    for pair, edited_T, original_U in zip(pairs, edited, original, strict=True):
+        for weight, value in zip(pair.edited_weights, edited_T, strict=True):
+            total, count = total + weight * -value, count + (weight != 0)
+        for weight, value in zip(pair.original_weights, original_U, strict=True):
+            if weight and -value <= 2.5:
+                total, count = total - weight * -value, count + 1
     assert card["count"] == count
     assert card["loss"] == pytest.approx(total / count, rel=1e-4)
 

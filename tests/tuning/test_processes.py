@@ -67,5 +67,5 @@ def test_there_was_something_to_learn(runs: tuple[Path, dict[str, Any]]) -> None
     backbone = [name for name in tiny.weights(folder / "start") if name != "lm_head.weight"]
     for method in METHODS:
         before, after = tiny.weights(folder / "start"), tiny.weights(folder / "one" / method)
-        assert max(float((after[name] - before[name]).abs().max()) for name in backbone) > 1e-3, method
+        assert max(float((after[name] - before[name]).abs().max()) for name in backbone) > 3e-4, method
     assert cards["one"]["sft"]["count"] != cards["one"]["sft_ragged"]["count"]
