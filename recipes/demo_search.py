@@ -7,6 +7,7 @@ Everything is drawn from a seed that no reported run uses. Rerun it and only mis
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,30 +38,19 @@ SFT: Tries = {f"lr={lr}": {"learning_rate": lr} for lr in (3e-4, 1e-3, 2e-3)}
 FIGA: Tries = {
     **{f"lr={lr}": {"learning_rate": lr} for lr in (3e-4, 1e-3, 2e-3)},
     "lr=0.001 kept=.2": {"learning_rate": 1e-3, "kept_weight": 0.2},
-    "lr=0.001 kept=1": {"learning_rate": 1e-3, "kept_weight": 1.0},
     "lr=0.001 gate=4": {"learning_rate": 1e-3, "gate": 4.0},
-    "lr=0.001 gate=4 bad=.5": {"learning_rate": 1e-3, "gate": 4.0, "bad_weight": 0.5},
     "paper lr=0.0003": {"learning_rate": 3e-4, "kept_weight": 0.0, "bad_weight": 0.5},
     "paper lr=0.001": {"learning_rate": 1e-3, "kept_weight": 0.0, "bad_weight": 0.5},
 }
 DPO: Tries = {
-    **{f"lr={lr}": {"learning_rate": lr} for lr in (3e-5, 1e-4, 3e-4)},
-    "lr=0.0001 beta=.3": {"learning_rate": 1e-4, "beta": 0.3},
+    **{f"lr={lr} beta=.3": {"learning_rate": lr, "beta": 0.3} for lr in (3e-5, 1e-4, 3e-4)},
+    "lr=0.0001 beta=.1": {"learning_rate": 1e-4, "beta": 0.1},
 }
-REWARD: Tries = {
-    "lr=0.001": {},
-    "lr=0.003": {"learning_rate": 3e-3},
-    "lr=0.001 6 epochs": {"epochs": 6},
-}
-TOKEN_REWARD: Tries = {
-    **REWARD,
-    "lr=0.001 no sequence term": {"sequence_coefficient": 0.0},
-    "lr=0.001 kept=.3": {"kept_coefficient": 0.3},
-}
+REWARD: Tries = {f"lr={lr}": {"learning_rate": lr} for lr in (1e-3, 3e-3)}
+TOKEN_REWARD: Tries = {**REWARD, "lr=0.001 no sequence term": {"learning_rate": 1e-3, "sequence_coefficient": 0.0}}
 PPO: Tries = {
-    **{f"lr={lr}": {"learning_rate": lr} for lr in (1e-4, 2e-4, 5e-4)},
-    "lr=0.0002 kl=.05": {"kl_coefficient": 0.05},
-    "lr=0.0002 kl=.2": {"kl_coefficient": 0.2},
+    **{f"lr={lr}": {"learning_rate": lr, "kl_coefficient": 0.1} for lr in (1e-4, 2e-4, 5e-4)},
+    "lr=0.0002 kl=.2": {"learning_rate": 2e-4, "kl_coefficient": 0.2},
 }
 
 
@@ -79,6 +69,7 @@ def main(search: Search) -> None:
     console = Console(width=150)
     run = SeedRun(DemoConfig(out=search.out), SEARCH_SEED)
     tries = {
+        "start": partial(_start_again, run),
         **{f"sft_edited {name}": partial(_sft, run, values) for name, values in SFT.items()},
         **{f"figa {name}": partial(_figa, run, values) for name, values in FIGA.items()},
         **{f"dpo_preference {name}": partial(_dpo, run, values, "preference") for name, values in DPO.items()},
@@ -148,6 +139,10 @@ def _measure_reward(run: SeedRun, folder: Path) -> str:
 
 def _start(run: SeedRun) -> Path:
     return run.folder / "data" / "start"
+
+
+def _start_again(run: SeedRun, out: Path) -> None:
+    shutil.copytree(_start(run), out, dirs_exist_ok=True)
 
 
 def _sft(run: SeedRun, values: Mapping[str, Any], out: Path) -> None:

@@ -405,3 +405,35 @@ def test_another_process_writes_the_same_world(hash_seed: str) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == everything()
+
+
+HABITS = {
+    "Guarantee": DefectKind.MISSING,
+    "Arrives": DefectKind.REPETITION,
+    "Carrier": DefectKind.WRONG_FACT,
+    "Pay": DefectKind.RUDE,
+}
+
+
+def test_a_habit_shows_wherever_its_topic_is_on_the_card():
+    rng = Random(5)
+    seen = set()
+    for row in make_prompts(60, rng):
+        response = write_response(row.prompt, rng, defect_rates=DefectRates().scaled(0), habit_rate=1.0)
+        expected = sorted(kind for label, kind in HABITS.items() if f"{label}:" in row.prompt)
+        assert sorted(defect.kind for defect in judge(row.prompt, response).defects) == expected, (row.prompt, response)
+        seen |= set(expected)
+    assert seen == set(HABITS.values())
+
+
+def test_a_habit_shows_as_often_as_it_should():
+    rng = Random(6)
+    rows = [row for row in make_prompts(900, rng) if "Pay:" in row.prompt]
+    rude = [
+        judge(
+            row.prompt, write_response(row.prompt, rng, defect_rates=DefectRates().scaled(0), habit_rate=0.65)
+        ).by_kind
+        for row in rows
+    ]
+    share = sum(found[DefectKind.RUDE] for found in rude) / len(rows)
+    assert abs(share - 0.65) < 0.08

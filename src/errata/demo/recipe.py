@@ -9,10 +9,13 @@ from errata.demo.world import DefectRates
 from errata.reward import RewardConfig, TokenRewardConfig
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig
 
-__all__ = ["ARMS", "CONTROLS", "OUTSIDER", "START_DEFECTS", "DemoConfig", "Recipe"]
+__all__ = ["ARMS", "CONTROLS", "HABIT_RATE", "OUTSIDER", "START_DEFECTS", "DemoConfig", "Recipe"]
 
-START_DEFECTS = DefectRates(wrong_fact=0.5, rude=0.5, missing=0.4, repetition=0.35, closing=0.3, garbled=0.25)
-"""Of the responses that the start learns from."""
+START_DEFECTS = DefectRates(wrong_fact=0.3, rude=0.3, missing=0.2, repetition=0.2, closing=0.25, garbled=0.2)
+"""Accidents of the writer that the start learns from."""
+
+HABIT_RATE = 0.65
+"""How often that writer's habits show: above one half, so that greedy decoding has them too."""
 
 OUTSIDER = 0.35
 """The frozen outsider is the world's own writer with this share of those defects."""

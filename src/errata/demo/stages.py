@@ -18,7 +18,7 @@ from errata.data.rows import read_lines, write_lines
 from errata.demo import measure
 from errata.demo.editor import correct
 from errata.demo.judge import judge, preference
-from errata.demo.recipe import ARMS, CONTROLS, OUTSIDER, START_DEFECTS, DemoConfig, Recipe
+from errata.demo.recipe import ARMS, CONTROLS, HABIT_RATE, OUTSIDER, START_DEFECTS, DemoConfig, Recipe
 from errata.demo.schedule import Stage
 from errata.demo.tokenizer import build_tokenizer
 from errata.demo.world import make_prompts, write_response
@@ -158,7 +158,9 @@ class SeedRun:
         save_model(LlamaForCausalLM(_architecture(tokenizer)), tokenizer, blank, card={"fingerprint": f"{self.seed}"})
         rows = [
             Demonstration(
-                id=row.id, prompt=row.prompt, response=write_response(row.prompt, rng, defect_rates=START_DEFECTS)
+                id=row.id,
+                prompt=row.prompt,
+                response=write_response(row.prompt, rng, defect_rates=START_DEFECTS, habit_rate=HABIT_RATE),
             )
             for row in make_prompts(self.config.start_responses, rng, prefix="start")
         ]

@@ -177,24 +177,72 @@ def write_with(prompt: Prompt, kinds: Sequence[DefectKind], rng: Random) -> str:
     Raises:
         ValueError: the prompt is no card of this world.
     """
+    letter, card = _letter(prompt, rng)
+    _damage(letter, card, kinds, rng)
+    return _text(letter)
+
+
+def _letter(prompt: Prompt, rng: Random) -> tuple[list[_Line], Card]:
     card = parse_card(prompt)
     middle = [topic for topic in card.facts if topic not in (Topic.NAME, Topic.ITEM)]
     rng.shuffle(middle)
-    letter = [_line(topic, card, rng) for topic in (Topic.NAME, Topic.ITEM, *middle, Topic.CLOSING)]
+    return [_line(topic, card, rng) for topic in (Topic.NAME, Topic.ITEM, *middle, Topic.CLOSING)], card
+
+
+def _damage(letter: list[_Line], card: Card, kinds: Sequence[DefectKind], rng: Random) -> None:
     for kind, damage in _DAMAGE.items():
         for _ in range(kinds.count(kind)):
             damage(letter, card, rng)
-    return _text(letter)
 
 
 def _text(letter: Iterable[_Line]) -> str:
     return " ".join(spell(line.words) for line in letter)
 
 
-def write_response(prompt: Prompt, rng: Random, *, defect_rates: DefectRates) -> str:
-    """Write a response with defects drawn at the given rates.
+def write_response(prompt: Prompt, rng: Random, *, defect_rates: DefectRates, habit_rate: float = 0.0) -> str:
+    """Write a response with defects drawn at the given rates, and the writer's habits beside them.
+
+    A habit is a defect that comes again and again in the same place: the guarantee is left out, the arrival told twice,
+    the carrier mistaken for another, the payment asked for rudely. Each shows with ``habit_rate`` where its topic is on
+    the card. Above one half, a model that learned from this writer has the habit even when it is decoded greedily.
 
     Raises:
         ValueError: the prompt is no card of this world.
     """
-    return write_with(prompt, defect_rates.draw(rng), rng)
+    letter, card = _letter(prompt, rng)
+    for topic, slip in _HABITS.items():
+        line = next((line for line in letter if line.topic is topic), None)
+        if line is not None and rng.random() < habit_rate:
+            slip(letter, line, rng)
+    _damage(letter, card, defect_rates.draw(rng), rng)
+    return _text(letter)
+
+
+def _leave_out(letter: list[_Line], line: _Line, rng: Random) -> None:
+    letter.remove(line)
+
+
+def _tell_twice(letter: list[_Line], line: _Line, rng: Random) -> None:
+    copy = _Line(line.template, list(line.words), touched=True)
+    line.touched = True
+    letter.insert(letter.index(line) + 1, copy)
+
+
+def _mistake(letter: list[_Line], line: _Line, rng: Random) -> None:
+    at, slot = line.template.slots[0]
+    values = SLOTS[slot]
+    line.words[at] = values[(values.index(line.words[at]) + 1) % len(values)]
+    line.touched = True
+
+
+def _snap(letter: list[_Line], line: _Line, rng: Random) -> None:
+    line.words.insert(1, RUDE[0])
+    line.touched = True
+
+
+_HABITS: dict[Topic, Callable[[list[_Line], _Line, Random], None]] = {
+    Topic.GUARANTEE: _leave_out,
+    Topic.ARRIVAL: _tell_twice,
+    Topic.CARRIER: _mistake,
+    Topic.PAYMENT: _snap,
+}
