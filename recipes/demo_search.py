@@ -155,7 +155,7 @@ def _figa(run: SeedRun, values: Mapping[str, Any], out: Path) -> None:
 
 def _dpo(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:
     rows = run.edits() if data == "edited" else read_preferences(run.folder / "data" / "preferences.jsonl")
-    dpo(_start(run), rows, run.encoder, replace(run.recipe.dpo, **values), out)
+    dpo(_start(run), rows, run.encoder, replace(run.recipe.dpo("dpo_edited"), **values), out)
 
 
 def _reward(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:

@@ -100,17 +100,17 @@ class Recipe:
     @property
     def sft(self) -> SFTConfig:
         """Imitation of the edited responses."""
-        return SFTConfig(learning_rate=1e-3, epochs=3, seed=self.seed)
+        return SFTConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
 
-    @property
-    def dpo(self) -> DPOConfig:
-        """Both DPO arms."""
-        return DPOConfig(learning_rate=1e-4, epochs=2, beta=0.3, seed=self.seed)
+    def dpo(self, arm: str) -> DPOConfig:
+        """Whole preferences stand a higher rate than pairs that share most words."""
+        rate = 3e-4 if arm == "dpo_preference" else 1e-4
+        return DPOConfig(learning_rate=rate, epochs=2, beta=0.3, seed=self.seed)
 
     @property
     def figa(self) -> FIGAConfig:
         """FIGA with its defaults but for the learning rate of a tiny model."""
-        return FIGAConfig(learning_rate=1e-3, epochs=3, seed=self.seed)
+        return FIGAConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
 
     def ppo(self, arm: str) -> PPOConfig:
         """All PPO arms; sequence rewards are paid at the end, so there the discount is 1, and the KL is best at .2."""

@@ -222,9 +222,9 @@ class SeedRun:
             sft(start, demonstrations(self.edits()), encoder, recipe.sft, path)
         elif arm == "dpo_preference":
             rows = read_preferences(self.folder / "data" / "preferences.jsonl")
-            dpo(start, rows, encoder, recipe.dpo, path)
+            dpo(start, rows, encoder, recipe.dpo(arm), path)
         elif arm == "dpo_edited":
-            dpo(start, self.edits(), encoder, recipe.dpo, path)
+            dpo(start, self.edits(), encoder, recipe.dpo(arm), path)
         elif arm == "figa":
             figa(start, self.labels(), encoder, recipe.figa, path)
         elif arm == "figa_ppo_token":
