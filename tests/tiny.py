@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,12 @@ def _common(pad: str) -> dict[str, Any]:
     built = tokenizer(pad=pad)
     ids = {"bos_token_id": built.bos_token_id, "eos_token_id": built.eos_token_id, "pad_token_id": built.pad_token_id}
     return {"vocab_size": len(built), "max_position_embeddings": 64, **ids}
+
+
+def environment() -> dict[str, str]:
+    """What a process of its own needs to import this module."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -106,3 +106,16 @@ def test_a_low_temperature_sharpens(tmp_path: Path) -> None:
     draw = generator(tiny.llama(tmp_path))
     cold = draw(PROMPTS, Sampling(max_new_tokens=8, temperature=1e-3, seed=3))
     assert cold == draw(PROMPTS, Sampling(max_new_tokens=8, temperature=0))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@torch.no_grad()
+def test_tokens_are_drawn_as_often_as_they_are_probable(temperature: float, tmp_path: Path) -> None:
+    """From the whole distribution: a top-k or top-p would bias every ratio of PPO."""
+    draw = generator(tiny.llama(tmp_path), batch_size=1000)
+    rollouts = draw(PROMPTS[:1], Sampling(max_new_tokens=1, samples=4000, temperature=temperature))
+    drawn = torch.tensor([rollout.response_ids[0] for rollout in rollouts])
+    logits_V = draw.model(input_ids=torch.tensor([rollouts[0].prompt_ids])).logits[0, -1].double()
+    p_V = (logits_V / temperature).softmax(-1)
+    share_V = torch.bincount(drawn, minlength=len(p_V)) / len(drawn)
+    assert bool(((share_V - p_V).abs() < 4.5 * (p_V * (1 - p_V) / len(drawn)).sqrt() + 1e-3).all())

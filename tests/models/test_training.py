@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -124,6 +123,20 @@ def test_it_is_the_plain_loop(start: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-4, atol=1e-5)
 
 
+def test_every_pass_takes_every_row_once_in_another_order(start: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def noted(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = inputs["batch"]
+        seen.extend(tuple(ids[mask].tolist()) for ids, mask in zip(batch.ids_BT, batch.attention_mask_BT, strict=True))
+        return nll(model, inputs)
+
+    train(start, tmp_path / "out", loss=noted)
+    first, second = seen[: len(ROWS)], seen[len(ROWS) :]
+    assert sorted(first) == sorted(second) == sorted(row.ids for row in ROWS)
+    assert first != second
+
+
 def test_clipping_can_be_left_out(start: Path, tmp_path: Path) -> None:
     clipped, free = (
         train(start, tmp_path / str(norm), replace(CONFIG, epochs=1, max_grad_norm=norm)) for norm in (1e-4, 0.0)
@@ -241,10 +254,9 @@ t.train(Path(sys.argv[1]), Path(sys.argv[2]), loss=loss)
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_bit_for_bit(start: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    here = Path(__file__).parents[1]
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(start), str(out)],
-        env={**os.environ, "PYTHONPATH": str(here)},
+        env=tiny.environment(),
         capture_output=True,
         text=True,
     )
