@@ -17,8 +17,8 @@ START_DEFECTS = DefectRates(wrong_fact=0.3, rude=0.3, missing=0.2, repetition=0.
 HABIT_RATE = 0.65
 """How often that writer's habits show: above one half, so that greedy decoding has them too."""
 
-OUTSIDER = 0.35
-"""The frozen outsider is the world's own writer with this share of those defects."""
+OUTSIDER = 1.25
+"""The frozen outsider is the same writer with this many times the accidents and none of the habits."""
 
 CONTROLS = (0.7, 0.5, 0.3)
 """Temperatures of the control rows."""
