@@ -75,11 +75,11 @@ class Settings:
     """Rows of each language pair to measure on, at most."""
     vocabulary: int = 4000
     """Pieces of the tokenizer, which is trained on the training rows."""
-    hidden_size: int = 96
+    hidden_size: int = 64
     """Of the tiny Llama."""
     layers: int = 3
     """Of the tiny Llama."""
-    language_epochs: float = 3.0
+    language_epochs: float = 2.0
     """Passes over the post-edited sentences, to make a language model."""
     reward_epochs: float = 2.0
     """Passes over the labelled pairs, to make a reward model of it."""
@@ -160,6 +160,7 @@ def _language(settings: Settings) -> SFTConfig:
         learning_rate=4e-3,
         epochs=settings.language_epochs,
         batch_size=32,
+        micro_batch_size=32,
         schedule="cosine",
         warmup_steps=20,
         seed=settings.seed,
@@ -180,7 +181,7 @@ class _Stages:
     """Each stage makes one file or folder in one step, and is passed over where that is there."""
 
     def __init__(self, settings: Settings) -> None:
-        self.out, self.console = settings.out, Console(highlight=False)
+        self.out, self.console = settings.out, Console(highlight=False, soft_wrap=True)
         # A run with other settings must not go on from these stages.
         ours = {key: value for key, value in asdict(settings).items() if key not in ("data", "out")}
         path = self.out / "settings.json"

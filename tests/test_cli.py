@@ -33,7 +33,8 @@ def folder(tmp_path_factory):
         pad_token_id=0,
     )
     save_model(LlamaForCausalLM(config), tokenizer, path / "model")
-    rows = [("Hello Anna, the price is five euros.", "Hello Anna, the price is nine euros."), ("Thank you.", "Thank you.")]
+    wrong, right = (f"Hello Anna, the price is {number} euros." for number in ("five", "nine"))
+    rows = [(wrong, right), ("Thank you.", "Thank you.")]
     lines = [f'"Write to {name}.","{draft}","{sent}"' for name in ("Anna", "Felix", "Clara") for draft, sent in rows]
     (path / "log.csv").write_text("\n".join(["prompt,draft,sent", *lines, '"a prompt alone"']) + "\n")
     assert main(["edits", "import", "--data", f"{path}/log.csv", "--out", f"{path}/edits.jsonl"]) == 0
