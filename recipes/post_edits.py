@@ -319,19 +319,17 @@ def measure(settings: Settings, sets: Sequence[str], encoder: Encoder, path: Pat
         words[one]["the edit itself"] = words_of(rows, encoded, [changed(row.original.labels) for row in labels])
     heldout, *devs = sets
     thresholds = {name: best_thresholds(found) for name, found in words[heldout].items()}
-    results = [
-        {"set": one, **row}
-        for one in devs
-        for row in (
-            *prevalence(words[one]["classes"]),
-            *(judged(name, found, *thresholds[name], seed=settings.seed) for name, found in words[one].items()),
-        )
-    ]
-    gains = [
-        {"set": one, "better": "classes", "than": than, **gain(words[one]["classes"], words[one][than], settings.seed)}
-        for one in devs
-        for than in ("surprise", "eq3")
-    ]
+    results, gains = [], []
+    for one in devs:
+        draws = resampled(len(set(words[one]["surprise"].sentence.tolist())), seed=settings.seed)
+        aucs = {name: resampled_auc(found, draws) for name, found in words[one].items()}
+        rows_of_set = prevalence(words[one]["surprise"])
+        rows_of_set += [judged(name, found, *thresholds[name], draws, aucs[name]) for name, found in words[one].items()]
+        results += [{"set": one, **row} for row in rows_of_set]
+        gains += [
+            {"set": one, "than": than, **_with_interval("gain", aucs["classes"] - aucs[than])}
+            for than in ("surprise", "eq3")
+        ]
     summary = {
         "seed": settings.seed,
         "sentences": {one: len(set(words[one]["classes"].sentence.tolist())) for one in sets},
@@ -381,43 +379,37 @@ def prevalence(words: Words) -> list[dict[str, Any]]:
     ]
 
 
-def judged(name: str, words: Words, for_mcc: float, for_f1: float, *, seed: int) -> dict[str, Any]:
+def judged(name: str, words: Words, for_mcc: float, for_f1: float, draws: Ints, aucs: Floats) -> dict[str, Any]:
     """MCC, F1 of BAD and AUC, with 95 % bootstrap intervals over sentences of the first and the last."""
-    weights = resampled(words, seed)
-    mccs, aucs = mcc(*confusion(words, for_mcc, weights)), weighted_auc(words, weights)
     return {
         "scorer": name,
-        **_with_interval("mcc", mccs),
-        "f1_bad": float(f1(*confusion(words, for_f1, weights)[:3])[0]),
+        **_with_interval("mcc", mcc(*confusion(words, for_mcc, draws))),
+        "f1_bad": float(f1(*confusion(words, for_f1, draws[:1])[:3])[0]),
         **_with_interval("auc", aucs),
     }
 
 
-def gain(a: Words, b: Words, seed: int) -> dict[str, float]:
-    """AUC of ``a`` less that of ``b``, on the same resampled sentences."""
-    return _with_interval("gain", weighted_auc(a, resampled(a, seed)) - weighted_auc(b, resampled(b, seed)))
+def resampled(sentences: int, *, seed: int) -> Ints:
+    """How often each sentence counts: once in row 0, and as often as it was drawn in the others."""
+    draws = np.random.default_rng(seed).multinomial(sentences, [1 / sentences] * sentences, size=RESAMPLES)
+    return np.concatenate([np.ones((1, sentences), np.int64), draws])
 
 
-def resampled(words: Words, seed: int) -> Ints:
-    """How often each word counts: once in row 0; in the others as often as its sentence was drawn."""
-    count = int(words.sentence[-1]) + 1
-    drawn = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=RESAMPLES)
-    return np.concatenate([np.ones((1, count), np.int64), drawn])[:, words.sentence]
-
-
-def confusion(words: Words, threshold: float, weights: Ints) -> tuple[Floats, Floats, Floats, Floats]:
-    """True and false positives, false and true negatives, of each row of weights."""
+def confusion(words: Words, threshold: float, draws: Ints) -> tuple[Floats, Floats, Floats, Floats]:
+    """True and false positives, false and true negatives, of each row of draws."""
     called, bad = words.score >= threshold, words.bad
-    masks = np.stack([called & bad, called & ~bad, ~called & bad, ~called & ~bad], axis=1)
-    tp, fp, fn, tn = (weights.astype(float) @ masks).T
+    masks = (called & bad, called & ~bad, ~called & bad, ~called & ~bad)
+    counts = (np.bincount(words.sentence, mask, minlength=draws.shape[1]) for mask in masks)
+    tp, fp, fn, tn = (np.asarray(draws @ count, np.float64) for count in counts)
     return tp, fp, fn, tn
 
 
-def weighted_auc(words: Words, weights: Ints) -> Floats:
-    """P(a BAD word scores above an OK one), ties one half, for each row of weights."""
+def resampled_auc(words: Words, draws: Ints) -> Floats:
+    """P(a BAD word scores above an OK one), ties one half, for each row of draws."""
     values, group = np.unique(words.score, return_inverse=True)
     found = []
-    for weight in weights:
+    for draw in draws:
+        weight = draw[words.sentence]
         bad = np.bincount(group, weight * words.bad, minlength=len(values))
         ok = np.bincount(group, weight * ~words.bad, minlength=len(values))
         found.append(float(bad @ (ok.cumsum() - ok / 2)) / float(bad.sum() * ok.sum() or np.nan))

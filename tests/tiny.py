@@ -76,9 +76,9 @@ def _common(pad: str) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """What a process of its own needs to import this module."""
+    """What a process of its own needs to import this module; one thread as here, for another number sums otherwise."""
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

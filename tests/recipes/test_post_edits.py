@@ -168,21 +168,24 @@ def example(recipe: ModuleType) -> Any:
 
 def test_auc_is_that_of_mann_whitney_on_each_resample(recipe: ModuleType) -> None:
     words = example(recipe)
-    weights = recipe.resampled(words, seed=3)[:20]
-    assert (weights[0] == 1).all()
-    assert weights[1:].min() == 0
-    # A sentence is drawn whole.
-    assert all(len(set(weights[k][words.sentence == s])) == 1 for k in range(20) for s in range(6))
+    draws = recipe.resampled(6, seed=3)[:20]
+    assert (draws[0] == 1).all()
+    assert (draws.sum(1) == 6).all()
+    assert draws[1:].min() == 0
     expected = []
-    for weight in weights:
-        score, bad = np.repeat(words.score, weight), np.repeat(words.bad, weight)
+    for draw in draws:
+        # Each sentence as often as it was drawn, word by word.
+        score = np.concatenate([np.tile(words.score[words.sentence == s], n) for s, n in enumerate(draw)])
+        bad = np.concatenate([np.tile(words.bad[words.sentence == s], n) for s, n in enumerate(draw)])
         expected.append(auc(score[bad], score[~bad]))
-    assert recipe.weighted_auc(words, weights) == pytest.approx(expected, nan_ok=True)
+    assert recipe.resampled_auc(words, draws) == pytest.approx(expected, nan_ok=True)
 
 
 def test_mcc_is_the_correlation_and_f1_the_harmonic_mean(recipe: ModuleType) -> None:
     words = example(recipe)
-    tp, fp, fn, tn = recipe.confusion(words, 2.0, np.ones((1, 22), np.int64))
+    draws = np.array([[1] * 6, [2, 0, 0, 3, 1, 0]])
+    tp, fp, fn, tn = recipe.confusion(words, 2.0, draws)
+    assert (tp + fp + fn + tn).tolist() == [22, 2 * 3 + 3 * 4 + 2]
     called = words.score >= 2.0
     assert recipe.mcc(tp, fp, fn, tn)[0] == pytest.approx(np.corrcoef(called, words.bad)[0, 1])
     precision, recall = words.bad[called].mean(), called[words.bad].mean()
@@ -193,7 +196,7 @@ def test_mcc_is_the_correlation_and_f1_the_harmonic_mean(recipe: ModuleType) -> 
 
 def test_thresholds_are_the_best_of_all(recipe: ModuleType) -> None:
     words = example(recipe)
-    one = np.ones((1, 22), np.int64)
+    one = np.ones((1, 6), np.int64)
     for_mcc, for_f1 = recipe.best_thresholds(words)
     tables = {value: recipe.confusion(words, value, one) for value in np.unique(words.score)}
     assert recipe.mcc(*tables[for_mcc]) == max(recipe.mcc(*table) for table in tables.values())

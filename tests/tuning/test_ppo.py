@@ -103,6 +103,13 @@ def test_the_kl_penalty_ties_the_policy_to_its_start(start: Path, tmp_path: Path
     assert kl[3.0] < 0.5 * kl[0.0]
 
 
+def test_every_step_draws_anew_and_the_same_step_the_same(start: Path) -> None:
+    run = module._Run(start, pays_for_cats, PROMPTS[:1], ENCODER, CONFIG, critic=None)
+    first, again, second = (run._collect(step)[0].batch.ids_BT.tolist() for step in (0, 0, 1))
+    assert first == again
+    assert first != second
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_on_policy_the_ratio_is_one_and_the_kl_zero(temperature: float, start: Path) -> None:
     run = run_of(start, replace(CONFIG, temperature=temperature))

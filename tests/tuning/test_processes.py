@@ -13,6 +13,8 @@ import pytest
 import tiny
 from tuning import every_method
 
+pytestmark = pytest.mark.slow
+
 METHODS = [
     *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged"),
     *("dpo", "token_reward", "sequence_reward", "ppo"),
@@ -24,24 +26,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     folder = tmp_path_factory.mktemp("processes")
     start = tiny.llama(folder / "start")
     (folder / "two").mkdir()
-    launched = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-            *(every_method.__file__, str(start), str(folder / "two")),
-        ],
-        env={**tiny.environment(), "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert launched.returncode == 0, launched.stderr[-8000:]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    with (folder / "log").open("w") as log:
+        launched = subprocess.Popen(
+            [*command, every_method.__file__, str(start), str(folder / "two")],
+            env={**tiny.environment(), "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            launched.wait(timeout=300)
+        finally:
+            launched.terminate()  # which it passes on to the two; a kill would leave them waiting for each other
+            launched.wait()
+    assert launched.returncode == 0, (folder / "log").read_text()[-8000:]
     written = json.loads((folder / "two" / "cards.json").read_text())
     assert written["world"] == 2
     one = every_method.run(start, folder / "one", micro=8)
     return folder, {"one": one, "two": written["cards"]}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_learn_what_one_learns(method: str, runs: tuple[Path, dict[str, Any]]) -> None:
     folder, cards = runs
@@ -55,7 +59,6 @@ def test_two_processes_learn_what_one_learns(method: str, runs: tuple[Path, dict
         assert two[key] == same, key
 
 
-@pytest.mark.slow
 def test_there_was_something_to_learn(runs: tuple[Path, dict[str, Any]]) -> None:
     folder, cards = runs
     backbone = [name for name in tiny.weights(folder / "start") if name != "lm_head.weight"]

@@ -96,15 +96,15 @@ def save_model(
     with new_folder(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        (partial / CARD).write_text(json.dumps(dict(card or {}), indent=2, ensure_ascii=False) + "\n")
+        (partial / CARD).write_text(json.dumps(dict(card or {}), indent=2) + "\n", encoding="utf-8")
         for name, text in (files or {}).items():
-            (partial / name).write_text(text)
+            (partial / name).write_text(text, encoding="utf-8")
 
 
 def read_card(folder: Path | str) -> dict[str, Any]:
     """What ``save_model`` noted beside the model; empty for a model that errata did not make."""
     path = Path(folder) / CARD
-    card: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return card
 
 

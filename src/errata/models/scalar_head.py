@@ -7,7 +7,6 @@ it is the baseline of, and biases the gradient silently.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -72,8 +71,9 @@ def sequence_rewards(model: nn.Module, batch: TokenBatch) -> Float[Tensor, " B"]
     # The stock class finds the last token as the last id that is not the pad id. So fill the padding with an id that
     # ends no row of this batch: right also where pad == EOS, and still one plain forward, as DDP and FSDP need it.
     last_ids = set(batch.ids_BT.gather(1, _last_column(batch)[:, None]).flatten().tolist())
-    filler = next(token for token in itertools.count() if token not in last_ids)
     config: Any = getattr(model, "module", model).config
+    filler = next((token for token in range(config.vocab_size) if token not in last_ids), None)
+    assert filler is not None, "the rows of this batch end in every id there is; score fewer at a time"
     usual, config.pad_token_id = config.pad_token_id, filler
     try:
         output = model(

@@ -88,8 +88,9 @@ class SequenceScorer:
     def __call__(self, rows: Sequence[Encoded]) -> list[list[float]]:
         """Zeros and, on the last response token, the reward of the whole response."""
         return [
-            [0.0] * (len(row.ids) - row.prompt_length - 1) + [(float(reward[0]) - self.shift) / self.scale]
-            for row, reward in zip(rows, self.paid(rows), strict=True)
+            # An empty response has no token to pay.
+            [*[0.0] * (length - 1), (float(reward[0]) - self.shift) / self.scale] if length else []
+            for length, reward in zip((len(row.response_ids) for row in rows), self.paid(rows), strict=True)
         ]
 
     @torch.no_grad()

@@ -283,7 +283,7 @@ class _Run:
         if not isinstance(reward, Path | str):
             return reward
         scorer = load_scorer(reward, self.encoder)
-        if self.config.reward_scaling is RewardScaling.BATCH:
+        if self.config.reward_scaling == RewardScaling.BATCH:
             return scorer
         # The same samples on every process, so that all of them scale alike.
         count = min(256, len(self.prompts))
@@ -325,7 +325,7 @@ class _Run:
         reward_BT = losses.kl_penalized_reward(
             raw_BT, old_logprob_BT, ref_logprob_BT, mask_BT, kl_coefficient=config.kl_coefficient
         )
-        if config.reward_scaling is RewardScaling.BATCH:
+        if config.reward_scaling == RewardScaling.BATCH:
             moments = self._moments(reward_BT, mask_BT)
             reward_BT = losses.whiten_keeping_mean(reward_BT, mask_BT, mean=moments.mean, variance=moments.variance)
         advantage_BT, return_BT = losses.gae(
