@@ -48,9 +48,10 @@ Prompt = str | Sequence[Mapping[str, str]]
 
 
 class Unit(StrEnum):
-    """What one edit changes: a word, a character, or a token of a given tokenizer (the papers' choice)."""
+    """What one edit changes: a word, a phrase of them, a character, or a token of a tokenizer (the papers' choice)."""
 
     WORD = "word"
+    PHRASE = "phrase"
     CHAR = "char"
     TOKEN = "token"
 
@@ -134,6 +135,8 @@ class Correction:
     original: str
     edited: str
     original_ids: tuple[int, ...] | None = None
+    reasons: tuple[str, ...] = ()
+    """Why it was edited: ``wrong``, ``unsafe``, ``missing``, ``style``, ``instruction``, or the team's own tags."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -165,6 +168,10 @@ class Label(IntEnum):
     INSERTED = 1
     DELETED = 2
     SUBSTITUTED = 3
+    OMISSION = 4
+    """Original side, by option: the token stayed, and the edit inserts text right before it."""
+    IGNORED = 5
+    """Teaches nothing, whatever the edit says: reasoning, tool calls, by option what the model could not have known."""
 
 
 @dataclass(frozen=True, slots=True)
