@@ -1,4 +1,4 @@
-"""``errata``: an overview of the verbs, and the way to them; what each verb takes and does is in ``commands.py``.
+"""``errata``: an overview of the verbs, and the way to them; what each verb takes and does is in ``commands/``.
 
 ``--config file.yaml`` stands under the command line: its keys become flags that are read first, so an unknown key is an
 error and what is typed wins. ``--preset paper`` stands under both.

@@ -1,0 +1,114 @@
+"""What each verb takes and does: one dataclass a verb, its fields are its flags, ``run`` composes rooms."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import tyro
+import yaml
+from transformers.utils import logging as transformers_logging
+
+from errata.commands.demo import Demo
+from errata.commands.edits import EditsDiff, EditsImport
+from errata.commands.labels import Labels, View
+from errata.commands.reward import RewardEval, RewardScore, RewardTrain
+from errata.commands.shared import Command
+from errata.commands.tune import TuneDPO, TuneFIGA, TunePPO, TuneSFT
+from errata.commands.winrate import WinRate
+from errata.tuning.figa import PAPER as FIGA_PAPER
+from errata.tuning.ppo import PAPER as PPO_PAPER
+from errata.tuning.ppo import SEQUENCE as PPO_SEQUENCE
+
+__all__ = ["COMMANDS", "Command", "parse"]
+
+
+COMMANDS: Mapping[str, type[Any]] = {
+    "demo": Demo,
+    "edits diff": EditsDiff,
+    "edits import": EditsImport,
+    "labels": Labels,
+    "reward train": RewardTrain,
+    "reward score": RewardScore,
+    "reward eval": RewardEval,
+    "tune sft": TuneSFT,
+    "tune figa": TuneFIGA,
+    "tune dpo": TuneDPO,
+    "tune ppo": TunePPO,
+    "winrate": WinRate,
+    "view": View,
+}
+
+PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("tune figa", "paper"): FIGA_PAPER,
+    ("tune ppo", "paper"): PPO_PAPER,
+    ("tune ppo", "sequence"): PPO_SEQUENCE,
+}
+
+
+def parse(verb: str, arguments: Sequence[str]) -> Command:
+    """Read the flags of a verb; ``--preset`` stands under ``--config``, which stands under what is typed.
+
+    Raises:
+        ValueError: the config file is no mapping, or has a key that the verb does not know (names the nearest).
+    """
+    kind = COMMANDS[verb]
+    path, typed = _take_config(arguments)
+    from_file = _flags(_read_config(path, kind)) if path else []
+    preset = _preset([*from_file, *typed])
+    under = _flags(PRESETS.get((verb, preset), {}))
+    transformers_logging.disable_progress_bar()
+    command: Command = tyro.cli(
+        kind,
+        args=[*under, *from_file, *typed],
+        prog=f"errata {verb}",
+        config=(tyro.conf.FlagConversionOff, tyro.conf.EnumChoicesFromValues),
+    )
+    return command
+
+
+def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """``--config FILE`` is not a flag of any verb: it stands for flags."""
+    rest, path = list(arguments), None
+    for index, argument in enumerate(arguments):
+        if argument == "--config" and index + 1 < len(arguments):
+            path, rest = Path(arguments[index + 1]), [*arguments[:index], *arguments[index + 2 :]]
+        elif argument.startswith("--config="):
+            path, rest = Path(argument.partition("=")[2]), [*arguments[:index], *arguments[index + 1 :]]
+    return path, rest
+
+
+def _preset(flags: Sequence[str]) -> str:
+    named = [after for flag, after in pairwise(flags) if flag == "--preset"]
+    named += [flag.partition("=")[2] for flag in flags if flag.startswith("--preset=")]
+    return named[-1] if named else "default"
+
+
+def _read_config(path: Path, kind: type[Any]) -> dict[str, Any]:
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds no mapping; write one `key: value` a line")
+    known = list(_field_names(kind))
+    for key, value in settings.items():
+        if str(key).replace("-", "_") not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
+        if isinstance(value, dict | list):
+            raise ValueError(f"{path}: key {key!r} holds {type(value).__name__}; every key takes one value")
+    return settings
+
+
+def _field_names(kind: type[Any]) -> Iterator[str]:
+    for name, hint in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from _field_names(hint)
+        else:
+            yield name
+
+
+def _flags(settings: Mapping[str, Any]) -> list[str]:
+    return [f"--{str(key).replace('_', '-')}={value}" for key, value in settings.items()]

@@ -1,0 +1,96 @@
+"""The verbs ``edits …``: from a file of corrections to edits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from errata.commands.shared import console, set_aside
+from errata.data import new_file, read_corrections, write_rows
+from errata.edits import diff, statistics
+from errata.models import load_tokenizer
+from errata.types import Correction, Edit, Op, Unit
+
+__all__ = ["EditsDiff", "EditsImport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditsDiff:
+    """Show what an edit changes: of two texts, or of every row of a file.
+
+    With --out, each row is written with its edits: op and character spans of both sides.
+    """
+
+    original: str | None = None
+    """A text, beside --edited."""
+    edited: str | None = None
+    """Its correction."""
+    data: Path | None = None
+    """A file of corrections instead: prompt with rejected and chosen, original and edited, or draft and sent."""
+    unit: Unit = Unit.WORD
+    """What one edit changes; token is the papers' choice and needs --model."""
+    model: Path | None = None
+    """A model folder, for its tokenizer."""
+    out: Path | None = None
+    """Write JSON lines here instead of showing the edits."""
+
+    def run(self) -> None:
+        rows = self._rows()
+        tokenizer = None if self.model is None else load_tokenizer(self.model)
+        found = [(row, diff(row.original, row.edited, self.unit, tokenizer)) for row in rows]
+        if self.out is None:
+            for row, edits in found:
+                console.print(f"[dim]{row.id}[/dim]", _marked(edits), sep="\n", highlight=False)
+        else:
+            with new_file(self.out) as partial, partial.open("w", encoding="utf-8") as file:
+                for row, edits in found:
+                    file.write(json.dumps({"id": row.id, "edits": [_spelled(edit) for edit in edits]}) + "\n")
+        console.print(statistics(rows), highlight=False)
+
+    def _rows(self) -> list[Correction]:
+        if self.data is not None and self.original is None and self.edited is None:
+            return read_corrections(self.data)
+        if self.data is None and self.original is not None and self.edited is not None:
+            return [Correction(id="edit", prompt="", original=self.original, edited=self.edited)]
+        raise ValueError("give --data, or --original and --edited")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditsImport:
+    """Turn a file of corrections into edits.jsonl, whose rows are preference rows too (chosen = edited).
+
+    Reads JSONL, CSV and Parquet with prompt and (rejected, chosen), (original, edited) or (draft, sent). Bad rows are
+    written beside --out with their line numbers and what to mend; the good ones go on.
+    """
+
+    data: Path
+    """The file to read."""
+    out: Path
+    """The file to write: .jsonl, .jsonl.gz or .parquet."""
+
+    def run(self) -> None:
+        rows = read_corrections(self.data, set_aside=set_aside(self.out))
+        write_rows(self.out, rows)
+        console.print(statistics(rows), highlight=False)
+
+
+def _spelled(edit: Edit) -> dict[str, Any]:
+    sides = {"original": edit.original, "edited": edit.edited}
+    return {"op": edit.op.value, **{name: [span.start, span.stop] for name, span in sides.items()}}
+
+
+def _marked(edits: Sequence[Edit]) -> Text:
+    """The edit as one line: struck out what went, underlined what came."""
+    line = Text()
+    for edit in edits:
+        if edit.op is Op.KEEP:
+            line.append(edit.original.text)
+        else:
+            line.append(edit.original.text, style="strike red")
+            line.append(edit.edited.text, style="underline green")
+    return line

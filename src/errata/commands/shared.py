@@ -1,0 +1,60 @@
+"""What the verbs share: the console, the flags of encoding, and how results are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from errata.data import Encoder, new_file
+from errata.models import load_tokenizer
+
+__all__ = ["Command", "EncodingFlags", "console", "report", "set_aside", "tell"]
+
+
+console = Console()
+
+
+class Command(Protocol):
+    """A verb with its flags read."""
+
+    def run(self) -> None:
+        """Do it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingFlags:
+    """How a prompt and a response become ids."""
+
+    template: str = "auto"
+    """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
+    max_length: int | None = None
+    """The most tokens of a row; a longer one is an error that names it."""
+
+    def encoder(self, model: Path) -> Encoder:
+        return Encoder(load_tokenizer(model), template=self.template, max_length=self.max_length)
+
+
+def set_aside(out: Path) -> Path:
+    """Where rows that could not be read are kept, beside what was made of the others."""
+    return out.with_name(f"{out.name}.bad_rows.jsonl")
+
+
+def tell(card: Mapping[str, Any], out: Path) -> None:
+    """Print the plain values of a card, and where the model is."""
+    report({key: value for key, value in card.items() if isinstance(value, int | float | str)}, None)
+    console.print(f"→ {out}", highlight=False)
+
+
+def report(found: Mapping[str, Any], out: Path | None, **more: Any) -> None:
+    """Print figures, and write them with ``more`` to ``out`` as JSON."""
+    for key, value in found.items():
+        console.print(f"{key:28} {value:.4f}" if isinstance(value, float) else f"{key:28} {value}", highlight=False)
+    if out is not None:
+        with new_file(out) as partial:
+            partial.write_text(json.dumps({**found, **more}, indent=1) + "\n", encoding="utf-8")

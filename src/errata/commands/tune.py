@@ -1,0 +1,118 @@
+"""The verbs ``tune …``: train the policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import OmitArgPrefixes as Flat
+
+from errata.commands.shared import EncodingFlags, console, set_aside, tell
+from errata.data import read_corrections, read_demonstrations, read_preferences, read_prompts
+from errata.labels import count_labels, label_all, read_labels
+from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
+from errata.types import Unit
+
+__all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSFT:
+    """Imitate responses, or the corrected side of edits: every response token has weight 1."""
+
+    model: Path
+    """A causal language model in a local folder."""
+    data: Path
+    """Rows with prompt and response (or completion, or chosen); an edits file is one."""
+    out: Path
+    """Folder of the tuned model; plain transformers loads it."""
+    encoding: Flat[EncodingFlags] = EncodingFlags()
+    settings: Flat[SFTConfig] = SFTConfig()
+
+    def run(self) -> None:
+        rows = read_demonstrations(self.data, set_aside=set_aside(self.out))
+        tell(sft(self.model, rows, self.encoding.encoder(self.model), self.settings, self.out), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneFIGA:
+    """FIGA: imitate what the editor wrote, unlearn what the editor struck out; no reward model, no sampling.
+
+    --preset paper sets the paper's weights: 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6.
+    """
+
+    model: Path
+    """A causal language model in a local folder."""
+    out: Path
+    """Folder of the tuned model; plain transformers loads it."""
+    edits: Path | None = None
+    """Corrections; or give --labels."""
+    labels: Path | None = None
+    """A file of `errata labels` made with this model's tokenizer."""
+    unit: Unit = Unit.WORD
+    """Of the edits that labels are made from."""
+    preset: Literal["default", "paper"] = "default"
+    """Whose settings stand under what else is given."""
+    encoding: Flat[EncodingFlags] = EncodingFlags()
+    settings: Flat[FIGAConfig] = FIGAConfig()
+
+    def run(self) -> None:
+        encoder = self.encoding.encoder(self.model)
+        if (self.edits is None) == (self.labels is None):
+            raise ValueError("give either --edits or --labels")
+        if self.labels is not None:
+            rows = read_labels(self.labels, encoder)
+        else:
+            assert self.edits is not None
+            edits = read_corrections(self.edits, set_aside=set_aside(self.out))
+            rows = list(label_all(edits, encoder, unit=self.unit))
+        console.print(count_labels(rows), highlight=False)
+        tell(figa(self.model, rows, encoder, self.settings, self.out), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneDPO:
+    """Direct preference optimisation on preferences, or on edits (corrected over original)."""
+
+    model: Path
+    """A causal language model in a local folder; also the reference."""
+    data: Path
+    """Rows with prompt, chosen and rejected; an edits file is one."""
+    out: Path
+    """Folder of the tuned model; plain transformers loads it."""
+    encoding: Flat[EncodingFlags] = EncodingFlags()
+    settings: Flat[DPOConfig] = DPOConfig()
+
+    def run(self) -> None:
+        rows = read_preferences(self.data, set_aside=set_aside(self.out))
+        tell(dpo(self.model, rows, self.encoding.encoder(self.model), self.settings, self.out), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunePPO:
+    """Fine-grained PPO on a token-level reward model; ordinary PPO on a sequence-level one (--preset sequence).
+
+    The defaults keep dense rewards sane (discount .5, KL .1); --preset paper sets the paper's recipe.
+    """
+
+    model: Path
+    """The policy to start from, also the reference of the KL penalty."""
+    reward: Path
+    """A folder of `errata reward train`, with the same tokenizer."""
+    prompts: Path
+    """Rows with prompt; an edits file is one."""
+    out: Path
+    """Folder of the tuned model, with metrics.jsonl; plain transformers loads it."""
+    critic: Path | None = None
+    """A model to start the critic from; the policy, if not given."""
+    preset: Literal["default", "paper", "sequence"] = "default"
+    """Whose settings stand under what else is given."""
+    encoding: Flat[EncodingFlags] = EncodingFlags()
+    settings: Flat[PPOConfig] = PPOConfig()
+
+    def run(self) -> None:
+        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out))
+        encoder = self.encoding.encoder(self.model)
+        card = ppo(self.model, self.reward, prompts, encoder, self.settings, self.out, critic=self.critic)
+        tell(card, self.out)
