@@ -38,8 +38,8 @@ from errata.labels import label_all
 from errata.models import load_causal, load_token_reward_model, pad, save_model
 from errata.reward import TokenScorer
 from errata.tuning import FIGAConfig, PPOConfig, weigh
-from errata.tuning.figa import _collate as collate_figa
 from errata.tuning.figa import _loss as figa_loss
+from errata.tuning.figa import collate_weighted as collate_figa
 from errata.tuning.ppo import _Run as PPORun
 from errata.tuning.sft import _loss as sft_loss
 from errata.types import Correction

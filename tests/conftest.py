@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,3 +28,21 @@ torch.set_num_threads(1)
 # The same examples in every run: whoever changes the code finds the failure, not whoever runs the tests next.
 settings.register_profile("errata", deadline=None, derandomize=True)
 settings.load_profile("errata")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser, or a skip that says what is missing."""
+    path = runpy.run_path(str(Path(__file__).parent / "ensure_browser.py"))["browser"]()
+    if path is None:
+        pytest.skip("no chromium on the path: run tests/ensure_browser.py as root, or install one")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync"
+    )
+    with playwright.sync_playwright() as started:
+        # Playwright gives each launch a user data folder of its own.
+        browser = started.chromium.launch(executable_path=path, headless=True, args=flags.split())
+        yield browser
+        browser.close()

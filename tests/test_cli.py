@@ -76,6 +76,21 @@ def test_import_sets_bad_rows_aside_with_their_line(folder):
     assert bad["line"] == 8
 
 
+def test_import_names_what_it_recognised(folder, capsys):
+    row = {"instruction": "Name a city.", "input": "", "output": "Lyon"}
+    row |= {"original_output": "Rome", "revised_output": "Paris!"}
+    data, out, config = (folder / name for name in ("spa.jsonl", "spa_edits.jsonl", "spa.yaml"))
+    data.write_text(json.dumps(row) + "\n")
+    assert run("edits", "import", "--data", data, "--out", out) == 0
+    why = "SPA rows (FIGA): fields instruction, original_output, revised_output in 1 of 1 rows"
+    assert why in capsys.readouterr().out
+    config.write_text("from: draft-sent\n")
+    assert run("edits", "import", "--data", data, "--out", out, "--config", config) == 1
+    assert "line 1: field 'prompt' is missing" in capsys.readouterr().err
+    assert run("edits", "import", "--data", data, "--out", out, "--config", config, "--from", "spa") == 0
+    assert [found.edited for found in read_corrections(out)] == ["Paris!"]
+
+
 def test_edits_diff_shows_and_writes(folder, capsys):
     assert run("edits", "diff", "--original", "a red cup", "--edited", "a blue cup") == 0
     assert "redblue" in capsys.readouterr().out
@@ -102,6 +117,21 @@ def test_the_road_through_a_reward_model(folder):
     for kind in (["--kind=sequence"], ["--objective=eq3"]):
         out = folder / kind[0].replace("=", "_")
         assert run("reward", "train", "--model", model, "--data", edits, "--out", out, *kind, *FAST) == 0
+
+
+def test_long_rows_are_dropped_or_truncated_and_counted(folder, capsys):
+    """Three rows have 16 tokens and three have 10."""
+    arguments = ["tune", "sft", "--model", folder / "model", "--data", folder / "edits.jsonl", *FAST]
+    for on_long, rows, shown in (
+        ("drop", 3, "dropped_too_long             3"),
+        ("truncate", 6, "truncated                    3"),
+    ):
+        out = folder / f"long_{on_long}"
+        assert run(*arguments, "--out", out, "--max-length=12", "--on-long", on_long) == 0
+        assert read_card(out)["rows"] == rows
+        assert shown in capsys.readouterr().out
+    assert run(*arguments, "--out", folder / "none", "--on-long=drop") == 1
+    assert "max_length" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["sft", "figa", "dpo"])
@@ -202,7 +232,8 @@ def test_a_config_file_is_checked(tmp_path, text, said, capsys):
         (["winrate", "--candidate={edits}", "--baseline={edits}"], "judge"),
     ],
 )
-def test_errors_are_one_line_and_say_what_to_do(folder, tmp_path, arguments, said, capsys):
+def test_errors_are_one_line_and_say_what_to_do(folder, tmp_path, arguments, said, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {"model": folder / "model", "edits": folder / "edits.jsonl", "tmp": tmp_path}
     assert main([argument.format(**names) for argument in arguments]) == 1
     printed = capsys.readouterr().err.strip().splitlines()

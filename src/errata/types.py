@@ -153,7 +153,9 @@ class Encoded:
     prompt_length: int
     offsets: tuple[tuple[int, int], ...]
     ended: bool
-    """Whether the last id is the end of sequence (a truncated response has none)."""
+    """Whether the last id is the end of the response (a truncated response has none)."""
+    cut: int = 0
+    """Tokens that the response lost at its end, because the row was too long."""
 
     @property
     def response_ids(self) -> tuple[int, ...]:
@@ -190,6 +192,8 @@ class TokenLabels:
     id: str
     original: LabeledTokens
     edited: LabeledTokens
+    reasons: tuple[str, ...] = ()
+    """Those of the correction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

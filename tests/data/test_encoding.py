@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import example, given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 import tiny
 from edits.tokenizers import FRAGMENTS, byte_level, every_tokenizer, metaspace, texts
-from errata.data import PLAIN_TEMPLATE, Encoder
+from errata.data import PLAIN_TEMPLATE, Encoder, LongRow, OnLong
 
 CHAT = (
     "{{ bos_token }}{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}\n{% endfor %}"
@@ -210,15 +211,16 @@ def test_a_conversation_needs_a_chat_template(conversation: list[dict[str, str]]
 
 
 @pytest.mark.parametrize("control", ["</s>", "<s>", "<turn>"])
-def test_a_chat_message_that_spells_a_control_token_is_an_error_that_names_it(control: str) -> None:
+def test_a_chat_message_that_spells_a_control_token_is_text(control: str) -> None:
     encoder = Encoder(chat())
-    with pytest.raises(ValueError, match=f"spells the control token '{control}'"):
-        encoder.prompt_ids([{"role": "user", "content": f"say {control}"}])
+    ids = encoder.prompt_ids([{"role": "user", "content": f"say {control}"}])
+    assert encoder.decode(ids) == f"<s>[user] say {control}\n[assistant] "
+    assert [token for token in ids if token < 3] == [encoder.tokenizer.bos_token_id]
     assert encoder.encode("say", f"{control} is text", ended=False).ids.count(encoder.end_id) == 0
 
 
 def test_two_beginnings_from_a_chat_template_are_an_error() -> None:
-    with pytest.raises(ValueError, match="gives 2 beginning-of-sequence tokens"):
+    with pytest.raises(ValueError, match="begins with two beginning-of-sequence tokens"):
         Encoder(chat("{{ bos_token }}" + CHAT)).prompt_ids("hi")
 
 
@@ -236,6 +238,56 @@ def test_max_length_counts_everything_and_the_errors_name_the_numbers() -> None:
     with pytest.raises(ValueError, match="the prompt has 3 tokens and the limit is 3"):
         short.encode("say cat", "two")
     assert len(short.prompt_ids("say")) == 2, "room for one token"
+
+
+def longest(on_long: str, max_length: int) -> Encoder:
+    return Encoder(byte_level(), max_length=max_length, on_long=on_long)
+
+
+@pytest.mark.parametrize("max_length", [2, 4, 5, 9, 10, 11, 12, 99])
+def test_truncation_cuts_ids_and_offsets_of_the_response_together(max_length: int) -> None:
+    ids, _ = bytes_of("cat 😀")
+    end = byte_level().eos_token_id
+    # The prompt "a\n" is two tokens, the sampled response eight and its end.
+    whole = Encoder(byte_level()).encode_sampled("a", "cat 😀", [*ids, end])
+    assert (whole.prompt_length, len(whole.ids), whole.ended, whole.cut) == (2, 11, True, 0)
+    encoder = longest("truncate", max_length)
+    if max_length == 2:
+        with pytest.raises(LongRow, match="the prompt has 2 tokens and the limit is 2"):
+            encoder.encode_sampled("a", "cat 😀", [*ids, end])
+        return
+    row = encoder.encode_sampled("a", "cat 😀", [*ids, end])
+    kept = min(11, max_length)
+    assert row.ids == whole.ids[:kept], "as sampled, never tokenised again"
+    assert row.offsets == whole.offsets[: kept - 2]
+    assert row.prompt_length == 2
+    assert row.ended == (kept == 11)
+    assert row.cut == 11 - kept
+
+
+@given(texts, texts, st.integers(1, 12), st.booleans())
+def test_a_row_is_whole_dropped_or_cut_by_the_number_it_says(prompt, response, max_length, ended) -> None:
+    whole = Encoder(byte_level()).encode(prompt, response, ended=ended)
+    fits, room = len(whole.ids) <= max_length, max_length - whole.prompt_length
+    for on_long in OnLong:
+        encoder = longest(on_long, max_length)
+        if room > 0 and (fits or on_long == OnLong.TRUNCATE):
+            row = encoder.encode(prompt, response, ended=ended)
+            assert row.ids == whole.ids[:max_length]
+            assert len(row.offsets) == len(row.response_ids)
+            assert row.cut == max(0, len(whole.ids) - max_length)
+            assert row.ended == (ended and fits)
+        else:
+            with pytest.raises(ValueError, match=f"the limit is {max_length}; raise the limit") as caught:
+                encoder.encode(prompt, response, ended=ended)
+            assert isinstance(caught.value, LongRow) == (on_long != OnLong.ERROR)
+
+
+def test_what_to_do_with_long_rows_needs_a_limit_and_a_known_word() -> None:
+    with pytest.raises(ValueError, match="'drop' has no max_length to act on"):
+        Encoder(byte_level(), on_long="drop")
+    with pytest.raises(ValueError, match="'cut' is not a valid OnLong"):
+        Encoder(byte_level(), max_length=3, on_long="cut")
 
 
 def test_a_prompt_of_no_token_is_an_error() -> None:

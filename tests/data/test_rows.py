@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import sys
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from errata.data import records, rows
 from errata.data.rows import (
+    iter_corrections,
     read_corrections,
     read_demonstrations,
     read_lines,
@@ -22,6 +27,7 @@ from errata.data.rows import (
     read_prompts,
     write_lines,
     write_rows,
+    writing_rows,
 )
 from errata.types import Correction, Demonstration, Preference, PromptRow
 
@@ -84,8 +90,8 @@ def test_a_correction_on_file_is_a_preference_row(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "rows.jsonl").read_text()) == {
         "id": "x",
         "prompt": TALK,
-        "rejected": "bad one",
-        "chosen": "good",
+        "rejected": [{"role": "assistant", "content": "bad one"}],
+        "chosen": [{"role": "assistant", "content": "good"}],
         "rejected_ids": [7],
         "k": None,
     }
@@ -335,6 +341,10 @@ def test_bad_rows_of_a_csv_file(tmp_path: Path) -> None:
     path.write_text("prompt,prompt\na,b\n")
     with pytest.raises(ValueError, match=r"line 1: two columns have the same name; rename one"):
         read_prompts(path)
+    for header, message in ((b'"a"b,c\n', "not CSV: .*; mend the quotes"), (b"\xff,b\n", "not UTF-8")):
+        path.write_bytes(header + b"x,y\n")
+        with pytest.raises(ValueError, match=f"rows.csv, line 1: {message}"):
+            read_prompts(path)
     assert csv.field_size_limit() == 131_072
 
 
@@ -346,6 +356,9 @@ def test_bad_rows_of_a_parquet_file(tmp_path: Path) -> None:
     assert [row.id for row in read_prompts(path, set_aside=tmp_path / "aside.jsonl")] == ["a", "c"]
     ((_, kept),) = read_lines(tmp_path / "aside.jsonl")
     assert json.loads(kept)["raw"] == '{"id": "b"}'
+    parquet.write_table(pyarrow.table([["p"], ["q"]], names=["prompt", "prompt"]), path)
+    with pytest.raises(ValueError, match=r"two columns have the same name; rename one"):
+        read_prompts(path)
 
 
 def test_write_lines_is_atomic(tmp_path: Path) -> None:
@@ -359,6 +372,186 @@ def test_write_lines_is_atomic(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_lines(path, broken())
     assert list(read_lines(path)) == [(1, b'{"a": 1}\n')]
+
+
+# Streams.
+
+
+def test_reasons_and_answers_come_back(tmp_path: Path) -> None:
+    found = [
+        Correction(
+            id="a", prompt=TALK, original="one", edited="one two", reasons=("style", "team's own"), extra={"k": 1}
+        ),
+        Correction(id="b", prompt=TALK, original="", edited="x", original_ids=(3,)),
+    ]
+    for name in FORMATS:
+        write_rows(tmp_path / name, found)
+        assert read_corrections(tmp_path / name) == found
+    assert json.loads(next(read_lines(tmp_path / "rows.jsonl"))[1])["reason"] == ["style", "team's own"]
+    with pytest.raises(ValueError, match=r"row 'a': the extra fields \['reason'\]"):
+        write_rows(
+            tmp_path / "rows.jsonl", [Correction(id="a", prompt="p", original="", edited="", extra={"reason": "x"})]
+        )
+
+
+def test_rows_come_before_the_file_is_read_to_its_end(tmp_path: Path) -> None:
+    path, aside = tmp_path / "rows.jsonl", lines(tmp_path / "aside.jsonl", "from an earlier run")
+    lines(path, "{oops", *(correction_fields(id=f"{k}") for k in range(3)), "{")
+    stream = iter_corrections(path, set_aside=aside)
+    assert next(stream).id == "0"
+    assert aside.read_text() == "from an earlier run\n"
+    assert [row.id for row in stream] == ["1", "2"]
+    assert [json.loads(line)["line"] for _, line in read_lines(aside)] == [1, 5]
+
+
+def test_nothing_is_yielded_after_an_error(tmp_path: Path) -> None:
+    stream = iter_corrections(lines(tmp_path / "rows.jsonl", correction_fields(), "{oops", *[correction_fields()] * 3))
+    assert next(stream).id == "row-1"
+    with pytest.raises(ValueError, match=r"line 2: not JSON.*\(0 more unusable rows, 4 usable ones"):
+        next(stream)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_writing_yields_what_it_writes(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_GROUP_ROWS", 2)
+    path = tmp_path / name
+    found = [Correction(id=f"{k}", prompt="p", original="a", edited="a b") for k in range(5)]
+    stream = writing_rows(path, iter(found))
+    assert next(stream) == found[0]
+    stream.close()  # type: ignore[attr-defined]
+    assert not path.exists()
+    assert list(writing_rows(path, iter(found))) == found
+    assert read_corrections(path) == found
+
+
+def test_parquet_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_GROUP_ROWS", 2)
+    monkeypatch.setattr(records, "_BATCH_ROWS", 3)
+    path = tmp_path / "rows.parquet"
+    found = [PromptRow(id=f"{k}", prompt=f"{k}", extra={"x": k} if k % 2 else {}) for k in range(7)]
+    write_rows(path, found)
+    assert parquet.ParquetFile(path).num_row_groups == 4
+    assert read_prompts(path) == found
+    for late in ({"x": "text"}, {"y": 1}, {"x": 2**70}, {"x": 0.5}):
+        with pytest.raises(ValueError, match=r"Parquet wants one type for each field \(.*\); write .jsonl"):
+            write_rows(path, [*found, PromptRow(id="late", prompt="p", extra=late)])
+    with pytest.raises(ValueError, match=r"two rows have the id '1'; make ids differ"):
+        write_rows(path, [*found, found[1]])
+    assert read_prompts(path) == found
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_rows(tmp_path: Path, name: str) -> None:
+    write_rows(tmp_path / name, [])
+    with pytest.raises(ValueError, match=r"has no usable row"):
+        read_prompts(tmp_path / name)
+
+
+def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
+    text = "one two three " * 50
+
+    def peak(count: int) -> int:
+        path = tmp_path / f"{count}.jsonl"
+        with path.open("w") as file:
+            file.writelines(
+                json.dumps({"prompt": text, "draft": f"{k} {text}", "sent": text}) + "\n{}\n" for k in range(count)
+            )
+        tracemalloc.start()
+        try:
+            stream = iter_corrections(path, set_aside=tmp_path / "aside.jsonl")
+            assert sum(1 for _ in writing_rows(tmp_path / "out.jsonl.gz", stream)) == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)
+    assert peak(1000) < peak(100) + 50_000  # a thousand of these rows are two million characters
+
+
+# A JSON array.
+
+
+def elements(text: str, chunk: int) -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_CHUNK", chunk)
+        yield from records._elements(io.StringIO(text).read)
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+nested = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+
+
+@given(st.lists(nested, max_size=5), st.sampled_from([None, 0, 3]), st.integers(1, 9), st.booleans())
+def test_an_array_by_chunks_is_the_array_at_once(
+    values: list[Any], indent: int | None, chunk: int, ascii: bool
+) -> None:
+    text = json.dumps(values, indent=indent, ensure_ascii=ascii)
+    found = list(elements(f" \r\n{text}\n\t", chunk))
+    assert [value for value, _ in found] == values
+    assert [json.loads(part) for _, part in found] == values
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 1000])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[", "[{}", "[{},", "[{},]", "[,{}]", "[{} {}]", "[{}] [", '[{"a": 1]', "[1", "[12 3]", "[tru]"]
+)
+def test_a_broken_array(text: str, chunk: int) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- the reader of the file says what
+        list(elements(text, chunk))
+
+
+def test_a_json_array(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([correction_fields(id="a"), 3, correction_fields(chosen="\ud83d"), correction_fields()]))
+    assert [row.id for row in read_corrections(path, set_aside=tmp_path / "aside.jsonl")] == ["a", "row-4"]
+    kept = [json.loads(line) for _, line in read_lines(tmp_path / "aside.jsonl")]
+    assert [(row["line"], row["error"].split(";")[0]) for row in kept] == [
+        (2, "not a JSON object but a int"),
+        (3, "field 'chosen' holds half of a surrogate pair"),
+    ]
+    assert kept[0]["raw"] == "3"
+    for content in (b'[{"prompt": "p"}, {"pro', b'[{"prompt": "p"}, {"prompt": "\xff"}]', b"[{}, " + b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"rows.json is not a JSON array of rows, or is damaged after row"):
+            read_prompts(path, set_aside=tmp_path / "aside.jsonl")
+
+
+# Data sets.
+
+
+def test_a_saved_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_BATCH_ROWS", 2)
+    found = [
+        {"id": "a", "prompt": TALK, "rejected": "no!", "chosen": "yes", "n": 1},
+        {"id": "b", "prompt": TALK[:1], "rejected": "one two", "chosen": "one", "n": None},
+        {"id": None, "prompt": TALK, "rejected": None, "chosen": "x", "n": 3},
+    ]
+    made = datasets.Dataset.from_list(found)
+    made.with_format("numpy").save_to_disk(str(tmp_path / "made"))
+    expected = [
+        Correction(id="a", prompt=TALK, original="no!", edited="yes", extra={"n": 1}),
+        Correction(id="b", prompt=TALK[:1], original="one two", edited="one"),
+    ]
+    assert read_corrections(tmp_path / "made", set_aside=tmp_path / "aside.jsonl") == expected
+    ((_, kept),) = read_lines(tmp_path / "aside.jsonl")
+    assert json.loads(kept)["line"] == 3
+    assert list(rows.corrections_from(made, set_aside=tmp_path / "aside.jsonl")) == expected
+
+
+def test_folders_that_are_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"is a folder that no Dataset.save_to_disk wrote; name a file"):
+        read_prompts(tmp_path)
+    splits = datasets.DatasetDict({name: datasets.Dataset.from_dict({"prompt": [name]}) for name in ("train", "test")})
+    splits.save_to_disk(str(tmp_path / "both"))
+    with pytest.raises(ValueError, match=r"holds the splits test, train; name the folder of one of them"):
+        read_prompts(tmp_path / "both")
+    assert [row.prompt for row in read_prompts(tmp_path / "both" / "train")] == ["train"]
+    (tmp_path / "both" / "test" / "state.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"test is not a data set that can be read: KeyError.*; save it again"):
+        read_prompts(tmp_path / "both" / "test")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r"pip install 'errata\[datasets\]'"):
+        read_prompts(tmp_path / "both" / "train")
 
 
 # Real files.

@@ -59,7 +59,7 @@ def word_edits(edits: list[Edit]) -> int:
         ("a bad cat sat", "a cat sat", [("k", "a", "a"), ("d", " bad", ""), ("k", " cat sat", " cat sat")]),
         ("The cat", "cat", [("d", "The", ""), ("d", " ", ""), ("k", "cat", "cat")]),
         ("one two", "one\ttwo", [("k", "one", "one"), ("s", " ", "\t"), ("k", "two", "two")]),
-        ("one two", "onetwo", [("s", "one", "onetwo"), ("d", " two", "")]),
+        ("one two", "onetwo", [("d", "one", ""), ("d", " ", ""), ("s", "two", "onetwo")]),
         ("one. two", "one.two", [("k", "one.", "one."), ("d", " ", ""), ("k", "two", "two")]),
         ("one two", "one\nthree", [("k", "one", "one"), ("s", " ", "\n"), ("s", "two", "three")]),
         ("one", "one \r\n", [("k", "one", "one"), ("i", "", " \r\n")]),
@@ -172,7 +172,7 @@ def test_the_same_every_time(unit: Unit) -> None:
 
 
 def test_unusable_arguments() -> None:
-    with pytest.raises(ValueError, match=r"unknown unit 'letter'; use one of word, char, token"):
+    with pytest.raises(ValueError, match=r"unknown unit 'letter'; use one of word, phrase, char, token"):
         diff("a", "b", "letter")
     with pytest.raises(ValueError, match=r"needs a tokenizer"):
         diff("a", "b", "token")

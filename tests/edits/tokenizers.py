@@ -1,4 +1,4 @@
-"""Two tokenizers built in code, of the two families that models use, and texts that are hard on them."""
+"""Tokenizers built in code, of the families that models use, and texts that are hard on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -55,6 +55,44 @@ def metaspace() -> PreTrainedTokenizerBase:
 
 
 @cache
+def unigram() -> PreTrainedTokenizerBase:
+    """As in T5 and XLM-R, with bytes to fall back to: pieces by likelihood, a space is put before the text."""
+    trained = Tokenizer(models.Unigram())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=60, special_tokens=CONTROL, unk_token="<unk>", show_progress=False)
+    trained.train_from_iterator(SENTENCES * 4, trainer)
+    pieces = [tuple(piece) for piece in json.loads(trained.to_str())["model"]["vocab"] if piece[0] not in CONTROL[1:]]
+    pieces += [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@cache
+def word_piece() -> PreTrainedTokenizerBase:
+    """As in BERT: lower case, accents and control characters dropped, words that it does not know are <unk>."""
+    backend = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.train_from_iterator(
+        SENTENCES, trainers.WordPieceTrainer(vocab_size=60, special_tokens=CONTROL, show_progress=False)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@cache
+def word_level() -> PreTrainedTokenizerBase:
+    """One token a word or punctuation mark, as in the demo; words that it does not know are <unk>."""
+    backend = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.train_from_iterator(SENTENCES, trainers.WordLevelTrainer(special_tokens=CONTROL, show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@cache
 def stories() -> PreTrainedTokenizerBase:
     """The tokenizer of a real model."""
     folder = SHARED / "stories260K"
@@ -63,8 +101,9 @@ def stories() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder)
 
 
+# Those that can write any text; word_piece and word_level cannot.
 every_tokenizer = pytest.mark.parametrize(
-    "tokenizer_of", [byte_level, metaspace, stories], ids=lambda make: make.__name__
+    "tokenizer_of", [byte_level, metaspace, unigram, stories], ids=lambda make: make.__name__
 )
 
 FRAGMENTS = [

@@ -8,7 +8,7 @@ import pytest
 
 from edits.tokenizers import byte_level, metaspace
 from errata.data import Encoder
-from errata.labels import label_all, read_labels, write_labels
+from errata.labels import SCHEMA, label_all, read_labels, write_labels
 from errata.types import Correction, TokenLabels
 
 PAIRS = [("The bad cat\r\n", "The cat"), ("", "new 😀\u2028\x85\x00"), ("שלום", "שלום e\u0301\t"), ("same", "same")]
@@ -35,12 +35,22 @@ def test_round_trip(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels],
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_what_few_rows_have_is_kept(tmp_path: Path, encoder: Encoder) -> None:
+    short = Encoder(encoder.tokenizer, max_length=8, on_long="truncate")
+    row = Correction(id="r", prompt="é?", original="The bad cat sat", edited="The cat", reasons=("wrong", "own tag"))
+    labels = list(label_all([row], short))
+    assert labels[0].original.encoded.cut > 0
+    assert labels[0].reasons == ("wrong", "own tag")
+    write_labels(tmp_path / "labels.jsonl", labels, short)
+    assert read_labels(tmp_path / "labels.jsonl", short) == labels
+
+
 def test_what_a_row_holds(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels]) -> None:
     write_labels(tmp_path / "labels.jsonl", labels, encoder)
     row = json.loads((tmp_path / "labels.jsonl").read_bytes().split(b"\n")[0])
     assert list(row) == ["id", "schema", "tokenizer", "original", "edited"]
     assert list(row["edited"]) == ["text", "ids", "prompt_length", "offsets", "labels", "ended"]
-    assert row["schema"] == 1
+    assert row["schema"] == SCHEMA == 2
     assert row["tokenizer"] == encoder.fingerprint
     assert row["original"]["text"] == "The bad cat\r\n"
     assert row["original"]["ids"] != row["edited"]["ids"]
@@ -65,14 +75,14 @@ def spoil(path: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda row: row.update(schema=2), r"line 3: row 'r2' has schema 2 and this errata reads 1; label again"),
+        (lambda row: row.update(schema=1), r"line 3: row 'r2' has schema 1 and this errata reads 2; label again"),
         (lambda row: row.pop("schema"), r"line 3: no field 'schema'; label again"),
         (lambda row: row["edited"]["labels"].pop(), r"line 3: row 'r2', edited: .*; the file is damaged: label again"),
         (lambda row: row["original"]["offsets"].pop(), r"line 3: row 'r2', original: .*damaged"),
         (lambda row: row["original"]["ids"].pop(), r"line 3: row 'r2', original: .*damaged"),
         (
-            lambda row: row["original"]["labels"].__setitem__(0, 4),
-            r"line 3: row 'r2', original: .*labels \[0, 4\].*damaged",
+            lambda row: row["original"]["labels"].__setitem__(0, 6),
+            r"line 3: row 'r2', original: .*labels \[0, 6\].*damaged",
         ),
         (lambda row: row["edited"].pop("ended"), r"line 3: no field 'ended'"),
     ],

@@ -11,10 +11,10 @@ from edits.table import distance_by_table
 from edits.tokenizers import byte_level, every_tokenizer, metaspace, pairs
 from errata.data import Encoder
 from errata.edits import diff
-from errata.labels import LabelCounts, changed, count_labels, label, label_all, project
+from errata.labels import LabelCounts, LabelRules, changed, count_labels, label, label_all, project
 from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Span, TokenLabels, Unit
 
-K, N, D, S = Label  # N for new: INSERTED
+K, N, D, S, M, X = Label  # N for new: INSERTED; M for missing: OMISSION; X: IGNORED
 
 
 def correction(original: str, edited: str, **more: Any) -> Correction:
@@ -59,7 +59,7 @@ def test_golden_words() -> None:
 
 def test_golden_tokens() -> None:
     encoder = Encoder(byte_level())
-    row = label(correction("The cat on 😀", "The cat 😁"), encoder, unit="token")
+    row = label(correction("The cat on 😀", "The cat 😁"), encoder, LabelRules(unit="token"))
     # 😀 and 😁 differ in the last of four bytes, and ids are what is compared.
     assert pieces(row.original) == [
         *[("The", "K"), (" cat", "K"), (" on", "D"), (" ", "K")],
@@ -113,7 +113,7 @@ def test_pieces_of_one_character_share_its_label() -> None:
 @example(pair=("", "new  "), unit="word")
 @example(pair=("a\r\n\tb", "a b"), unit="word")
 def test_labels_cover_exactly_the_edited_characters(tokenizer_of: Any, pair: tuple[str, str], unit: str) -> None:
-    row = label(correction(*pair), Encoder(tokenizer_of()), unit=unit)
+    row = label(correction(*pair), Encoder(tokenizer_of()), LabelRules(unit=unit))
     for side, text, changes in zip((row.original, row.edited), pair, changes_of(*pair, unit), strict=True):
         assert side.text == text
         assert len(side.labels) == len(side.encoded.offsets) == len(side.encoded.response_ids)
@@ -126,14 +126,14 @@ def test_labels_cover_exactly_the_edited_characters(tokenizer_of: Any, pair: tup
         }
         assert {k for k in changes if not text[k].isspace()} <= covered
         assert side.labels[-1] == K
-    assert {*row.original.labels} <= {K, D, S}
+    assert {*row.original.labels} <= {K, D, S, X}
     assert {*row.edited.labels} <= {K, N, S}
 
 
 @every_tokenizer
 @given(pair=pairs())
 def test_token_labels_are_a_minimal_alignment(tokenizer_of: Any, pair: tuple[str, str]) -> None:
-    row = label(correction(*pair), Encoder(tokenizer_of()), unit=Unit.TOKEN)
+    row = label(correction(*pair), Encoder(tokenizer_of()), LabelRules(unit=Unit.TOKEN))
     original, edited = (side.encoded.response_ids[:-1] for side in (row.original, row.edited))
     kept = [
         [token for token, name in zip(side.encoded.response_ids, side.labels, strict=True) if name == K]
@@ -153,13 +153,15 @@ def test_sampled_ids_are_kept() -> None:
     assert len(whole) < len(spelled)
     row = correction("The cat", "The cat sat", original_ids=(*spelled, encoder.end_id))
     for unit in Unit:
-        sides = label(row, encoder, unit=unit)
+        sides = label(row, encoder, LabelRules(unit=unit))
         assert sides.original.encoded.response_ids == (*spelled, encoder.end_id)
         assert sides.original.encoded.ended
     assert not any(changed(label(row, encoder).original.labels))
     # The same text in other pieces: other ids, so to the papers' alignment another text.
-    assert any(changed(label(row, encoder, unit="token").original.labels))
-    truncated = label(correction("The cat", "The cat sat", original_ids=tuple(spelled)), encoder, unit="token")
+    assert any(changed(label(row, encoder, LabelRules(unit="token")).original.labels))
+    truncated = label(
+        correction("The cat", "The cat sat", original_ids=tuple(spelled)), encoder, LabelRules(unit="token")
+    )
     assert not truncated.original.encoded.ended
     assert truncated.edited.labels[-1] == K
     assert len(truncated.original.labels) == len(spelled)
@@ -168,7 +170,7 @@ def test_sampled_ids_are_kept() -> None:
 def test_a_truncated_original_is_aligned_to_its_last_token() -> None:
     encoder = Encoder(byte_level())
     ids = encoder.encode("Ask", "The cat sat", ended=False).response_ids
-    row = label(correction("The cat sat", "The cat eats", original_ids=ids), encoder, unit="token")
+    row = label(correction("The cat sat", "The cat eats", original_ids=ids), encoder, LabelRules(unit="token"))
     assert pieces(row.original)[-1] == (" sat", "S")
 
 
@@ -177,13 +179,13 @@ def test_errors_name_the_row() -> None:
     with pytest.raises(ValueError, match=r"row 'r': the sampled ids do not decode"):
         label(correction("cat", "mat", original_ids=(5,)), encoder)
     with pytest.raises(ValueError, match=r"row 'r': unknown unit 'tokens'"):
-        label(correction("cat", "mat"), encoder, unit="tokens")
+        label(correction("cat", "mat"), encoder, LabelRules(unit="tokens"))
 
 
 def test_label_all_and_counts() -> None:
     encoder = Encoder(byte_level())
     rows = [correction("The bad cat", "The cat"), correction("The cat.", "The mat."), correction("a", "a")]
-    labels = list(label_all(iter(rows), encoder, unit="word"))
+    labels = list(label_all(iter(rows), encoder, LabelRules(unit="word")))
     assert labels == [label(row, encoder) for row in rows]
     counts = count_labels(iter(labels))
     names = (

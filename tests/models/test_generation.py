@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tiny
+from errata.data import Encoder
 from errata.models import Sampling, TransformersGenerator, load_causal
 from errata.types import PromptRow
 
@@ -119,3 +120,25 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(temperature: float, tmp_
     p_V = (logits_V / temperature).softmax(-1)
     share_V = torch.bincount(drawn, minlength=len(p_V)) / len(drawn)
     assert bool(((share_V - p_V).abs() < 4.5 * (p_V * (1 - p_V) / len(drawn)).sqrt() + 1e-3).all())
+
+
+def test_a_chat_template_s_end_ends_a_response_and_so_does_the_end_of_sequence(tmp_path: Path) -> None:
+    """Gemma ends a turn with <end_of_turn> and a text with <eos>: whichever comes first, sampling stops."""
+    tokenizer = tiny.tokenizer(pad="</s>")
+    tokenizer.add_tokens(["<turn>"], special_tokens=True)
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %} {{ m.content }} <turn>{% endfor %}"
+    encoder = Encoder(tokenizer)
+    turn, eos = encoder.end_ids
+    assert (turn, eos) == (len(tokenizer) - 1, tokenizer.eos_token_id)
+    model = load_causal(tiny.llama(tmp_path, pad="</s>", vocab_size=len(tokenizer)))
+    rollouts = TransformersGenerator(model, encoder)(PROMPTS, Sampling(max_new_tokens=10, samples=16))
+    assert {rollout.response_ids[-1] for rollout in rollouts if rollout.ended} == {turn, eos}
+    assert {len(rollout.response_ids) for rollout in rollouts if not rollout.ended} == {10}
+    for rollout in rollouts:
+        assert not {turn, eos} & set(rollout.response_ids[:-1])
+        assert rollout.ended == (rollout.response_ids[-1] in (turn, eos))
+        assert "<turn>" not in rollout.text
+        assert "</s>" not in rollout.text
+        assert rollout.response_ids[: -1 if rollout.ended else None] == tuple(
+            tokenizer.convert_tokens_to_ids(rollout.text.split())
+        )

@@ -132,7 +132,7 @@ def test_sampled_ids_are_kept_and_a_bad_row_is_named() -> None:
     assert encode_pair(both, ENCODER) == (better, worse)
     swapped = Preference(id="p", prompt="say", chosen="rude cat", rejected="cat", chosen_ids=ids)
     assert encode_pair(swapped, ENCODER) == (worse, better)
-    with pytest.raises(ValueError, match="row 'a': the sampled ids do not decode"):
+    with pytest.raises(ValueError, match="the sampled ids do not decode"):
         encode_pair(replace(row, original="cat"), ENCODER)
 
 

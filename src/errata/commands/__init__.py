@@ -13,6 +13,7 @@ import tyro
 import yaml
 from transformers.utils import logging as transformers_logging
 
+from errata.commands.curation import EditsFilter, EditsStats
 from errata.commands.demo import Demo
 from errata.commands.edits import EditsDiff, EditsImport
 from errata.commands.labels import Labels, View
@@ -31,6 +32,8 @@ COMMANDS: Mapping[str, type[Any]] = {
     "demo": Demo,
     "edits diff": EditsDiff,
     "edits import": EditsImport,
+    "edits stats": EditsStats,
+    "edits filter": EditsFilter,
     "labels": Labels,
     "reward train": RewardTrain,
     "reward score": RewardScore,
@@ -107,7 +110,7 @@ def _field_names(kind: type[Any]) -> Iterator[str]:
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from _field_names(hint)
         else:
-            yield name
+            yield name.rstrip("_")  # from_: a word of Python's own
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:

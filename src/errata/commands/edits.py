@@ -6,12 +6,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import tyro
 from rich.text import Text
+from tqdm import tqdm
 
 from errata.commands.shared import console, set_aside
-from errata.data import new_file, read_corrections, write_rows
+from errata.data import (
+    FORMATS,
+    Format,
+    FormatName,
+    iter_corrections,
+    new_file,
+    read_corrections,
+    recognise_file,
+    writing_rows,
+)
 from errata.edits import diff, statistics
 from errata.models import load_tokenizer
 from errata.types import Correction, Edit, Op, Unit
@@ -64,19 +75,28 @@ class EditsDiff:
 class EditsImport:
     """Turn a file of corrections into edits.jsonl, whose rows are preference rows too (chosen = edited).
 
-    Reads JSONL, CSV and Parquet with prompt and (rejected, chosen), (original, edited) or (draft, sent). Bad rows are
-    written beside --out with their line numbers and what to mend; the good ones go on.
+    Reads the formats that --from names, from JSONL, a JSON array, CSV, Parquet or a saved data set of any size. Bad
+    rows are written beside --out with their line numbers and what to mend; the good ones go on.
     """
 
     data: Path
-    """The file to read."""
+    """The file to read, or a folder of Dataset.save_to_disk."""
     out: Path
     """The file to write: .jsonl, .jsonl.gz or .parquet."""
+    from_: Annotated[Literal["auto"] | FormatName, tyro.conf.arg(name="from")] = "auto"
+    """The format of --data; auto judges by the first 100 rows and says why."""
 
     def run(self) -> None:
-        rows = read_corrections(self.data, set_aside=set_aside(self.out))
-        write_rows(self.out, rows)
-        console.print(statistics(rows), highlight=False)
+        rows = iter_corrections(self.data, form=self._form(), set_aside=set_aside(self.out))
+        shown = tqdm(writing_rows(self.out, rows), unit=" rows", leave=False, delay=2, disable=None)
+        console.print(str(statistics(shown)), highlight=False, markup=False)
+
+    def _form(self) -> Format:
+        if self.from_ != "auto":
+            return FORMATS[self.from_]
+        form, why = recognise_file(self.data)
+        console.print(why, highlight=False, markup=False, soft_wrap=True)
+        return form
 
 
 def _spelled(edit: Edit) -> dict[str, Any]:

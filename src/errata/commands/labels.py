@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.commands.shared import EncodingFlags, console, set_aside
-from errata.data import new_file, read_corrections
-from errata.labels import count_labels, label_all, read_labels, write_labels
-from errata.types import Unit
-from errata.views import edits_page, labels_to_terminal
+from errata.data import Encoder, iter_corrections, new_file, read_corrections
+from errata.data.records import read_lines
+from errata.labels import LabelRules, label_all, label_file, read_labels
+from errata.reward import load_scorer
+from errata.tuning import FIGAConfig
+from errata.tuning.figa import weigh
+from errata.types import LabeledTokens, TokenLabels
+from errata.views import Show, SideStreams, ViewRow, edits_page, labels_to_terminal, legend_to_terminal, view_scale
 
 __all__ = ["Labels", "View"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Edits → one label for every token: kept, inserted, deleted, substituted; each side of a pair has its own."""
+    """Edits → one label for every token: kept, inserted, deleted, substituted; each side of a pair has its own.
+
+    Files of any size, in constant memory; stopped at any moment, the same command goes on where it was.
+    """
 
     edits: Path
     """Corrections, as of `errata edits import`."""
@@ -26,20 +38,39 @@ class Labels:
     """A model folder, for its tokenizer."""
     out: Path
     """labels.jsonl; it names the tokenizer that it was made with."""
-    unit: Unit = Unit.WORD
-    """What one edit changes; a changed word marks all of its tokens."""
+    workers: int = 0
+    """Processes; 0 is one for each core. A small file is done in one."""
+    rules: Flat[LabelRules] = LabelRules()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
-        encoder = self.encoding.encoder(self.model)
-        rows = list(label_all(read_corrections(self.edits, set_aside=set_aside(self.out)), encoder, unit=self.unit))
-        write_labels(self.out, rows, encoder)
-        console.print(count_labels(rows), highlight=False)
+        state = self.edits.stat()
+        with tqdm(unit=" rows", leave=False, delay=2, disable=None) as shown:
+            report = label_file(
+                iter_corrections(self.edits, set_aside=set_aside(self.out)),
+                self.out,
+                partial(self.encoding.encoder, self.model),
+                self.rules,
+                source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns}",
+                set_aside=self.out.with_name(f"{self.out.name}.unlabelled.jsonl"),
+                workers=self.workers or os.cpu_count() or 1,
+                progress=shown.update,
+            )
+        console.print(str(report.labels), highlight=False, markup=False)
+        if report.lengths.dropped_too_long or report.lengths.truncated:
+            console.print(str(report.lengths), highlight=False, markup=False)
+        if report.unlabelled:
+            aside = f"{report.unlabelled} rows could not be labelled and are in {self.out.name}.unlabelled.jsonl"
+            console.print(f"{aside}; the first, {report.first_error}", highlight=False, markup=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """Labelled edits as coloured tokens: in the terminal, or with --out as one self-contained HTML file."""
+    """Labelled edits as coloured tokens: in the terminal, or with --out as one self-contained HTML file.
+
+    Original and edited text stand word by word opposite each other; hovering, focus or a click tells id, text, label,
+    weight and reward of a token. Weights are those of `errata tune figa` by default, below zero where it unlearns.
+    """
 
     model: Path
     """A model folder, for its tokenizer."""
@@ -47,26 +78,79 @@ class View:
     """Corrections; or give --labels."""
     labels: Path | None = None
     """A file of `errata labels` made with this model's tokenizer."""
+    show: Show = Show.LABELS
+    """What colours the tokens; rewards need --reward."""
+    reward: Path | None = None
+    """A folder of `errata reward train`, or a file of `errata reward score`, which may hold the rewards of one side."""
     out: Path | None = None
     """The HTML file; without it the first rows are shown here."""
     rows: int = 20
     """How many rows to show."""
+    rules: Flat[LabelRules] = LabelRules()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
+        if self.show == Show.REWARDS and self.reward is None:
+            raise ValueError("--show rewards needs --reward, a reward model or a file of `errata reward score`")
         encoder = self.encoding.encoder(self.model)
+        pairs, reasons, total = self._pairs(encoder)
+        rewards = [(None, None)] * len(pairs) if self.reward is None else _rewards(self.reward, pairs, encoder)
+        shown = [
+            ViewRow(labels=pair, reasons=reasons.get(pair.id, ()), weights=_figa_weights(pair), rewards=streams)
+            for pair, streams in zip(pairs, rewards, strict=True)
+        ]
+        if self.out is None:
+            self._to_terminal(shown)
+        else:
+            page = edits_page(shown, title=str(self.edits or self.labels), show=self.show)
+            with new_file(self.out) as partial:
+                partial.write_text(page, encoding="utf-8")
+        without = sum(stream is None for streams in rewards for stream in streams)
+        counted = f"; {without} of their {2 * len(shown)} texts have no rewards" if self.reward and without else ""
+        console.print(f"{len(shown)} of {total} rows shown{counted}", highlight=False)
+
+    def _pairs(self, encoder: Encoder) -> tuple[list[TokenLabels], Mapping[str, tuple[str, ...]], int]:
+        """The first rows, labelled; the reasons of the edits by id; how many rows there are."""
         if (self.edits is None) == (self.labels is None):
             raise ValueError("give either --edits or --labels")
         if self.labels is not None:
-            pairs = read_labels(self.labels, encoder)
-        else:
-            assert self.edits is not None
-            pairs = list(label_all(read_corrections(self.edits), encoder))
-        shown = pairs[: self.rows]
-        if self.out is None:
-            for pair in shown:
-                console.print(labels_to_terminal(pair))
-        else:
-            with new_file(self.out) as partial:
-                partial.write_text(edits_page(shown, title=str(self.edits or self.labels)), encoding="utf-8")
-        console.print(f"{len(shown)} of {len(pairs)} rows shown", highlight=False)
+            labelled = read_labels(self.labels, encoder)
+            return labelled[: self.rows], {}, len(labelled)
+        assert self.edits is not None
+        corrections = read_corrections(self.edits)
+        first = corrections[: self.rows]
+        reasons = {row.id: row.reasons for row in first}
+        return list(label_all(first, encoder, self.rules)), reasons, len(corrections)
+
+    def _to_terminal(self, rows: Sequence[ViewRow]) -> None:
+        scale = view_scale(rows, self.show) if rows else 1.0
+        console.print(legend_to_terminal(self.show, scale))
+        for row in rows:
+            values = {Show.LABELS: None, Show.WEIGHTS: row.weights, Show.REWARDS: row.rewards}[self.show]
+            console.print(labels_to_terminal(row.labels, values=values, scale=scale, reasons=row.reasons))
+
+
+def _figa_weights(pair: TokenLabels) -> SideStreams:
+    weighed = weigh(pair, FIGAConfig())
+    return [-weight for weight in weighed.original_weights], weighed.edited_weights
+
+
+def _rewards(source: Path, pairs: Sequence[TokenLabels], encoder: Encoder) -> list[SideStreams]:
+    """The rewards of both sides of each pair, from a reward model or a file; None for a side that the file has not."""
+    if source.is_dir():
+        sides = [side.encoded for pair in pairs for side in (pair.original, pair.edited)]
+        streams = load_scorer(source, encoder)(sides)
+        return list(zip(streams[::2], streams[1::2], strict=True))
+    scored: dict[tuple[str, tuple[str, ...]], list[float]] = {}
+    for line, text in read_lines(source):
+        try:
+            row = json.loads(text)
+            scored[row["id"], tuple(row["tokens"])] = [float(reward) for reward in row["token_rewards"]]
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"no field {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"{source}, line {line}: {reason}; give a file of `errata reward score`") from error
+
+    def of(pair: TokenLabels, side: LabeledTokens) -> list[float] | None:
+        return scored.get((pair.id, tuple(side.text[start:stop] for start, stop in side.encoded.offsets)))
+
+    return [(of(pair, pair.original), of(pair, pair.edited)) for pair in pairs]

@@ -11,8 +11,15 @@ from typing import Any, Literal
 from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.commands.shared import EncodingFlags, console, report, set_aside, tell
-from errata.data import new_file, read_corrections, read_demonstrations, read_preferences
-from errata.labels import label_all
+from errata.data import (
+    LengthCounts,
+    encode_rows,
+    new_file,
+    read_corrections,
+    read_demonstrations,
+    read_preferences,
+)
+from errata.labels import LabelRules, changed, label_all
 from errata.reward import (
     RewardConfig,
     TokenRewardConfig,
@@ -24,7 +31,7 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
-from errata.types import TokenLabels, Unit
+from errata.types import TokenLabels
 
 __all__ = ["RewardEval", "RewardScore", "RewardTrain"]
 
@@ -46,8 +53,7 @@ class RewardTrain:
     """What one reward is given for."""
     objective: Literal["classes", "eq3"] = "classes"
     """Of a token-level model."""
-    unit: Unit = Unit.WORD
-    """Of the edits that labels are made from."""
+    rules: Flat[LabelRules] = LabelRules()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[TokenRewardConfig] = TokenRewardConfig()
 
@@ -58,12 +64,14 @@ class RewardTrain:
             card = train_sequence_reward(self.model, rows, encoder, _as(RewardConfig, self.settings), self.out)
         else:
             edits = read_corrections(self.data, set_aside=set_aside(self.out))
-            labels = list(label_all(edits, encoder, unit=self.unit))
+            counts = LengthCounts()
+            labels = list(label_all(edits, encoder, self.rules, counts=counts))
+            counts.check()
             if self.objective == "eq3":
                 settings = _as(RewardConfig, self.settings)
-                card = train_token_reward_bradley_terry(self.model, labels, encoder, settings, self.out)
+                card = train_token_reward_bradley_terry(self.model, labels, encoder, settings, self.out, counts=counts)
             else:
-                card = train_token_reward(self.model, labels, encoder, self.settings, self.out)
+                card = train_token_reward(self.model, labels, encoder, self.settings, self.out, counts=counts)
         tell(card, self.out)
 
 
@@ -82,14 +90,16 @@ class RewardScore:
     def run(self) -> None:
         encoder = self.encoding.encoder(self.reward)
         rows = read_demonstrations(self.data, set_aside=set_aside(self.out))
-        encoded = [encoder.encode(row.prompt, row.response) for row in rows]
-        streams = load_scorer(self.reward, encoder)(encoded)
+        counts = LengthCounts()
+        found = list(encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts))
+        streams = load_scorer(self.reward, encoder)([one for _, (one,) in found])
         with new_file(self.out) as partial, partial.open("w", encoding="utf-8") as file:
-            for row, one, stream in zip(rows, encoded, streams, strict=True):
+            for (row, (one,)), stream in zip(found, streams, strict=True):
                 tokens = [row.response[start:stop] for start, stop in one.offsets]
                 line = {"id": row.id, "reward": sum(stream), "tokens": tokens, "token_rewards": stream}
                 file.write(json.dumps(line) + "\n")
-        console.print(f"{len(rows)} responses scored → {self.out}", highlight=False)
+        report(dataclasses.asdict(counts), None)
+        console.print(f"{len(found)} responses scored → {self.out}", highlight=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,4 +135,4 @@ def _as(kind: type[Any], settings: Any) -> Any:
 
 
 def has_change(row: TokenLabels) -> bool:
-    return any(row.original.labels) or any(row.edited.labels)
+    return any(changed(row.original.labels)) or any(changed(row.edited.labels))

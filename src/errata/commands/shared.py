@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from errata.data import Encoder, new_file
+from errata.data import Encoder, OnLong, new_file
 from errata.models import load_tokenizer
 
 __all__ = ["Command", "EncodingFlags", "console", "report", "set_aside", "tell"]
@@ -34,10 +34,15 @@ class EncodingFlags:
     template: str = "auto"
     """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
     max_length: int | None = None
-    """The most tokens of a row; a longer one is an error that names it."""
+    """The most tokens of a row: prompt, response and control tokens together."""
+    on_long: OnLong = OnLong.ERROR
+    """What becomes of a row longer than --max-length. `error`: stop and name it. `drop`: leave it out, both sides of a
+    pair, and count it. `truncate`: cut the end off the response, ids, labels and weights together, and count the
+    tokens; such a response no longer ends, so it teaches nothing about when to stop. A prompt is never cut: one that
+    leaves no room for a response is dropped. The counts stand in the card."""
 
     def encoder(self, model: Path) -> Encoder:
-        return Encoder(load_tokenizer(model), template=self.template, max_length=self.max_length)
+        return Encoder(load_tokenizer(model), template=self.template, max_length=self.max_length, on_long=self.on_long)
 
 
 def set_aside(out: Path) -> Path:

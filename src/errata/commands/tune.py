@@ -10,9 +10,9 @@ from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.commands.shared import EncodingFlags, console, set_aside, tell
 from errata.data import read_corrections, read_demonstrations, read_preferences, read_prompts
-from errata.labels import count_labels, label_all, read_labels
+from errata.data.lengths import LengthCounts
+from errata.labels import LabelRules, count_labels, label_all, read_labels
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
-from errata.types import Unit
 
 __all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
 
@@ -50,8 +50,7 @@ class TuneFIGA:
     """Corrections; or give --labels."""
     labels: Path | None = None
     """A file of `errata labels` made with this model's tokenizer."""
-    unit: Unit = Unit.WORD
-    """Of the edits that labels are made from."""
+    rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings stand under what else is given."""
     encoding: Flat[EncodingFlags] = EncodingFlags()
@@ -61,14 +60,17 @@ class TuneFIGA:
         encoder = self.encoding.encoder(self.model)
         if (self.edits is None) == (self.labels is None):
             raise ValueError("give either --edits or --labels")
+        counts = None
         if self.labels is not None:
             rows = read_labels(self.labels, encoder)
         else:
             assert self.edits is not None
             edits = read_corrections(self.edits, set_aside=set_aside(self.out))
-            rows = list(label_all(edits, encoder, unit=self.unit))
-        console.print(count_labels(rows), highlight=False)
-        tell(figa(self.model, rows, encoder, self.settings, self.out), self.out)
+            counts = LengthCounts()
+            rows = list(label_all(edits, encoder, self.rules, counts=counts))
+            counts.check()
+        console.print(str(count_labels(rows)), highlight=False)
+        tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

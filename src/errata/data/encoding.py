@@ -1,24 +1,55 @@
 """The one place where text becomes ids: labels, training, PPO and judging all encode here.
 
-A row becomes ``[BOS] + prompt ids + response ids + [EOS]``. The response is tokenised on its own and appended, which is
-what happens when a model generates: so the prompt's ids are a prefix of the whole by construction, for every tokenizer.
-Control tokens that stand as text in a response (or in a plainly templated prompt) stay text.
+A row becomes ``[BOS] + prompt ids + response ids + [end]``. The response is tokenised on its own and appended, which is
+what happens when a model generates: so the prompt's ids are a prefix of the whole by construction, for every tokenizer;
+``errata.data.templates`` says where a chat template would have it otherwise. Control tokens that stand as text in a
+prompt or a response stay text.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from functools import cached_property
+from itertools import groupby, pairwise
+from typing import NoReturn, TypeVar
 
+from jinja2 import TemplateError
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from errata.types import Encoded, Prompt
 
-__all__ = ["PLAIN_TEMPLATE", "Encoder"]
+__all__ = ["PLAIN_TEMPLATE", "Encoder", "LongRow", "OnLong", "TooLong"]
 
 PLAIN_TEMPLATE = "{prompt}\n"
+_PROBE = "errataprobe"  # an answer that no template writes of its own accord
+_STAND_IN = 0xF0000  # the first of 65,534 private characters, in the place of control tokens that are spelled as text
+
+Message = Mapping[str, str]
+S = TypeVar("S")
+T = TypeVar("T")
+_Ids = tuple[list[int], list[tuple[int, int]]]
+"""Ids, and the characters that each stands for."""
+
+
+class OnLong(StrEnum):
+    """What becomes of a row that is longer than ``max_length``."""
+
+    ERROR = "error"
+    DROP = "drop"
+    TRUNCATE = "truncate"
+
+
+class TooLong(ValueError):  # noqa: N818
+    """A row that is longer than ``max_length``, where that is an error."""
+
+
+class LongRow(ValueError):  # noqa: N818
+    """A row that is too long and shall be left out: whoever loops over rows counts it and goes on."""
 
 
 class Encoder:
@@ -29,13 +60,22 @@ class Encoder:
         template: ``"auto"`` uses the tokenizer's chat template where it has one and ``PLAIN_TEMPLATE`` otherwise;
             ``"chat"`` insists on the former; any text with ``{prompt}`` in it is a plain template.
         max_length: the most tokens a row may have, prompt, response and control tokens together.
+        on_long: what becomes of a longer row. ``error``: a ValueError. ``drop``: a ``LongRow``, which loops over rows
+            count and leave out. ``truncate``: the response loses its last tokens, and its end with them; the prompt is
+            never cut, so that a prompt which leaves no room for a response is a ``LongRow`` here, too.
 
     Raises:
-        ValueError: the tokenizer is slow, has no end-of-sequence token, or has no chat template where one is asked for.
+        ValueError: the tokenizer is slow, has no end-of-sequence token, or has no chat template where one is asked for;
+            or ``on_long`` has no ``max_length`` to act on.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, *, template: str = "auto", max_length: int | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        template: str = "auto",
+        max_length: int | None = None,
+        on_long: OnLong | str = OnLong.ERROR,
     ) -> None:
         if not tokenizer.is_fast:
             raise ValueError(
@@ -52,6 +92,9 @@ class Encoder:
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length
+        self.on_long = OnLong(on_long)
+        if max_length is None and self.on_long != OnLong.ERROR:
+            raise ValueError(f"on_long {self.on_long.value!r} has no max_length to act on; give one")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -64,10 +107,31 @@ class Encoder:
             control.append(self.tokenizer.chat_template)
         return hashlib.sha256(json.dumps([settled, control], sort_keys=True).encode()).hexdigest()[:16]
 
-    @property
+    @cached_property
     def end_id(self) -> int:
-        """The end-of-sequence id, which every response that ended carries last."""
-        return int(self.tokenizer.eos_token_id)
+        """The id that ends a response: the last of every response that is encoded as ended.
+
+        With a chat template it is the control token that the template writes after an assistant's message
+        (``<|im_end|>``, ``<end_of_turn>``, ``<|eot_id|>``), found by rendering an answer; where it writes none, and
+        with a plain template, it is the end of sequence.
+
+        Raises:
+            ValueError: the chat template renders no conversation of one question and one answer.
+        """
+        eos = int(self.tokenizer.eos_token_id)
+        if self.template != "chat":
+            return eos
+        answered = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _PROBE}]
+        _, found, tail = self.render(answered, add_generation_prompt=False).rpartition(_PROBE)
+        if not found:
+            raise ValueError("the chat template leaves out the assistant's answer; mend it or give one with {prompt}")
+        first = self._template_ids(tail.lstrip())[:1]
+        return first[0] if first and first[0] in self._control else eos
+
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every id that ends a sampled response: ``end_id`` first, then the end of sequence where it is another."""
+        return tuple(dict.fromkeys((self.end_id, int(self.tokenizer.eos_token_id))))
 
     @property
     def pad_id(self) -> int:
@@ -79,32 +143,22 @@ class Encoder:
         """The ids that a model is given before it answers: at least one, and one BOS where the tokenizer has it.
 
         Raises:
-            ValueError: the prompt is longer than ``max_length`` leaves room for, is a conversation without a chat
-                template, holds a control token that a chat template could not tell from its own, or encodes to nothing.
+            ValueError: the prompt is a conversation without a chat template or one that the template refuses, ends with
+                an answer, holds a control token that cannot be told from the template's own, or encodes to nothing; or
+                it is longer than ``max_length`` leaves room for (a ``LongRow`` if long rows are not an error).
         """
         if self.template == "chat":
-            ids = self._chat_ids(prompt)
-        else:
-            bos = self.tokenizer.bos_token_id
-            ids = ([] if bos is None else [bos]) + self._plain_ids(self.template.replace("{prompt}", _text(prompt)))[0]
-        if not ids:
-            raise ValueError("the prompt encodes to no id and the tokenizer has no BOS; use a template with some text")
-        if self.max_length is not None and len(ids) >= self.max_length:
-            raise ValueError(
-                f"the prompt has {len(ids)} tokens and the limit is {self.max_length}; raise the limit or leave it out"
-            )
-        return tuple(ids)
+            return self._head(self.conversation_ids(_open(prompt), add_generation_prompt=True))
+        return self._plain_head(self._tokenize([self._plain_prompt(prompt)])[0])
 
     def encode(self, prompt: Prompt, response: str, *, ended: bool = True) -> Encoded:
-        """Encode a row whose response is known as text. ``ended`` appends the end of sequence.
+        """Encode a row whose response is known as text. ``ended`` appends ``end_id``.
 
         Raises:
-            ValueError: as ``prompt_ids``; or the row is longer than ``max_length``.
+            ValueError: as ``prompt_ids``; or the row is longer than ``max_length`` (see ``on_long``).
         """
-        ids, offsets = self._plain_ids(response)
-        if ended:
-            ids, offsets = [*ids, self.end_id], [*offsets, (len(response), len(response))]
-        return self._assemble(prompt, ids, offsets, ended)
+        ids, offsets = self._checked(self._tokenize([response])[0])
+        return self._assemble(self.prompt_ids(prompt), ids, offsets, response, [self.end_id] if ended else [])
 
     def encode_sampled(self, prompt: Prompt, response: str, response_ids: Sequence[int]) -> Encoded:
         """Encode a row whose response was sampled: its ids are kept as they are, and their offsets worked out.
@@ -112,51 +166,243 @@ class Encoder:
         Raises:
             ValueError: as ``encode``; or the ids do not decode to ``response``.
         """
-        ended = bool(response_ids) and response_ids[-1] == self.end_id
-        body = list(response_ids[:-1] if ended else response_ids)
-        ids, offsets = self._plain_ids(response)
-        if ids != body:
-            offsets = self._offsets_by_decoding(body, response)
-        if ended:
-            body, offsets = [*body, self.end_id], [*offsets, (len(response), len(response))]
-        return self._assemble(prompt, body, offsets, ended)
+        return self._assemble_sampled(self.prompt_ids(prompt), response, response_ids, self._tokenize([response])[0])
+
+    def encode_all(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[str],
+        sampled: Sequence[Sequence[int] | None] | None = None,
+    ) -> list[Encoded | ValueError]:
+        """Encode many rows at once: each as ``encode`` does, or as ``encode_sampled`` where its ids are given.
+
+        Args:
+            prompts: one a row; one that comes several times is encoded once.
+            responses: one a row, all ended.
+            sampled: the sampled ids of a row or None, one a row; by default no row has any.
+
+        Returns:
+            For each row what it became, or the error that it would have raised.
+        """
+        try:
+            bodies = self._tokenize(responses)
+        except ValueError as error:  # half of a surrogate pair in one of them spoils the whole batch
+            if len(responses) > 1:
+                each = zip(prompts, responses, sampled or [None] * len(responses), strict=True)
+                return [self.encode_all([p], [r], [ids])[0] for p, r, ids in each]
+            return [error]
+        heads = self._heads(prompts)
+        rows: list[Encoded | ValueError] = []
+        for k, (prompt, response, body) in enumerate(zip(prompts, responses, bodies, strict=True)):
+            head = heads[_key(prompt)]
+            given = None if sampled is None else sampled[k]
+            try:
+                if isinstance(head, ValueError):
+                    rows.append(head)
+                elif given is None:
+                    rows.append(self._assemble(head, *self._checked(body), response, [self.end_id]))
+                else:
+                    rows.append(self._assemble_sampled(head, response, given, body))
+            except ValueError as error:
+                rows.append(error)
+        return rows
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """The ids of a response by itself, without an end.
+
+        Raises:
+            ValueError: the text spells a control token that cannot be told from the token itself.
+        """
+        return tuple(self._checked(self._tokenize([text])[0])[0])
+
+    def body_ids(self, response_ids: Sequence[int]) -> tuple[int, ...]:
+        """Sampled ids without their end."""
+        return tuple(response_ids[:-1] if response_ids and response_ids[-1] in self.end_ids else response_ids)
 
     def decode(self, response_ids: Sequence[int]) -> str:
-        """The text of sampled ids; the end of sequence is not text, every other id is."""
-        body = response_ids[:-1] if response_ids and response_ids[-1] == self.end_id else response_ids
-        return str(self.tokenizer.decode(list(body), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        """The text of sampled ids; the end of the response is not text, every other id is."""
+        body = list(self.body_ids(response_ids))
+        return str(self.tokenizer.decode(body, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def _assemble(self, prompt: Prompt, ids: list[int], offsets: list[tuple[int, int]], ended: bool) -> Encoded:
-        prompt_ids = self.prompt_ids(prompt)
-        length = len(prompt_ids) + len(ids)
-        if self.max_length is not None and length > self.max_length:
-            raise ValueError(f"prompt and response have {length} tokens and the limit is {self.max_length}; raise it")
-        return Encoded((*prompt_ids, *ids), len(prompt_ids), tuple(offsets), ended)
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """The text that the chat template makes of a conversation.
 
-    def _plain_ids(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        # split_special_tokens: a response that spells "</s>" must not end the sequence.
-        output = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True, verbose=False
-        )
-        return list(output["input_ids"]), [(start, stop) for start, stop in output["offset_mapping"]]
-
-    def _chat_ids(self, prompt: Prompt) -> list[int]:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        for message in messages:
-            for control in self.tokenizer.all_special_tokens:
-                if control in message["content"]:
-                    raise ValueError(
-                        f"the prompt spells the control token {control!r}, which this chat template could not tell "
-                        "from its own; take it out of the text"
-                    )
-        rendered = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        ids = list(self.tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"])
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and bos != self.end_id and ids.count(bos) > 1:
-            raise ValueError(
-                f"the chat template gives {ids.count(bos)} beginning-of-sequence tokens; mend the template"
+        Raises:
+            ValueError: the template refuses the conversation, say for its roles.
+        """
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    [dict(message) for message in messages], add_generation_prompt=add_generation_prompt, tokenize=False
+                )
             )
+        except TemplateError as error:
+            raise ValueError(
+                f"the chat template refuses this conversation: {error}; change its messages or the template"
+            ) from error
+
+    def conversation_ids(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> list[int]:
+        """The ids that the chat template makes of a conversation; control tokens that its texts spell stay text.
+
+        Raises:
+            ValueError: as ``render``; the template begins with two BOS; or a control token in a text cannot be told
+                from the template's own with this tokenizer.
+        """
+        spelled = sorted({token for m in messages for token in self._spelling.findall(m["content"])})
+        if spelled:
+            ids = self._ids_beside_spelled_control(messages, spelled, add_generation_prompt=add_generation_prompt)
+        else:
+            ids = self._template_ids(self.render(messages, add_generation_prompt=add_generation_prompt))
+        bos = self.tokenizer.bos_token_id
+        # Elsewhere a template may well use it as a mark, before every message (SmolLM2) or every question (Llama 2).
+        if bos is not None and ids[:2] == [bos, bos]:
+            raise ValueError("the chat template begins with two beginning-of-sequence tokens; mend the template")
         return ids
+
+    def _assemble(
+        self, head: tuple[int, ...], ids: list[int], offsets: list[tuple[int, int]], text: str, end: Sequence[int]
+    ) -> Encoded:
+        ids, offsets = [*ids, *end], [*offsets, *((len(text), len(text)) for _ in end)]
+        length = len(head) + len(ids)
+        cut = 0 if self.max_length is None else max(0, length - self.max_length)
+        if cut and self.on_long != OnLong.TRUNCATE:
+            self._refuse(f"prompt and response have {length} tokens and the limit is {self.max_length}")
+        kept = len(ids) - cut
+        return Encoded((*head, *ids[:kept]), len(head), tuple(offsets[:kept]), bool(end) and not cut, cut)
+
+    def _assemble_sampled(self, head: tuple[int, ...], text: str, response_ids: Sequence[int], plain: _Ids) -> Encoded:
+        ids = self.body_ids(response_ids)
+        offsets = plain[1] if plain[0] == list(ids) else self._offsets_by_decoding(list(ids), text)
+        return self._assemble(head, list(ids), offsets, text, response_ids[len(ids) :])
+
+    def _head(self, ids: list[int]) -> tuple[int, ...]:
+        if not ids:
+            raise ValueError("the prompt encodes to no id and the tokenizer has no BOS; use a template with some text")
+        if self.max_length is not None and len(ids) >= self.max_length:
+            self._refuse(f"the prompt has {len(ids)} tokens and the limit is {self.max_length}")
+        return tuple(ids)
+
+    def _plain_head(self, found: _Ids) -> tuple[int, ...]:
+        return self._head([*self._begin, *self._checked(found)[0]])
+
+    def _heads(self, prompts: Sequence[Prompt]) -> dict[str | int, tuple[int, ...] | ValueError]:
+        """The ids of each of the prompts, or its error."""
+        distinct = {_key(prompt): prompt for prompt in prompts}
+        if self.template == "chat":
+            return {key: _attempt(self.prompt_ids, prompt) for key, prompt in distinct.items()}
+        texts = {key: _attempt(self._plain_prompt, prompt) for key, prompt in distinct.items()}
+        heads: dict[str | int, tuple[int, ...] | ValueError] = {
+            key: text for key, text in texts.items() if isinstance(text, ValueError)
+        }
+        usable = {key: text for key, text in texts.items() if not isinstance(text, ValueError)}
+        for key, found in zip(usable, self._tokenize(list(usable.values())), strict=True):
+            heads[key] = _attempt(self._plain_head, found)
+        return heads
+
+    def _refuse(self, reason: str) -> NoReturn:
+        if self.on_long == OnLong.ERROR:
+            raise TooLong(f"{reason}; raise the limit (max_length), or drop or truncate long rows (on_long)")
+        raise LongRow(f"{reason}; raise the limit (max_length)")
+
+    @cached_property
+    def _begin(self) -> list[int]:
+        """What a plain template begins with: BOS, where there is one."""
+        return [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
+
+    def _plain_prompt(self, prompt: Prompt) -> str:
+        return self.template.replace("{prompt}", _text(prompt))
+
+    @cached_property
+    def _control(self) -> dict[int, str]:
+        """The control tokens and how they are spelled; ``all_special_tokens`` leaves out most of Llama 3's."""
+        added = self.tokenizer.added_tokens_decoder
+        return {place: token.content for place, token in added.items() if token.special and token.content}
+
+    def _tokenize(self, texts: Sequence[str]) -> list[_Ids]:
+        """Ids and offsets of texts, with nothing put before or behind them, cut off, or read as a control token."""
+        try:
+            found = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError as error:
+            raise ValueError("a text holds half of a surrogate pair, which no tokenizer can read; mend it") from error
+        rows = [(one.ids, one.offsets) for one in found]
+        if self._joins_unknown:
+            rows = [(ids, _part(offsets, text)) for (ids, offsets), text in zip(rows, texts, strict=True)]
+        return rows
+
+    @cached_property
+    def _backend(self) -> Tokenizer:
+        """A copy, so that nobody's padding, truncation or reading of control tokens gets in, from any thread."""
+        backend = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True  # a response that spells "</s>" must not end the sequence
+        return backend
+
+    def _checked(self, found: _Ids) -> _Ids:
+        # Where control tokens are words of the model, too (Unigram, whole words), they are found in texts all the same.
+        if not self._reserved.isdisjoint(found[0]):
+            token = self._control[next(token for token in found[0] if token in self._reserved)]
+            raise ValueError(
+                f"the text spells the control token {token!r}, which this tokenizer cannot tell from the token itself; "
+                "take it out of the text"
+            )
+        return found
+
+    @cached_property
+    def _joins_unknown(self) -> bool:
+        """Whether neighbouring characters that fall back to bytes share one span, which none of the bytes has."""
+        model = json.loads(self.tokenizer.backend_tokenizer.to_str())["model"]
+        return bool(model["type"] == "Unigram" and model.get("byte_fallback"))
+
+    @cached_property
+    def _spelling(self) -> re.Pattern[str]:
+        """Finds control tokens in a text, the longest first; one pass, for Llama 3 has 256 of them."""
+        return re.compile("|".join(map(re.escape, sorted(self._control.values(), key=len, reverse=True))))
+
+    @cached_property
+    def _reserved(self) -> frozenset[int]:
+        """Ids that no text may have: the control tokens, but for the one that stands for unknown characters."""
+        return frozenset(self._control) - {self.tokenizer.unk_token_id}
+
+    def _template_ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _ids_beside_spelled_control(
+        self, messages: Sequence[Message], spelled: Sequence[str], *, add_generation_prompt: bool
+    ) -> list[int]:
+        # A private character stands in for each spelled control token while the template is rendered: so all control
+        # tokens that are found are the template's own. Between them the tokenizer sees texts; each is encoded by
+        # itself, with its control tokens put back as text.
+        stand_ins = {token: chr(_STAND_IN + k) for k, token in enumerate(spelled)}
+        masked = [{**m, "content": self._spelling.sub(lambda hit: stand_ins[hit[0]], m["content"])} for m in messages]
+        text = self.render(masked, add_generation_prompt=add_generation_prompt)
+        whole = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        marks = [
+            (token, span)
+            for token, span in zip(whole["input_ids"], whole["offset_mapping"], strict=True)
+            if text[slice(*span)].strip() == self._control.get(token)
+        ]
+        edges = [(None, (0, 0)), *marks, (None, (len(text), len(text)))]
+
+        def joined(restore: Mapping[str, str]) -> list[int]:
+            ids: list[int] = []
+            for (token, (_, start)), (_, (stop, _)) in pairwise(edges):
+                ids += [] if token is None else [token]
+                between = text[start:stop]
+                for stand_in, control in restore.items():
+                    between = between.replace(stand_in, control)
+                ids += self._checked(self._tokenize([between])[0])[0] if between else []
+            return ids
+
+        clash = any(stand_in in m["content"] for stand_in in stand_ins.values() for m in messages)
+        # Where texts between control tokens are not encoded by themselves (Llama 2 puts a space before the first one
+        # only), putting the pieces together gives other ids than the tokenizer does, and nothing is certain.
+        if clash or joined({}) != whole["input_ids"]:
+            raise ValueError(
+                f"the prompt spells the control token {spelled[0]!r}, which with this tokenizer cannot be told from "
+                "the chat template's own; take it out of the text"
+            )
+        return joined({stand_in: token for token, stand_in in stand_ins.items()})
 
     def _offsets_by_decoding(self, ids: list[int], text: str) -> list[tuple[int, int]]:
         # Rare: the model spelled a word with other pieces than the tokenizer would. Quadratic in the row, and exact: a
@@ -182,10 +428,50 @@ class Encoder:
         return offsets
 
 
+def _key(prompt: Prompt) -> str | int:
+    return prompt if isinstance(prompt, str) else id(prompt)
+
+
+def _attempt(do: Callable[[S], T], what: S) -> T | ValueError:
+    try:
+        return do(what)
+    except ValueError as error:
+        return error
+
+
+def _part(offsets: Sequence[tuple[int, int]], text: str) -> list[tuple[int, int]]:
+    """Give each byte of a run of characters that share one span the character that it belongs to.
+
+    >>> _part([(0, 1), (1, 3), (1, 3), (1, 3), (1, 3), (1, 3)], "xé€")
+    [(0, 1), (1, 2), (1, 2), (2, 3), (2, 3), (2, 3)]
+    """
+    if len(set(offsets)) == len(offsets):
+        return list(offsets)
+    parted: list[tuple[int, int]] = []
+    for (start, stop), run in groupby(offsets):
+        size = sum(1 for _ in run)
+        each = [(k, k + 1) for k in range(start, stop) for _ in text[k].encode()]
+        parted += each if len(each) == size else [(start, stop)] * size
+    return parted
+
+
+def _open(prompt: Prompt) -> Sequence[Message]:
+    """The messages of a prompt, the last of which waits for an answer."""
+    messages: Sequence[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not messages:
+        raise ValueError("the prompt is a conversation without a message; give it one")
+    if messages[-1]["role"] == "assistant":
+        raise ValueError(
+            "the prompt ends with an assistant's message, and what follows would be no answer to anybody; "
+            "end it with the user's, and give the answer as the response"
+        )
+    return messages
+
+
 def _text(prompt: Prompt) -> str:
     if isinstance(prompt, str):
         return prompt
-    only: Sequence[Mapping[str, str]] = prompt
+    only: Sequence[Message] = prompt
     if len(only) == 1 and only[0]["role"] == "user":
         return only[0]["content"]
     raise ValueError("the prompt is a conversation and the tokenizer has no chat template; use a model that has one")

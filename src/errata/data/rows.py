@@ -1,39 +1,52 @@
 """Rows in and out of files: prompts, preferences and corrections, in the ecosystem's (TRL's) row formats.
 
 Files are JSON lines (``.jsonl``, ``.jsonl.gz``), Parquet (``.parquet``, needs pyarrow) or, to read only, CSV with a
-header (``.csv``, plain text only). A row that cannot be used is never dropped in silence: it is an error, or it is set
-aside in a file of its own and counted.
+header (``.csv``, plain text only), a JSON array (``.json``) or a folder that ``Dataset.save_to_disk`` wrote. Rows are
+read and written one at a time, in memory that does not grow with them. A row that cannot be used is never dropped in
+silence: it is an error, or it is set aside in a file of its own and counted.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
+import sqlite3
 import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from tqdm import tqdm
+
+from errata.data.fields import ID_FIELDS, Fields, take_answer, take_id, take_ids, take_prompt
 from errata.data.files import new_file
-from errata.types import Correction, Demonstration, Preference, Prompt, PromptRow
+from errata.data.formats import Format, Recognised, any_pair, recognise
+from errata.data.records import Record, is_gzip, mapping_records, pyarrow_modules, read_lines, records
+from errata.types import Correction, Demonstration, Preference, PromptRow
 
 __all__ = [
+    "corrections_from",
+    "iter_corrections",
+    "iter_demonstrations",
+    "iter_preferences",
+    "iter_prompts",
     "read_corrections",
     "read_demonstrations",
     "read_lines",
     "read_preferences",
     "read_prompts",
+    "recognise_file",
+    "row_fields",
     "write_lines",
     "write_rows",
+    "writing_rows",
 ]
 
-_TEXT_PAIRS = (("rejected", "chosen"), ("original", "edited"), ("draft", "sent"))
 _ANSWERS = ("response", "completion", "chosen", "edited", "sent")
-_ID_FIELDS = ("rejected_ids", "original_ids")
-_FORMATS = "use .jsonl, .jsonl.gz, .parquet or, to read, .csv"
+_GROUP_ROWS = 4096
 
 
 class _HasId(Protocol):
@@ -42,78 +55,136 @@ class _HasId(Protocol):
 
 
 _Row = TypeVar("_Row", bound=_HasId)
+_Written = TypeVar("_Written", bound=PromptRow | Demonstration | Preference | Correction)
 
 
-def read_prompts(path: Path, *, set_aside: Path | None = None) -> list[PromptRow]:
-    """Read prompts: ``prompt`` is a text or a list of messages with ``role`` and ``content``.
+def iter_prompts(path: Path, *, set_aside: Path | None = None) -> Iterator[PromptRow]:
+    """Yield prompts: ``prompt`` is a text or a list of messages with ``role`` and ``content``.
 
-    ``id`` may be left out and is then ``row-<line number>``; fields that errata does not know travel in ``extra``.
+    ``id`` may be left out and is then ``row-<line number>``; fields that errata does not know travel in ``extra``. One
+    row is held at a time; the ids, which have to differ, are kept on disk.
 
     Args:
         path: the file; its suffix says which format.
-        set_aside: where unusable rows go, as JSON lines ``{line, error, raw}`` (an empty file if there are none).
+        set_aside: where unusable rows go, as JSON lines ``{line, error, raw}`` (an empty file if there are none). It is
+            there once the last row was yielded.
 
-    Returns:
-        The usable rows, in the order of the file.
+    Yields:
+        The usable rows, in the order of the file. Without ``set_aside`` none after the first unusable one.
 
     Raises:
-        ValueError: unknown format or broken file; an unusable row and no ``set_aside``; no usable row at all.
+        ValueError: unknown format or broken file; at the end, an unusable row and no ``set_aside``, or no usable row.
     """
     return _read(path, _prompt_row, set_aside)
 
 
-def read_demonstrations(path: Path, *, set_aside: Path | None = None) -> list[Demonstration]:
-    """Read answers: ``prompt`` and one of ``response``, ``completion``, or the better text of a pair.
+def iter_demonstrations(path: Path, *, set_aside: Path | None = None) -> Iterator[Demonstration]:
+    """Yield answers: ``prompt`` and one of ``response``, ``completion``, or the better text of a pair.
 
-    Arguments, ids, further fields and errors are those of ``read_prompts``.
+    Arguments, ids, further fields and errors are those of ``iter_prompts``.
     """
     return _read(path, _demonstration, set_aside)
 
 
-def read_preferences(path: Path, *, set_aside: Path | None = None) -> list[Preference]:
-    """Read preferences: ``prompt``, ``chosen`` and ``rejected``; the answers are texts, or lists of one message.
+def iter_preferences(path: Path, *, set_aside: Path | None = None) -> Iterator[Preference]:
+    """Yield preferences: ``prompt``, ``chosen`` and ``rejected``; the answers are texts, or lists of one message.
 
-    Arguments, ids, further fields and errors are those of ``read_prompts``.
+    Arguments, ids, further fields and errors are those of ``iter_prompts``.
     """
     return _read(path, _preference, set_aside)
 
 
-def read_corrections(path: Path, *, set_aside: Path | None = None) -> list[Correction]:
-    """Read corrections: ``prompt`` (which may be empty), and the text before and after under a pair of names.
+def iter_corrections(path: Path, *, form: Format | None = None, set_aside: Path | None = None) -> Iterator[Correction]:
+    """Yield corrections: ``prompt`` (which may be empty), and the text before and after under a pair of names.
 
-    The pairs are ``rejected, chosen``, ``original, edited`` and ``draft, sent``; texts are as in ``read_preferences``.
-    ``rejected_ids`` (or ``original_ids``) are the sampled ids of the former, where they are known. Arguments, ids,
-    further fields and errors are those of ``read_prompts``.
+    The pairs are ``rejected, chosen``, ``original, edited`` and ``draft, sent``; texts are as in ``iter_preferences``.
+    ``rejected_ids`` (or ``original_ids``) are the sampled ids of the former, where they are known; ``reason`` (a
+    text or a list of texts) says why. ``form`` is another published format, as of ``recognise_file``. Arguments, ids,
+    further fields and errors are else those of ``iter_prompts``.
     """
-    return _read(path, _correction, set_aside)
+    return _read(path, any_pair if form is None else form.parse, set_aside)
+
+
+def corrections_from(
+    rows: Iterable[Mapping[str, Any]], *, form: Format | None = None, set_aside: Path | None = None
+) -> Iterator[Correction]:
+    """Yield the corrections of mappings that are not in a file; a ``datasets.Dataset`` gives such rows.
+
+    >>> rows = [{"prompt": "Write to Anna.", "draft": "Dear Ana,", "sent": "Dear Anna,", "reason": "style"}]
+    >>> [(row.id, row.original, row.edited, row.reasons) for row in corrections_from(rows)]
+    [('row-1', 'Dear Ana,', 'Dear Anna,', ('style',))]
+
+    Fields, arguments and errors are those of ``iter_corrections``; the number of a row stands for its line.
+    """
+    return _usable(mapping_records(rows), "the rows", any_pair if form is None else form.parse, set_aside)
+
+
+def recognise_file(path: Path, *, first: int = 100) -> Recognised:
+    """The format of a file of corrections, judged by its first rows, and why.
+
+    Raises:
+        ValueError: as ``errata.data.formats.recognise``, or none of the first rows can be read.
+    """
+    loaded: list[Fields] = []
+    refusal = ""
+    for record in islice(records(path), first):
+        try:
+            loaded.append(record.load())
+        except (ValueError, RecursionError) as error:
+            refusal = refusal or f" among its first {first}: line {record.line}: {error}"
+    if not loaded:
+        raise ValueError(f"{path} has no usable row{refusal}; give it at least one")
+    try:
+        return recognise(loaded)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_prompts(path: Path, *, set_aside: Path | None = None) -> list[PromptRow]:
+    """The rows of ``iter_prompts``, all of them at once."""
+    return list(iter_prompts(path, set_aside=set_aside))
+
+
+def read_demonstrations(path: Path, *, set_aside: Path | None = None) -> list[Demonstration]:
+    """The rows of ``iter_demonstrations``, all of them at once."""
+    return list(iter_demonstrations(path, set_aside=set_aside))
+
+
+def read_preferences(path: Path, *, set_aside: Path | None = None) -> list[Preference]:
+    """The rows of ``iter_preferences``, all of them at once."""
+    return list(iter_preferences(path, set_aside=set_aside))
+
+
+def read_corrections(path: Path, *, form: Format | None = None, set_aside: Path | None = None) -> list[Correction]:
+    """The rows of ``iter_corrections``, all of them at once."""
+    return list(iter_corrections(path, form=form, set_aside=set_aside))
 
 
 def write_rows(path: Path, rows: Iterable[PromptRow | Demonstration | Preference | Correction]) -> None:
     """Write rows, wholly or not at all; the readers give back equal rows. A correction becomes a TRL preference row.
 
+    Rows are taken one at a time; Parquet has the types of its first rows.
+
     Raises:
         ValueError: a format that cannot be written; an id that comes twice; text or an extra field that the file cannot
             hold as it is.
     """
-    fields = _distinct(map(_fields, rows))
-    if path.suffix == ".parquet":
-        _write_parquet(path, list(fields))
-    else:
-        write_lines(path, fields)
+    deque(writing_rows(path, rows), maxlen=0)
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    r"""Yield the lines of a ``.jsonl`` or ``.jsonl.gz`` file as ``(number from 1, bytes)``; only ``\n`` ends a line.
+def writing_rows(path: Path, rows: Iterable[_Written]) -> Iterator[_Written]:
+    """Yield the rows while writing them: for who counts what is written. Whoever stops early has written nothing.
 
     Raises:
-        ValueError: another suffix, or a damaged gzip file.
+        ValueError: as ``write_rows``.
     """
-    compressed = _is_gzip(path)
-    try:
-        with gzip.open(path) if compressed else path.open("rb") as file:
-            yield from enumerate(file, start=1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is a damaged gzip file ({error}); fetch or write it again") from error
+    if path.suffix == ".parquet":
+        yield from _writing_parquet(path, rows)
+    else:
+        with _line_file(path) as write, _FirstLines() as ids:
+            for row in rows:
+                write(_distinct(row_fields(row), ids))
+                yield row
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -122,302 +193,194 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: another suffix; a row that JSON in UTF-8 cannot hold.
     """
-    compressed = _is_gzip(path)
+    with _line_file(path) as write:
+        for row in rows:
+            write(row)
+
+
+@contextmanager
+def _line_file(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield what writes one line; the file is there once the block has ended without an error."""
+    compressed = is_gzip(path)
     with new_file(path) as unfinished, unfinished.open("wb") as raw:
         # No name and no time in the header of a gzip file.
         file = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if compressed else raw
         with file:
-            for row in rows:
+
+            def write(row: Mapping[str, Any]) -> None:
                 try:
                     file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-                except (TypeError, ValueError) as error:
+                except (TypeError, ValueError, RecursionError) as error:
                     raise ValueError(f"{path}: row {row.get('id')!r} cannot be written as JSON: {error}") from error
 
+            yield write
 
-def _is_gzip(path: Path) -> bool:
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise ValueError(f"cannot tell the format of {path} from its name; {_FORMATS}")
-    return path.suffix == ".gz"
+
+class _FirstLines:
+    """The line of each id seen so far, in a database on disk that goes with this object: ids may be millions."""
+
+    def __enter__(self) -> _FirstLines:
+        # "" is SQLite's name for a private file without a name, kept in memory as long as it is small.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE first (id BLOB PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def put(self, identity: str, line: int) -> int | None:
+        """Note an id; the line that had it before, or None if it is new."""
+        key = identity.encode("utf-8", "surrogatepass")
+        if self._database.execute("INSERT OR IGNORE INTO first VALUES (?, ?)", (key, line)).rowcount:
+            return None
+        ((before,),) = self._database.execute("SELECT line FROM first WHERE id = ?", (key,))
+        return int(before)
 
 
 # Reading: a file gives records, a record gives fields, fields give a row.
 
 
-class _Record(NamedTuple):
-    line: int
-    raw: str
-    load: Callable[[], dict[str, Any]]
-    """Gives the fields, the caller's to take apart; raises ValueError."""
-
-
-def _read(path: Path, parse: Callable[[dict[str, Any], int], _Row], set_aside: Path | None) -> list[_Row]:
+def _read(path: Path, parse: Callable[[Fields, int], _Row], set_aside: Path | None) -> Iterator[_Row]:
     if set_aside is not None and set_aside.resolve() == path.resolve():
         raise ValueError(f"{path} cannot take the rows set aside from itself; name another file")
-    rows: list[_Row] = []
-    unusable: list[dict[str, Any]] = []
-    line_of: dict[str, int] = {}
-    for record in _without_blank_end(_records(path)):
-        try:
-            row = parse(record.load(), record.line)
-            if row.id in line_of:
-                raise ValueError(f"field 'id': {row.id!r} is the id of line {line_of[row.id]} too; make ids differ")
-        except ValueError as error:
-            unusable.append({"line": record.line, "error": str(error), "raw": record.raw})
-        else:
-            line_of[row.id] = record.line
-            rows.append(row)
-    if set_aside is not None:
-        write_lines(set_aside, unusable)
-    if unusable:
-        first = f"line {unusable[0]['line']}: {unusable[0]['error']}"
-        if set_aside is None:
-            raise ValueError(
-                f"{path}, {first} ({len(unusable) - 1} more unusable rows, {len(rows)} usable ones; "
-                "mend the file, or name a file to set unusable rows aside)"
-            )
-        total = len(rows) + len(unusable)
-        print(f"{path}: {len(unusable)} of {total} rows set aside in {set_aside}; the first, {first}", file=sys.stderr)
-    if not rows:
-        raise ValueError(f"{path} has no usable row; give it at least one")
-    return rows
+    return _usable(records(path), str(path), parse, set_aside)
 
 
-def _without_blank_end(records: Iterator[_Record]) -> Iterator[_Record]:
-    blank: list[_Record] = []
-    for record in records:
-        blank.append(record)
-        if record.raw.strip():
-            yield from blank
-            blank.clear()
-
-
-def _records(path: Path) -> Iterator[_Record]:
-    if path.suffix == ".parquet":
-        return _parquet_records(path)
-    if path.suffix == ".csv":
-        return _csv_records(path)
-    return (
-        _Record(line, data.decode(errors="backslashreplace").rstrip("\r\n"), partial(_load_json, data, line))
-        for line, data in read_lines(path)
-    )
-
-
-def _load_json(data: bytes, line: int) -> dict[str, Any]:
-    if not data.strip():
-        raise ValueError("the line is blank; take it out")
-    try:
-        text = data.decode("utf-8-sig" if line == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos}; write one object on each line") from error
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"not JSON that can be read: {error}; take it out of the row") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"not a JSON object but a {type(fields).__name__}; write {{...}} on each line")
-    if "\\u" in text:  # the only way in for half of a surrogate pair, which no file and no tokenizer takes
-        for name, value in fields.items():
+def _usable(
+    found: Iterator[Record], source: str, parse: Callable[[Fields, int], _Row], set_aside: Path | None
+) -> Iterator[_Row]:
+    """The rows that can be used; the others are written to ``set_aside`` and told of, or an error at the end."""
+    usable, unusable, first = 0, 0, ""
+    with _FirstLines() as ids, nullcontext() if set_aside is None else _line_file(set_aside) as write:
+        for record in found:
             try:
-                json.dumps([name, value], ensure_ascii=False).encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(f"field {name!r} holds half of a surrogate pair; mend the text") from error
-    return fields
+                row = parse(record.load(), record.line)
+                if (before := ids.put(row.id, record.line)) is not None:
+                    raise ValueError(f"field 'id': {row.id!r} is the id of line {before} too; make ids differ")
+            except (ValueError, RecursionError) as error:  # the latter of rows nested to the limit of Python
+                unusable += 1
+                first = first or f"line {record.line}: {error}"
+                if write is not None:
+                    write({"line": record.line, "error": str(error), "raw": record.raw()})
+            else:
+                usable += 1
+                # Without a place for bad rows the first one is an error; the rest of the file is only counted.
+                if write is not None or not unusable:
+                    yield row
+    if unusable and set_aside is None:
+        raise ValueError(
+            f"{source}, {first} ({unusable - 1} more unusable rows, {usable} usable ones; "
+            "mend the file, or name a file to set unusable rows aside)"
+        )
+    if unusable:
+        total = usable + unusable
+        # Not print: a progress bar may stand where this is to be said.
+        tqdm.write(
+            f"{source}: {unusable} of {total} rows set aside in {set_aside}; the first, {first}", file=sys.stderr
+        )
+    if not usable:
+        raise ValueError(f"{source} has no usable row; give it at least one")
 
 
-def _csv_records(path: Path) -> Iterator[_Record]:
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            if len(set(header)) < len(header):
-                raise ValueError(f"{path}, line 1: two columns have the same name; rename one")
-            while True:
-                line = reader.line_num + 1
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    yield _Record(line, f"({error})", partial(_refuse, f"not CSV: {error}; mend the quotes"))
-                else:
-                    yield _Record(line, json.dumps(cells) if cells else "", partial(_load_cells, header, cells))
-    finally:
-        csv.field_size_limit(limit)
+def _prompt_row(fields: Fields, line: int) -> PromptRow:
+    return PromptRow(id=take_id(fields, line), prompt=take_prompt(fields), extra=fields)
 
 
-def _refuse(reason: str) -> dict[str, Any]:
-    raise ValueError(reason)
-
-
-def _load_cells(header: list[str], cells: list[str]) -> dict[str, Any]:
-    if len(cells) != len(header):
-        raise ValueError(f"{len(cells)} cells and {len(header)} columns; quote cells that hold a comma")
-    try:
-        "".join(cells).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("not UTF-8; save the file as UTF-8") from error
-    return dict(zip(header, cells, strict=True))
-
-
-def _parquet_records(path: Path) -> Iterator[_Record]:
-    pyarrow, parquet = _pyarrow()
-    try:
-        rows = parquet.ParquetFile(path).read().to_pylist()
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a Parquet file that can be read: {error}; write it again") from error
-    for line, row in enumerate(rows, start=1):
-        # A column has a value in every row: a null stands for a field that this row does not have.
-        fields = {name: value for name, value in row.items() if value is not None}
-        yield _Record(line, json.dumps(fields, default=str), fields.copy)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError("Parquet files need pyarrow: pip install 'errata[parquet]'") from error
-    return pyarrow, pyarrow.parquet
-
-
-def _prompt_row(fields: dict[str, Any], line: int) -> PromptRow:
-    return PromptRow(id=_id(fields, line), prompt=_prompt(fields), extra=fields)
-
-
-def _demonstration(fields: dict[str, Any], line: int) -> Demonstration:
+def _demonstration(fields: Fields, line: int) -> Demonstration:
     name = next((name for name in _ANSWERS if fields.get(name) is not None), _ANSWERS[0])
-    return Demonstration(id=_id(fields, line), prompt=_prompt(fields), response=_answer(fields, name), extra=fields)
+    return Demonstration(
+        id=take_id(fields, line), prompt=take_prompt(fields), response=take_answer(fields, name), extra=fields
+    )
 
 
-def _preference(fields: dict[str, Any], line: int) -> Preference:
+def _preference(fields: Fields, line: int) -> Preference:
     return Preference(
-        id=_id(fields, line),
-        prompt=_prompt(fields),
-        chosen=_answer(fields, "chosen"),
-        rejected=_answer(fields, "rejected"),
-        chosen_ids=_sampled_ids(fields, ("chosen_ids",)),
-        rejected_ids=_sampled_ids(fields, _ID_FIELDS),
+        id=take_id(fields, line),
+        prompt=take_prompt(fields),
+        chosen=take_answer(fields, "chosen"),
+        rejected=take_answer(fields, "rejected"),
+        chosen_ids=take_ids(fields, ("chosen_ids",)),
+        rejected_ids=take_ids(fields, ID_FIELDS),
         extra=fields,
     )
-
-
-def _correction(fields: dict[str, Any], line: int) -> Correction:
-    original, edited = _pair(fields)
-    return Correction(
-        id=_id(fields, line),
-        prompt=_prompt(fields),
-        original=_answer(fields, original),
-        edited=_answer(fields, edited),
-        original_ids=_sampled_ids(fields, _ID_FIELDS),
-        extra=fields,
-    )
-
-
-def _pair(fields: Mapping[str, Any]) -> tuple[str, str]:
-    """The pair of names that holds the two texts; a pair of which one is missing, for the error that names it."""
-    found = [[name for name in pair if fields.get(name) is not None] for pair in _TEXT_PAIRS]
-    whole = [pair for pair, names in zip(_TEXT_PAIRS, found, strict=True) if len(names) == 2]
-    if len(whole) > 1:
-        raise ValueError(f"fields {whole[0]} and {whole[1]} both hold a text before and after; keep one pair")
-    if whole:
-        return whole[0]
-    return max(zip(_TEXT_PAIRS, found, strict=True), key=lambda each: len(each[1]))[0]
-
-
-def _take(fields: dict[str, Any], name: str) -> Any:
-    value = fields.pop(name, None)
-    if value is None:
-        raise ValueError(f"field {name!r} is missing; add it")
-    return value
-
-
-def _id(fields: dict[str, Any], line: int) -> str:
-    value = fields.pop("id", None)
-    if value is None:
-        return f"row-{line}"
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise ValueError(f"field 'id' is {value!r}; give a text or a number, or leave it out")
-    return str(value)
-
-
-def _prompt(fields: dict[str, Any]) -> Prompt:
-    value: Any = _take(fields, "prompt")
-    if isinstance(value, str) or (isinstance(value, list) and value and all(map(_is_message, value))):
-        return value
-    raise ValueError("field 'prompt' is neither a text nor a list of messages with role and content; make it one")
-
-
-def _answer(fields: dict[str, Any], name: str) -> str:
-    value = _take(fields, name)
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and len(value) == 1 and _is_message(value[0]) and value[0]["role"] == "assistant":
-        return str(value[0]["content"])
-    raise ValueError(
-        f"field {name!r} is neither a text nor a list of one assistant message; put what comes before into 'prompt'"
-    )
-
-
-def _is_message(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
-
-
-def _sampled_ids(fields: dict[str, Any], names: Sequence[str]) -> tuple[int, ...] | None:
-    given = {name: value for name in names if (value := fields.pop(name, None)) is not None}
-    if not given:
-        return None
-    if len(given) > 1:
-        raise ValueError(f"fields {names} both hold the sampled ids; keep one")
-    ((name, ids),) = given.items()
-    if not isinstance(ids, list) or not all(type(each) is int and each >= 0 for each in ids):
-        raise ValueError(f"field {name!r} is not a list of token ids; give whole numbers from 0, or leave it out")
-    return tuple(ids)
 
 
 # Writing.
 
 
-def _fields(row: PromptRow | Demonstration | Preference | Correction) -> dict[str, Any]:
+def row_fields(row: PromptRow | Demonstration | Preference | Correction) -> Fields:
+    """What a row becomes on file.
+
+    Raises:
+        ValueError: an extra field has the name of one of errata's own.
+    """
     prompt = row.prompt if isinstance(row.prompt, str) else [dict(message) for message in row.prompt]
-    fields: dict[str, Any] = {"id": row.id, "prompt": prompt}
+    fields: Fields = {"id": row.id, "prompt": prompt}
+    own = set()
     if isinstance(row, Preference):
-        fields |= {"rejected": row.rejected, "chosen": row.chosen}
+        fields |= _answers(prompt, rejected=row.rejected, chosen=row.chosen)
         for name, ids in (("rejected_ids", row.rejected_ids), ("chosen_ids", row.chosen_ids)):
             if ids is not None:
                 fields[name] = list(ids)
     elif isinstance(row, Demonstration):
         fields |= {"response": row.response}
     elif isinstance(row, Correction):
-        fields |= {"rejected": row.original, "chosen": row.edited}
+        fields |= _answers(prompt, rejected=row.original, chosen=row.edited)
+        own.add("reason")
         if row.original_ids is not None:
             fields["rejected_ids"] = list(row.original_ids)
-    if clash := fields.keys() & row.extra.keys():
+        if row.reasons:
+            fields["reason"] = list(row.reasons)
+    if clash := (fields.keys() | own) & row.extra.keys():
         raise ValueError(f"row {row.id!r}: the extra fields {sorted(clash)} are names of errata's own; rename them")
     return {**fields, **row.extra}
 
 
-def _distinct(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    seen: set[str] = set()
-    for row in rows:
-        if row["id"] in seen:
-            raise ValueError(f"two rows have the id {row['id']!r}; make ids differ")
-        seen.add(row["id"])
-        yield row
+def _answers(prompt: str | list[dict[str, str]], **texts: str) -> Fields:
+    """The answers in the form of their prompt: trainers of preferences take texts or messages, never a mixture."""
+    if isinstance(prompt, str):
+        return texts
+    return {name: [{"role": "assistant", "content": text}] for name, text in texts.items()}
 
 
-def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    pyarrow, parquet = _pyarrow()
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def _distinct(fields: Fields, ids: _FirstLines) -> Fields:
+    if ids.put(fields["id"], 0) is not None:
+        raise ValueError(f"two rows have the id {fields['id']!r}; make ids differ")
+    return fields
+
+
+def _writing_parquet(path: Path, rows: Iterable[_Written]) -> Iterator[_Written]:
+    _, parquet = pyarrow_modules()
+    remaining, writer = iter(rows), None
+    with new_file(path) as unfinished, _FirstLines() as ids, ExitStack() as opened:
+        # No row at all makes a table without columns.
+        while (group := list(islice(remaining, _GROUP_ROWS))) or writer is None:
+            fields = [_distinct(row_fields(row), ids) for row in group]
+            with _one_type_each(path):
+                table = _table(fields, None if writer is None else writer.schema)
+                writer = writer or opened.enter_context(parquet.ParquetWriter(unfinished, table.schema))
+                writer.write_table(table)
+            yield from group
+
+
+def _table(rows: list[Fields], schema: Any) -> Any:
+    """One group of rows as a table that says just what they say; the first group settles the types of all."""
+    pyarrow, _ = pyarrow_modules()
+    names = list(dict.fromkeys(name for row in rows for name in row)) if schema is None else schema.names
+    table = pyarrow.table({name: [row.get(name) for row in rows] for name in names}, schema=schema)
+    for row, held in zip(rows, table.to_pylist(), strict=True):
+        for name, value in row.items():
+            if held.get(name) != value:
+                raise ValueError(f"field {name!r} of row {row['id']!r} would become {held.get(name)!r}")
+    return table
+
+
+@contextmanager
+def _one_type_each(path: Path) -> Iterator[None]:
+    pyarrow, _ = pyarrow_modules()
     try:
-        table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
-        for row, held in zip(rows, table.to_pylist(), strict=True):
-            for name, value in row.items():
-                if held[name] != value:
-                    raise ValueError(f"field {name!r} of row {row['id']!r} would become {held[name]!r}")
-        with new_file(path) as unfinished:
-            parquet.write_table(table, unfinished)
+        yield
     except (pyarrow.ArrowException, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: Parquet wants one type for each field ({error}); write .jsonl") from error

@@ -3,8 +3,47 @@
 Here an edit is a pair of character spans; ``errata.labels`` projects it on tokens.
 """
 
+from errata.edits.curate import (
+    Curation,
+    Dropped,
+    Filter,
+    FilterReport,
+    Score,
+    changed_only,
+    edit_ratio_within,
+    field_is_one_of,
+    no_duplicates,
+    reason_is_one_of,
+    reward_gap,
+    words_within,
+)
 from errata.edits.difference import apply, diff
-from errata.edits.statistics import EditStatistics, statistics
+from errata.edits.statistics import EditStatistics, StatisticsOf, statistics
+from errata.edits.unknowable import FACTS, Kind, unknowable
 from errata.edits.words import edit_ratio, word_distance, words
 
-__all__ = ["EditStatistics", "apply", "diff", "edit_ratio", "statistics", "word_distance", "words"]
+__all__ = [
+    "FACTS",
+    "Curation",
+    "Dropped",
+    "EditStatistics",
+    "Filter",
+    "FilterReport",
+    "Kind",
+    "Score",
+    "StatisticsOf",
+    "apply",
+    "changed_only",
+    "diff",
+    "edit_ratio",
+    "edit_ratio_within",
+    "field_is_one_of",
+    "no_duplicates",
+    "reason_is_one_of",
+    "reward_gap",
+    "statistics",
+    "unknowable",
+    "word_distance",
+    "words",
+    "words_within",
+]

@@ -1,49 +1,48 @@
 """Two texts to typed edits and back: ``apply(original, diff(original, edited)) == edited`` for any two strings.
 
 The edits are those of a minimal Levenshtein alignment of the units (``difflib`` is not minimal: it moves blocks whole),
-found by rapidfuzz, which breaks ties the same way every time.
+the same one every time (``errata.edits.align``).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from rapidfuzz.distance import Levenshtein
-
-from errata.edits.words import words
-from errata.types import Edit, Op, Span, Unit
+from errata.edits.align import align
+from errata.edits.words import split_text
+from errata.types import Edit, Label, Op, Span, Unit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["apply", "diff"]
+__all__ = ["Piece", "apply", "diff", "pieces"]
 
-_OPS = {"equal": Op.KEEP, "insert": Op.INSERT, "delete": Op.DELETE, "replace": Op.SUBSTITUTE}
+_KEPT = re.compile(rb"\0*")
+_PHRASE_GAP = 1
+_BREAK = re.compile(r"[.!?…。！？;:]|[\n\r\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True)
 class _Units:
     """A text cut into units.
 
-    Unit ``k`` is compared by ``keys[k]`` and reads ``text[cuts[k]:cuts[k + 1]]``, the white space before it included.
-    What follows the last unit is white space too, and ends at the last of the ``len(keys) + 2`` cuts. The cuts in
-    ``inside`` fall within a character, so that no edit may end there.
+    Unit ``k`` is compared by ``keys[k]`` and reads ``text[cuts[k]:cuts[k + 1]]``, of which the white space before it
+    ends at ``bodies[k]``. What follows the last unit is white space too, and ends at the last of the ``len(keys) + 2``
+    cuts. The cuts in ``inside`` fall within a character, so that no edit may end there.
     """
 
     text: str
     keys: Sequence[str | int]
     cuts: Sequence[int]
+    bodies: Sequence[int]
     inside: frozenset[int] = frozenset()
 
-    def body(self, start: int, stop: int) -> int:
-        """Where the white space that opens ``text[start:stop]`` ends."""
-        return stop - len(self.text[start:stop].lstrip())
 
-
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """An operation, and up to where it covers texts a and b: in characters, and in units i and j."""
 
     op: Op
@@ -53,7 +52,7 @@ class _Piece(NamedTuple):
     j: int
 
 
-_ORIGIN = _Piece(Op.SUBSTITUTE, 0, 0, 0, 0)  # any operation but KEEP, which would merge with the first piece
+_ORIGIN = Piece(Op.SUBSTITUTE, 0, 0, 0, 0)  # any operation but KEEP, which would merge with the first piece
 
 
 def diff(
@@ -65,6 +64,8 @@ def diff(
 
     - ``word``: the distance is minimal over words (``errata.edits.words``). A deleted or inserted word takes the white
       space before it along; white space that changed before a word that stays, or at the end, is an edit of its own.
+    - ``phrase``: words, and changes with at most one kept word between them are one edit, that word included, unless a
+      line or a clause ends there (``. ! ? … : ;``). Changed white space joins nothing.
     - ``char``: code points, so that a letter and its combining accent are two units.
     - ``token``: the papers' choice, minimal over the token ids of a fast ``tokenizer``; spans carry ``token_start`` and
       ``token_stop``. Tokens that share a character (bytes of an emoji) are changed together. A token that stays but
@@ -90,14 +91,34 @@ def diff(
     substitute 'nine' 'ten'
     keep '.' '.'
     """
+    found = pieces(original, edited, unit, tokenizer)
+    with_tokens = unit == Unit.TOKEN
+    return [
+        Edit(
+            end.op,
+            Span(start.a, end.a, original[start.a : end.a], *((start.i, end.i) if with_tokens else ())),
+            Span(start.b, end.b, edited[start.b : end.b], *((start.j, end.j) if with_tokens else ())),
+        )
+        for start, end in pairwise([_ORIGIN, *found])
+    ]
+
+
+def pieces(
+    original: str, edited: str, unit: Unit | str = Unit.WORD, tokenizer: PreTrainedTokenizerBase | None = None
+) -> list[Piece]:
+    """The edits of ``diff`` by their ends alone: each covers what lies between the piece before and itself.
+
+    Arguments and errors are those of ``diff``.
+    """
     if unit not in list(Unit):
         raise ValueError(f"unknown unit {unit!r}; use one of {', '.join(Unit)}")
-    if unit != Unit.TOKEN:
-        split = _words if unit == Unit.WORD else _characters
-        return _edits(split(original), split(edited), Unit(unit))
-    if tokenizer is None:
-        raise ValueError("unit 'token' needs a tokenizer; hand one in, or use unit 'word'")
-    return _edits(_tokens(original, tokenizer), _tokens(edited, tokenizer), Unit.TOKEN)
+    if unit == Unit.TOKEN:
+        if tokenizer is None:
+            raise ValueError("unit 'token' needs a tokenizer; hand one in, or use unit 'word'")
+        return _merged(_tokens(original, tokenizer), _tokens(edited, tokenizer), Unit.TOKEN)
+    split = _characters if unit == Unit.CHAR else _words
+    a, b = split(original), split(edited)
+    return _phrases(_merged(a, b, Unit.WORD), a, b) if unit == Unit.PHRASE else _merged(a, b, Unit(unit))
 
 
 def apply(original: str, edits: Sequence[Edit]) -> str:
@@ -130,12 +151,13 @@ def apply(original: str, edits: Sequence[Edit]) -> str:
 
 
 def _characters(text: str) -> _Units:
-    return _Units(text, text, [*range(len(text) + 1), len(text)])
+    return _Units(text, text, [*range(len(text) + 1), len(text)], range(len(text) + 1))
 
 
 def _words(text: str) -> _Units:
-    spans = words(text)
-    return _Units(text, [text[start:stop] for start, stop in spans], [0, *(stop for _, stop in spans), len(text)])
+    parts = split_text(text)
+    ends = list(accumulate(map(len, parts)))
+    return _Units(text, parts[1::2], [0, *ends[1::2], len(text)], ends[::2])
 
 
 def _tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> _Units:
@@ -162,47 +184,74 @@ def _tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> _Units:
         if start < cuts[-1]:
             inside.add(k)
         cuts.append(max(stop, cuts[-1]))
-    return _Units(text, output["input_ids"], cuts, frozenset(inside))
+    bodies = [stop - len(text[start:stop].lstrip()) for start, stop in pairwise(cuts)]
+    return _Units(text, output["input_ids"], cuts, bodies, frozenset(inside))
 
 
-def _steps(a: _Units, b: _Units) -> Iterator[tuple[Op, int, int]]:
-    """The alignment, one unit at a time: an operation, and how many units of each text it and all before it cover."""
+def _runs(a: _Units, b: _Units) -> Iterator[tuple[Op, int, int]]:
+    """The alignment: an operation, and how many units of each text it and all before it cover.
+
+    What is kept comes in runs, what is changed unit by unit.
+    """
+    a_labels, b_labels = align(a.keys, b.keys)
     i = j = 0
-    for block in Levenshtein.opcodes(a.keys, b.keys):
-        op = _OPS[block.tag]
-        for _ in range(max(block.src_end - block.src_start, block.dest_end - block.dest_start)):
-            i += op is not Op.INSERT
-            j += op is not Op.DELETE
-            yield op, i, j
+    while i < len(a_labels) or j < len(b_labels):
+        kept = min(_KEPT.match(a_labels, i).end() - i, _KEPT.match(b_labels, j).end() - j)  # type: ignore[union-attr]
+        if kept:
+            op, i, j = Op.KEEP, i + kept, j + kept
+        elif i < len(a_labels) and a_labels[i] == Label.DELETED:
+            op, i = Op.DELETE, i + 1
+        elif j < len(b_labels) and b_labels[j] == Label.INSERTED:
+            op, j = Op.INSERT, j + 1
+        else:
+            op, i, j = Op.SUBSTITUTE, i + 1, j + 1
+        yield op, i, j
     yield Op.KEEP, i + 1, j + 1  # what follows the last unit
 
 
-def _whole_steps(a: _Units, b: _Units) -> Iterator[tuple[Op, int, int]]:
-    """The alignment again, with the steps that share a character taken together."""
+def _steps(a: _Units, b: _Units) -> Iterator[tuple[Op, int, int]]:
+    """The alignment again: runs whose white space differs, one unit at a time; what shares a character, together."""
+    i = j = 0
     ops = set[Op]()
+    for op, i_end, j_end in _runs(a, b):
+        if not a.inside and not b.inside and a.text[a.cuts[i] : a.cuts[i_end]] == b.text[b.cuts[j] : b.cuts[j_end]]:
+            yield op, i_end, j_end
+        else:
+            for left in reversed(range(max(i_end - i, j_end - j))):
+                ops.add(op)
+                if i_end - left not in a.inside and j_end - left not in b.inside:
+                    yield op if len(ops) == 1 else Op.SUBSTITUTE, i_end - left, j_end - left
+                    ops.clear()
+        i, j = i_end, j_end
+
+
+def _merged(a: _Units, b: _Units, unit: Unit) -> list[Piece]:
+    """The alignment in characters, without empty pieces, neighbouring kept ones as one.
+
+    White space that changed before a kept unit or a substituted word is a piece of its own.
+    """
+    ends = [_ORIGIN]
     for op, i, j in _steps(a, b):
-        ops.add(op)
-        if i not in a.inside and j not in b.inside:
-            yield op if len(ops) == 1 else Op.SUBSTITUTE, i, j
-            ops.clear()
-
-
-def _pieces(a: _Units, b: _Units, unit: Unit) -> Iterator[_Piece]:
-    """The alignment in characters; white space that changed before a kept unit or a substituted word stands alone."""
-    last = _ORIGIN
-    for op, i, j in _whole_steps(a, b):
-        piece = _Piece(op, a.cuts[i], b.cuts[j], min(i, len(a.keys)), min(j, len(b.keys)))
-        read, written = a.text[last.a : piece.a], b.text[last.b : piece.b]
-        if (op is Op.KEEP and read != written) or (op is Op.SUBSTITUTE and unit is Unit.WORD):
-            a_body, b_body = a.body(last.a, piece.a), b.body(last.b, piece.b)
+        last, a_end, b_end = ends[-1], a.cuts[i], b.cuts[j]
+        if (op is Op.KEEP and a.text[last.a : a_end] != b.text[last.b : b_end]) or (
+            op is Op.SUBSTITUTE and unit is Unit.WORD
+        ):
+            a_body, b_body = a.bodies[i - 1], b.bodies[j - 1]
             gap = _op(a.text[last.a : a_body], b.text[last.b : b_body])
-            if (a_body, b_body) == (piece.a, piece.b):
-                piece = piece._replace(op=gap)
+            if (a_body, b_body) == (a_end, b_end):
+                op = gap
             else:
-                yield last._replace(op=gap, a=a_body, b=b_body)
-                piece = piece._replace(op=_op(a.text[a_body : piece.a], b.text[b_body : piece.b]))
-        yield piece
-        last = piece
+                _add(ends, Piece(gap, a_body, b_body, last.i, last.j))
+                op = _op(a.text[a_body:a_end], b.text[b_body:b_end])
+        _add(ends, Piece(op, a_end, b_end, min(i, len(a.keys)), min(j, len(b.keys))))
+    return ends[1:]
+
+
+def _add(ends: list[Piece], piece: Piece) -> None:
+    if piece.op is Op.KEEP and ends[-1].op is Op.KEEP:
+        ends[-1] = piece
+    elif piece[1:] != ends[-1][1:]:
+        ends.append(piece)
 
 
 def _op(original: str, edited: str) -> Op:
@@ -213,19 +262,23 @@ def _op(original: str, edited: str) -> Op:
     return Op.SUBSTITUTE if edited else Op.DELETE
 
 
-def _edits(a: _Units, b: _Units, unit: Unit) -> list[Edit]:
+def _phrases(found: Sequence[Piece], a: _Units, b: _Units) -> list[Piece]:
+    """Word pieces with nearby changes taken together; the rule is in ``diff``."""
     ends = [_ORIGIN]
-    for piece in _pieces(a, b, unit):
-        if piece.op is Op.KEEP and ends[-1].op is Op.KEEP:
-            ends[-1] = piece
-        elif piece[1:] != ends[-1][1:]:
-            ends.append(piece)
-    with_tokens = unit is Unit.TOKEN
-    return [
-        Edit(
-            end.op,
-            Span(start.a, end.a, a.text[start.a : end.a], *((start.i, end.i) if with_tokens else ())),
-            Span(start.b, end.b, b.text[start.b : end.b], *((start.j, end.j) if with_tokens else ())),
-        )
-        for start, end in pairwise(ends)
-    ]
+    first = None  # where in ends the last change of words lies, if the next one may join it
+    last = _ORIGIN
+    for piece in found:
+        read, written = a.text[last.a : piece.a], b.text[last.b : piece.b]
+        ends.append(piece)
+        if piece.op is Op.KEEP:
+            if piece.i - last.i > _PHRASE_GAP or _BREAK.search(read):
+                first = None
+        elif read.strip() or written.strip():
+            if first is None:
+                first = len(ends) - 1
+            else:
+                start = ends[first - 1]
+                del ends[first:]
+                ends.append(piece._replace(op=_op(a.text[start.a : piece.a], b.text[start.b : piece.b])))
+        last = piece
+    return ends[1:]

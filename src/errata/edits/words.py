@@ -7,10 +7,13 @@ every punctuation mark and symbol, an emoji with all its joiners included. White
 
 from __future__ import annotations
 
+import re
+from itertools import accumulate
+
 import regex
 from rapidfuzz.distance import Levenshtein
 
-__all__ = ["edit_ratio", "split_words", "word_distance", "words"]
+__all__ = ["edit_ratio", "split_text", "split_words", "word_distance", "words"]
 
 # Thai, Lao, Khmer, Burmese and their relatives share the line-breaking class SA (UAX 14): "dictionary needed".
 _LETTER = r"[[\p{L}\p{N}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{LineBreak=SA}ー]]"
@@ -18,7 +21,21 @@ _LETTER = r"[[\p{L}\p{N}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{LineBreak=SA}ー]]
 _INNER = rf"(?:{_LETTER}|[\p{{M}}\u00ad\u200c\u200d])"
 _RUN = rf"(?:{_LETTER}|\p{{M}}){_INNER}*"
 # \x1c-\x1f: white space to str.isspace, though not to Unicode.
-_WORD = regex.compile(rf"(?V1){_RUN}(?:['’\-‐‑]{_RUN})*|(?![\s\x1c-\x1f])\X")
+_WORD = regex.compile(rf"(?V1)({_RUN}(?:['’\-‐‑]{_RUN})*|(?![\s\x1c-\x1f])\X)")
+# The same without marks, joiners, soft hyphens and the scripts named above, where the standard library is enough and
+# three times as fast: the Latin blocks, and the dashes and quotes of U+2010 to U+2029.
+_PLAIN_WORD = re.compile(r"([^\W_]+(?:['’\-‐‑][^\W_]+)*|\S)")
+_NOT_PLAIN = re.compile("[^\x00-\xac\xae-\u02ff\u2010-\u2029]")
+
+
+def split_text(text: str) -> list[str]:
+    """White space and words in turn, white space first and last, which may be empty: joined they are the text.
+
+    >>> split_text(" Don't stop!")
+    [' ', "Don't", ' ', 'stop', '', '!', '']
+    """
+    parts: list[str] = (_WORD if _NOT_PLAIN.search(text) else _PLAIN_WORD).split(text)
+    return parts
 
 
 def words(text: str) -> list[tuple[int, int]]:
@@ -27,13 +44,13 @@ def words(text: str) -> list[tuple[int, int]]:
     >>> [text[start:stop] for text in ["Don't stop, day-long 東京 🏳️‍🌈!"] for start, stop in words(text)]
     ["Don't", 'stop', ',', 'day-long', '東', '京', '🏳️‍🌈', '!']
     """
-    return [match.span() for match in _WORD.finditer(text)]
+    ends = list(accumulate(map(len, split_text(text))))
+    return list(zip(ends[::2], ends[1::2], strict=False))
 
 
 def split_words(text: str) -> list[str]:
     """The words of a text themselves, in order."""
-    found: list[str] = _WORD.findall(text)
-    return found
+    return split_text(text)[1::2]
 
 
 def word_distance(original: str, edited: str) -> int:

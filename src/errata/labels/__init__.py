@@ -3,17 +3,24 @@
 These per-token streams are what reward models and policies are trained on; nothing after this room sees an edit.
 """
 
+from errata.labels.counts import LabelCounts, changed, count_labels
 from errata.labels.files import SCHEMA, read_labels, write_labels
-from errata.labels.project import LabelCounts, changed, count_labels, label, label_all, project
+from errata.labels.label import label, label_all
+from errata.labels.project import project
+from errata.labels.rules import LabelRules
+from errata.labels.stream import LabelReport, label_file
 from errata.labels.weights import token_weights
 
 __all__ = [
     "SCHEMA",
     "LabelCounts",
+    "LabelReport",
+    "LabelRules",
     "changed",
     "count_labels",
     "label",
     "label_all",
+    "label_file",
     "project",
     "read_labels",
     "token_weights",

@@ -13,15 +13,16 @@ from errata.types import Encoded, Label, LabeledTokens, TokenLabels
 
 __all__ = ["SCHEMA", "read_labels", "write_labels"]
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of the rows below; a reader refuses every other one."""
 
 
 def write_labels(path: Path, labels: Iterable[TokenLabels], encoder: Encoder) -> None:
     """Write labels as ``.jsonl`` or ``.jsonl.gz``, wholly or not at all.
 
-    A row is ``{id, schema, tokenizer, original, edited}`` and a side ``{text, ids, prompt_length, offsets, labels,
-    ended}``: ids of prompt and response, offsets and labels of the response tokens, end of sequence included.
+    A row is ``{id, schema, tokenizer, original, edited, reasons}`` and a side ``{text, ids, prompt_length, offsets,
+    labels, ended, cut}``: ids of prompt and response, offsets and labels of the response tokens, end of sequence
+    included. ``cut`` (tokens lost for length) and ``reasons`` stand where there are any.
 
     Args:
         path: where to.
@@ -29,9 +30,7 @@ def write_labels(path: Path, labels: Iterable[TokenLabels], encoder: Encoder) ->
         encoder: the encoder that ``label`` was given; the rows carry its fingerprint.
     """
     head = {"schema": SCHEMA, "tokenizer": encoder.fingerprint}
-    write_lines(
-        path, ({"id": row.id, **head, "original": _side(row.original), "edited": _side(row.edited)} for row in labels)
-    )
+    write_lines(path, ({"id": row.id, **head, **_fields(row)} for row in labels))
 
 
 def read_labels(path: Path, encoder: Encoder) -> list[TokenLabels]:
@@ -50,7 +49,13 @@ def read_labels(path: Path, encoder: Encoder) -> list[TokenLabels]:
     return rows
 
 
+def _fields(row: TokenLabels) -> dict[str, Any]:
+    reasons = {"reasons": row.reasons} if row.reasons else {}
+    return {"original": _side(row.original), "edited": _side(row.edited), **reasons}
+
+
 def _side(side: LabeledTokens) -> dict[str, Any]:
+    cut = {"cut": side.encoded.cut} if side.encoded.cut else {}
     return {
         "text": side.text,
         "ids": side.encoded.ids,
@@ -58,6 +63,7 @@ def _side(side: LabeledTokens) -> dict[str, Any]:
         "offsets": side.encoded.offsets,
         "labels": side.labels,
         "ended": side.encoded.ended,
+        **cut,
     }
 
 
@@ -74,6 +80,7 @@ def _row(row: dict[str, Any], fingerprint: str) -> TokenLabels:
         id=row["id"],
         original=_labeled(row["original"], f"{name}, original"),
         edited=_labeled(row["edited"], f"{name}, edited"),
+        reasons=tuple(row.get("reasons", ())),
     )
 
 
@@ -83,6 +90,7 @@ def _labeled(side: dict[str, Any], name: str) -> LabeledTokens:
         side["prompt_length"],
         tuple((start, stop) for start, stop in side["offsets"]),
         side["ended"],
+        side.get("cut", 0),
     )
     labels = tuple(side["labels"])
     tokens = len(encoded.response_ids)

@@ -1,84 +1,20 @@
-"""Edits projected on tokens: one ``Label`` for every response token, each text of the pair by itself."""
+"""Characters to tokens: the rule by which labelled spans of a text become one label for each of its tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from rapidfuzz.distance import Levenshtein
 
-from errata.data.encoding import Encoder
-from errata.edits import diff
-from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Span, TokenLabels, Unit
+from errata.types import Encoded, Label, Span
 
-__all__ = ["LabelCounts", "changed", "count_labels", "label", "label_all", "project"]
+__all__ = ["END", "project", "project_all"]
 
-_LABELS = {
-    Op.KEEP: Label.KEPT,
-    Op.INSERT: Label.INSERTED,
-    Op.DELETE: Label.DELETED,
-    Op.SUBSTITUTE: Label.SUBSTITUTED,
-}
-_SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelCounts:
-    """How many response tokens carry which label; the end of sequence counts among the kept."""
-
-    rows: int
-    rows_unchanged: int
-    """Rows without a changed token on either side."""
-    original_kept: int
-    original_deleted: int
-    original_substituted: int
-    edited_kept: int
-    edited_inserted: int
-    edited_substituted: int
-
-
-def label(correction: Correction, encoder: Encoder, *, unit: Unit | str = Unit.WORD) -> TokenLabels:
-    """Label both texts of a correction.
-
-    Sampled ids are kept as they are. With the units ``word`` and ``char`` the edits reach the tokens through character
-    offsets (see ``project``). With ``token`` the two sequences of ids themselves are aligned, as the papers do (Xu et
-    al.'s U_l and U_e, FIGA's signals), so that tokens which spell the same text differently are changed. The end of
-    sequence is KEPT: what it weighs is a rule of the loss.
-
-    Raises:
-        ValueError: the row cannot be encoded (see ``Encoder.encode`` and ``Encoder.encode_sampled``), or unknown unit.
-    """
-    row = correction
-    try:
-        if row.original_ids is None:
-            original = encoder.encode(row.prompt, row.original)
-        else:
-            original = encoder.encode_sampled(row.prompt, row.original, row.original_ids)
-        edited = encoder.encode(row.prompt, row.edited)
-        if unit == Unit.TOKEN:
-            labels = _align(original, edited)
-        else:
-            edits = diff(row.original, row.edited, unit)
-            labels = (
-                project([(edit.original, _LABELS[edit.op]) for edit in edits], row.original, original),
-                project([(edit.edited, _LABELS[edit.op]) for edit in edits], row.edited, edited),
-            )
-    except ValueError as error:
-        raise ValueError(f"row {row.id!r}: {error}") from error
-    return TokenLabels(
-        id=row.id,
-        original=LabeledTokens(original, labels[0], row.original),
-        edited=LabeledTokens(edited, labels[1], row.edited),
-    )
-
-
-def label_all(
-    corrections: Iterable[Correction], encoder: Encoder, *, unit: Unit | str = Unit.WORD
-) -> Iterator[TokenLabels]:
-    """Label corrections one after the other, as ``label`` does."""
-    return (label(correction, encoder, unit=unit) for correction in corrections)
+END = "\n"
+"""Stands behind each of several texts, for the end of sequence to point at."""
+_SPACE = np.array([chr(code).isspace() for code in range(0x3001)] + [False])
 
 
 def project(spans: Iterable[tuple[Span, Label]], text: str, encoded: Encoded) -> tuple[int, ...]:
@@ -101,66 +37,39 @@ def project(spans: Iterable[tuple[Span, Label]], text: str, encoded: Encoded) ->
     >>> project([(Span(4, 7, "cat"), Label.SUBSTITUTED)], "The cat", encoded)
     (0, 3, 0)
     """
-    changes = np.zeros(len(text), np.int8)
+    changes = np.zeros(len(text) + 1, np.int8)
     for span, name in spans:
         changes[span.start : span.stop] = name
-    solid = ~np.isin(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), _SPACES)
-    start, stop = np.array(encoded.offsets, np.int64).reshape(-1, 2).T
-    stop = np.minimum(np.maximum(stop, start + 1), len(text))
-    blank = _count(solid, start, stop) == 0
-    labels = np.zeros(len(start), np.int8)
-    for name in (Label.INSERTED, Label.DELETED, Label.SUBSTITUTED):
-        hit = changes == name
-        labels[np.where(blank, _count(hit, start, stop), _count(hit & solid, start, stop)) > 0] = name
-    return tuple(labels.tolist())
+    return tuple(project_all(changes, text + END, [encoded.offsets], [0]).tolist())
 
 
-def changed(labels: Sequence[int]) -> tuple[bool, ...]:
-    """The mask of the changed tokens, U_l on the original side and U_e on the edited one: all labels but KEPT.
-
-    >>> changed((Label.KEPT, Label.SUBSTITUTED, Label.DELETED))
-    (False, True, True)
-    """
-    return tuple(name != Label.KEPT for name in labels)
-
-
-def count_labels(rows: Iterable[TokenLabels]) -> LabelCounts:
-    """Count the labels of both sides."""
-    sides = np.zeros((2, len(Label)), np.int64)
-    total = unchanged = 0
-    for row in rows:
-        counts = np.array([np.bincount(side.labels, minlength=len(Label)) for side in (row.original, row.edited)])
-        sides += counts
-        total += 1
-        unchanged += not counts[:, Label.INSERTED :].any()
-    (original_kept, _, deleted, original_substituted), (edited_kept, inserted, _, edited_substituted) = sides.tolist()
-    return LabelCounts(
-        rows=total,
-        rows_unchanged=unchanged,
-        original_kept=original_kept,
-        original_deleted=deleted,
-        original_substituted=original_substituted,
-        edited_kept=edited_kept,
-        edited_inserted=inserted,
-        edited_substituted=edited_substituted,
-    )
+def project_all(
+    changes: NDArray[np.int8], text: str, offsets: Sequence[Sequence[tuple[int, int]]], starts: Sequence[int]
+) -> NDArray[np.int8]:
+    """The label of every token of the texts that ``text`` holds from ``starts`` on, by the rule of ``project``."""
+    counts = [len(each) for each in offsets]
+    if not sum(counts):
+        return np.zeros(0, np.int8)
+    flat = np.fromiter(chain.from_iterable(chain.from_iterable(offsets)), np.int64, 2 * sum(counts))
+    base = np.repeat(np.array(starts, np.int64), counts)
+    start, stop = flat.reshape(-1, 2).T + base
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    solid = ~_SPACE[np.minimum(codes, len(_SPACE) - 1)]
+    seen = np.concatenate([[0], np.cumsum(solid)])
+    covered = np.maximum(np.maximum.accumulate(np.concatenate([[0], stop[:-1]])), base)
+    left_out = np.flatnonzero(seen[start] > seen[np.minimum(covered, start)])
+    if len(left_out):
+        first = int(left_out[0])
+        raise ValueError(
+            f"no token stands for {text[covered[first] : start[first]]!r}: the tokenizer normalises the text, and what "
+            "was edited cannot be told by its tokens; use a tokenizer that keeps all characters"
+        )
+    bounds = np.stack([start, np.maximum(stop, start + 1)], 1).ravel()
+    of_solid = _most(np.where(solid, changes, 0), bounds)
+    return np.where(_most(solid.astype(np.int8), bounds), of_solid, _most(changes, bounds))
 
 
-def _count(marks: NDArray[np.bool_], start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many characters in ``start[k]:stop[k]`` are marked, for each token."""
-    before = np.concatenate([[0], np.cumsum(marks)])
-    counts: NDArray[np.int64] = before[stop] - before[start]
-    return counts
-
-
-def _align(original: Encoded, edited: Encoded) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    labels = [np.zeros(len(side.response_ids), np.int8) for side in (original, edited)]
-    bodies = [side.response_ids[: len(side.response_ids) - side.ended] for side in (original, edited)]
-    for operation in Levenshtein.editops(*bodies):
-        if operation.tag == "replace":
-            labels[0][operation.src_pos] = labels[1][operation.dest_pos] = Label.SUBSTITUTED
-        elif operation.tag == "delete":
-            labels[0][operation.src_pos] = Label.DELETED
-        else:
-            labels[1][operation.dest_pos] = Label.INSERTED
-    return tuple(labels[0].tolist()), tuple(labels[1].tolist())
+def _most(marks: NDArray[np.int8], bounds: NDArray[np.int64]) -> NDArray[np.int8]:
+    """The largest mark between each pair of bounds."""
+    most: NDArray[np.int8] = np.maximum.reduceat(np.append(marks, np.int8(0)), bounds)[::2]
+    return most

@@ -18,6 +18,7 @@ def token_weights(
     inserted: float,
     deleted: float,
     substituted: float,
+    omission: float,
     end: float | None,
     ended: bool,
 ) -> tuple[float, ...]:
@@ -25,6 +26,7 @@ def token_weights(
 
     FIGA (Guo et al., the released signals): on the edited side ``inserted = substituted = end = 1`` (its alpha) and
     ``kept = 0`` (its gamma); on the original side ``deleted = substituted = 0.5`` (its beta), ``kept = end = 0``.
+    IGNORED tokens weigh nothing.
 
     Args:
         labels: one ``Label`` for each response token, end of sequence included.
@@ -32,21 +34,24 @@ def token_weights(
         inserted: the weight of INSERTED.
         deleted: the weight of DELETED.
         substituted: the weight of SUBSTITUTED.
-        end: the weight of the end of sequence; None leaves it to its label.
+        omission: the weight of OMISSION.
+        end: the weight of an end of sequence that was KEPT; None leaves it to its label.
         ended: whether the last token is the end of sequence; without it ``end`` weighs nothing.
 
     Raises:
         ValueError: a label that is none of ``Label``.
 
-    >>> token_weights((0, 1, 3, 0), kept=0.0, inserted=1.0, deleted=0.0, substituted=1.0, end=1.0, ended=True)
+    >>> token_weights((0, 1, 3, 0), kept=0.0, inserted=1.0, deleted=0.0, substituted=1.0,
+    ...     omission=0.0, end=1.0, ended=True)
     (0.0, 1.0, 1.0, 1.0)
     """
     names = np.asarray(labels, dtype=np.int64)
     if names.size and not 0 <= names.min() <= names.max() < len(Label):
         raise ValueError(f"labels run from 0 to {len(Label) - 1}, and these hold {set(names.tolist())}; label again")
-    table = np.empty(len(Label))
+    table = np.zeros(len(Label))
     table[[Label.KEPT, Label.INSERTED, Label.DELETED, Label.SUBSTITUTED]] = kept, inserted, deleted, substituted
+    table[Label.OMISSION] = omission
     weights = table[names]
-    if ended and end is not None:
+    if ended and end is not None and names[-1] == Label.KEPT:
         weights[-1] = end
     return tuple(weights.tolist())

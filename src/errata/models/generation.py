@@ -20,7 +20,7 @@ class Sampling:
     """How to draw responses."""
 
     max_new_tokens: int = 128
-    """Longest response, in tokens; one that gets there without an end of sequence counts as truncated."""
+    """Longest response, in tokens; one that gets there without an end counts as truncated."""
     temperature: float = 1.0
     """0 is greedy decoding; otherwise plain ancestral sampling from the tempered distribution, no top-k, no top-p."""
     samples: int = 1
@@ -81,7 +81,7 @@ class TransformersGenerator:
             temperature=None if greedy else sampling.temperature,
             top_k=None if greedy else 0,
             top_p=None if greedy else 1.0,
-            eos_token_id=self.encoder.end_id,
+            eos_token_id=list(self.encoder.end_ids),
             pad_token_id=self.encoder.pad_id,
         )
         return [
@@ -90,14 +90,14 @@ class TransformersGenerator:
         ]
 
     def _rollout(self, row: PromptRow, prompt_ids: tuple[int, ...], drawn: list[int]) -> Rollout:
-        end = self.encoder.end_id
-        # What follows the first end of sequence is padding, whatever its id.
-        response = drawn[: drawn.index(end) + 1] if end in drawn else drawn
+        ends = [place for place, token in enumerate(drawn) if token in self.encoder.end_ids]
+        # What follows the first end is padding, whatever its id.
+        response = drawn[: ends[0] + 1] if ends else drawn
         return Rollout(
             id=row.id,
             prompt=row.prompt,
             prompt_ids=prompt_ids,
             response_ids=tuple(response),
             text=self.encoder.decode(response),
-            ended=end in drawn,
+            ended=bool(ends),
         )

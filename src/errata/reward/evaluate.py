@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
+from errata.labels import changed
 from errata.reward.score import RewardFunction, score_texts
 from errata.types import Encoded, Label, TokenLabels
 
@@ -46,12 +47,15 @@ class Localisation(NamedTuple):
 
 
 def localisation(reward: RewardFunction, labels: Sequence[TokenLabels]) -> Localisation:
-    """AUC of bad against kept and against good tokens, over all tokens of all rows."""
+    """AUC of bad against kept and against good tokens, over all tokens of all rows but the IGNORED ones."""
     original = np.concatenate(reward([row.original.encoded for row in labels]))
     edited = np.concatenate(reward([row.edited.encoded for row in labels]))
-    bad = np.concatenate([np.asarray(row.original.labels) != Label.KEPT for row in labels])
-    good = np.concatenate([np.asarray(row.edited.labels) != Label.KEPT for row in labels])
-    return Localisation(auc(original[~bad], original[bad]), auc(edited[good], original[bad]))
+    bad, good = (
+        np.concatenate([changed(side.labels) for side in sides])
+        for sides in ([row.original for row in labels], [row.edited for row in labels])
+    )
+    kept = np.concatenate([np.asarray(row.original.labels) == Label.KEPT for row in labels])
+    return Localisation(auc(original[kept], original[bad]), auc(edited[good], original[bad]))
 
 
 def token_means(reward: RewardFunction, rows: Sequence[Encoded]) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from errata import losses
-from errata.data import Encoder
+from errata.data import Encoder, LengthCounts, encode_rows
+from errata.labels import changed
 from errata.models import (
     OfflineConfig,
     StepLoss,
@@ -33,6 +34,7 @@ from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLa
 __all__ = [
     "RewardConfig",
     "TokenRewardConfig",
+    "collate_labels",
     "encode_pair",
     "train_sequence_reward",
     "train_token_reward",
@@ -65,19 +67,16 @@ class TokenRewardConfig(RewardConfig):
 
 
 def encode_pair(row: Preference | Correction, encoder: Encoder) -> Pair:
-    """The better and the worse text of a row as ids; sampled ids are kept.
+    """The better and the worse text of a row as ids; sampled ids are kept, and each side is truncated by itself.
 
     Raises:
-        ValueError: the row is too long or cannot be encoded; the message names it.
+        ValueError: the row cannot be encoded, or a side is too long (a ``LongRow`` if such rows are dropped).
     """
-    try:
-        if isinstance(row, Correction):
-            better = encoder.encode(row.prompt, row.edited)
-            return better, _encode(row.prompt, row.original, row.original_ids, encoder)
-        better = _encode(row.prompt, row.chosen, row.chosen_ids, encoder)
-        return better, _encode(row.prompt, row.rejected, row.rejected_ids, encoder)
-    except ValueError as error:
-        raise ValueError(f"row {row.id!r}: {error}") from error
+    if isinstance(row, Correction):
+        better = encoder.encode(row.prompt, row.edited)
+        return better, _encode(row.prompt, row.original, row.original_ids, encoder)
+    better = _encode(row.prompt, row.chosen, row.chosen_ids, encoder)
+    return better, _encode(row.prompt, row.rejected, row.rejected_ids, encoder)
 
 
 def _encode(prompt: Prompt, text: str, ids: tuple[int, ...] | None, encoder: Encoder) -> Encoded:
@@ -95,11 +94,14 @@ def train_sequence_reward(
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left, or as ``encode_pair``.
+        ValueError: a row cannot be encoded (the message names it), or none is left.
     """
-    pairs = [encode_pair(row, encoder) for row in rows]
+    counts = LengthCounts()
+    pairs = [pair for _, pair in encode_rows(rows, partial(encode_pair, encoder=encoder), counts)]
     kept = [pair for pair in pairs if pair[0].ids != pair[1].ids]
-    card = _card("sequence", "sequence_bradley_terry", model, config, encoder, pairs, excluded=len(pairs) - len(kept))
+    card = _card(
+        "sequence", "sequence_bradley_terry", model, config, encoder, pairs, counts, excluded=len(pairs) - len(kept)
+    )
     return _train(
         model,
         out,
@@ -114,7 +116,13 @@ def train_sequence_reward(
 
 
 def train_token_reward(
-    model: Path | str, labels: Sequence[TokenLabels], encoder: Encoder, config: TokenRewardConfig, out: Path
+    model: Path | str,
+    labels: Sequence[TokenLabels],
+    encoder: Encoder,
+    config: TokenRewardConfig,
+    out: Path,
+    *,
+    counts: LengthCounts | None = None,
 ) -> dict[str, Any]:
     """Classes of changed tokens: −log σ(r) on inserted and substitute tokens, −log σ(−r) on deleted and substituted
     ones, κ·r² on kept ones; the rewards' level is fixed and they localise (docs/token_reward.md).
@@ -127,7 +135,7 @@ def train_token_reward(
     Raises:
         ValueError: no row is left.
     """  # noqa: D205
-    card, kept = _token_card("changed_token_classes", model, config, encoder, labels)
+    card, kept = _token_card("changed_token_classes", model, config, encoder, labels, counts)
     return _train(
         model,
         out,
@@ -136,13 +144,19 @@ def train_token_reward(
         encoder,
         kept,
         build=load_token_reward_model,
-        collate=partial(_collate_labels, encoder=encoder),
+        collate=partial(collate_labels, encoder=encoder),
         loss=partial(_class_loss, config=config),
     )
 
 
 def train_token_reward_bradley_terry(
-    model: Path | str, labels: Sequence[TokenLabels], encoder: Encoder, config: RewardConfig, out: Path
+    model: Path | str,
+    labels: Sequence[TokenLabels],
+    encoder: Encoder,
+    config: RewardConfig,
+    out: Path,
+    *,
+    counts: LengthCounts | None = None,
 ) -> dict[str, Any]:
     """Xu et al.'s Eq 3: L = −log σ(mean_t r(y_e) − mean_t r(y_l)), every response token in the mean.
 
@@ -154,7 +168,7 @@ def train_token_reward_bradley_terry(
     Raises:
         ValueError: no row is left.
     """
-    card, kept = _token_card("token_bradley_terry", model, config, encoder, labels)
+    card, kept = _token_card("token_bradley_terry", model, config, encoder, labels, counts)
     return _train(
         model,
         out,
@@ -163,7 +177,7 @@ def train_token_reward_bradley_terry(
         encoder,
         kept,
         build=load_token_reward_model,
-        collate=partial(_collate_labels, encoder=encoder),
+        collate=partial(collate_labels, encoder=encoder),
         loss=_bradley_terry_loss,
     )
 
@@ -195,23 +209,38 @@ def _train(
 
 
 def _token_card(
-    objective: str, model: Path | str, config: RewardConfig, encoder: Encoder, labels: Sequence[TokenLabels]
+    objective: str,
+    model: Path | str,
+    config: RewardConfig,
+    encoder: Encoder,
+    labels: Sequence[TokenLabels],
+    counts: LengthCounts | None,
 ) -> tuple[dict[str, Any], list[TokenLabels]]:
-    kept = [row for row in labels if any(row.original.labels) or any(row.edited.labels)]
+    kept = [row for row in labels if any(changed(row.original.labels)) or any(changed(row.edited.labels))]
     data = [
         (row.original.encoded.ids, row.original.labels, row.edited.encoded.ids, row.edited.labels) for row in labels
     ]
-    return _card("token", objective, model, config, encoder, data, excluded=len(labels) - len(kept)), kept
+    counts = LengthCounts.of(labels) if counts is None else counts
+    return _card("token", objective, model, config, encoder, data, counts, excluded=len(labels) - len(kept)), kept
 
 
 def _card(
-    kind: str, objective: str, model: Path | str, config: RewardConfig, encoder: Encoder, data: Any, *, excluded: int
+    kind: str,
+    objective: str,
+    model: Path | str,
+    config: RewardConfig,
+    encoder: Encoder,
+    data: Any,
+    counts: LengthCounts,
+    *,
+    excluded: int,
 ) -> dict[str, Any]:
     return {
         "stage": "reward",
         "kind": kind,
         "objective": objective,
         "rows": len(data) - excluded,
+        **asdict(counts),
         "excluded_without_gradient": excluded,
         "tokenizer": encoder.fingerprint,
         "template": encoder.template,
@@ -224,12 +253,15 @@ def _both_sides(pairs: Sequence[Pair], encoder: Encoder) -> Any:
     return pad([better for better, _ in pairs] + [worse for _, worse in pairs], pad_id=encoder.pad_id)
 
 
-def _collate_labels(rows: Sequence[TokenLabels], *, encoder: Encoder) -> dict[str, Any]:
+def collate_labels(rows: Sequence[TokenLabels], *, encoder: Encoder) -> dict[str, Any]:
+    """What the losses are given: ids and masks in ``batch``, ``sign_BT`` and ``mask_BT``, first of the edited texts."""
     batch = _both_sides([(row.edited.encoded, row.original.encoded) for row in rows], encoder)
-    # Good tokens +1, bad tokens −1, kept tokens 0.
-    signs = [[float(label != Label.KEPT) for label in row.edited.labels] for row in rows]
-    signs += [[-float(label != Label.KEPT) for label in row.original.labels] for row in rows]
-    return {"batch": batch, "sign_BT": pad_stream(signs, batch).long()}
+    # Good tokens +1, bad tokens −1, kept tokens 0; ignored ones are not there.
+    signs = [[float(mark) for mark in changed(row.edited.labels)] for row in rows]
+    signs += [[-float(mark) for mark in changed(row.original.labels)] for row in rows]
+    sides = [row.edited for row in rows] + [row.original for row in rows]
+    counts_BT = pad_stream([[float(label != Label.IGNORED) for label in side.labels] for side in sides], batch).bool()
+    return {"batch": batch, "sign_BT": pad_stream(signs, batch).long(), "mask_BT": counts_BT}
 
 
 def _sequence_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
@@ -240,19 +272,17 @@ def _sequence_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
 
 def _bradley_terry_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     edited_BT, original_BU = token_rewards(model, inputs["batch"]).chunk(2)
-    edited_mask_BT, original_mask_BU = inputs["batch"].response_mask_BT.chunk(2)
+    edited_mask_BT, original_mask_BU = inputs["mask_BT"].chunk(2)
     loss_B = losses.token_bradley_terry(edited_BT, edited_mask_BT, original_BU, original_mask_BU)
     return loss_B.sum(), _count(loss_B)
 
 
 def _class_loss(model: nn.Module, inputs: dict[str, Any], *, config: TokenRewardConfig) -> StepLoss:
-    batch, sign_BT = inputs["batch"], inputs["sign_BT"]
-    reward_BT = token_rewards(model, batch)
-    total = losses.changed_token_classes(
-        reward_BT, sign_BT, batch.response_mask_BT, kept_coefficient=config.kept_coefficient
-    ).sum()
+    sign_BT, mask_BT = inputs["sign_BT"], inputs["mask_BT"]
+    reward_BT = token_rewards(model, inputs["batch"])
+    total = losses.changed_token_classes(reward_BT, sign_BT, mask_BT, kept_coefficient=config.kept_coefficient).sum()
     if config.sequence_coefficient:
-        better_B, worse_B = reward_BT.sum(1).chunk(2)
+        better_B, worse_B = torch.where(mask_BT, reward_BT, 0).sum(1).chunk(2)
         total = total + config.sequence_coefficient * losses.sequence_bradley_terry(better_B, worse_B).sum()
     return total, (sign_BT != 0).sum()
 

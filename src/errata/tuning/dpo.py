@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from errata import losses
-from errata.data import Encoder
+from errata.data import Encoder, LengthCounts, encode_rows
 from errata.models import (
     OfflineConfig,
     StepLoss,
+    TokenBatch,
     device,
     fingerprint_of,
     fit,
@@ -29,7 +30,7 @@ from errata.models import (
 from errata.reward import encode_pair
 from errata.types import Correction, Encoded, Preference
 
-__all__ = ["DPOConfig", "dpo"]
+__all__ = ["DPOConfig", "collate_pairs", "dpo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +64,14 @@ def dpo(
     Raises:
         ValueError: no row is left, or one cannot be encoded (the message names it).
     """
-    pairs = [encode_pair(row, encoder) for row in rows]
+    counts = LengthCounts()
+    pairs = [pair for _, pair in encode_rows(rows, partial(encode_pair, encoder=encoder), counts)]
     kept = [pair for pair in pairs if pair[0].ids != pair[1].ids]
     data = [(better.ids, worse.ids) for better, worse in pairs]
     card: dict[str, Any] = {
         "stage": "dpo",
         "rows": len(kept),
+        **asdict(counts),
         "excluded_without_gradient": len(pairs) - len(kept),
         "fingerprint": fingerprint_of("dpo", identity(model), config, data),
     }
@@ -95,14 +98,19 @@ def _with_reference(
     model.to(device())
     for start in range(0, len(pairs), batch_size):
         part = pairs[start : start + batch_size]
-        batch = pad([b for b, _ in part] + [w for _, w in part], pad_id=encoder.pad_id)
+        batch = collate_pairs(part, encoder=encoder)
         better, worse = token_logprobs(model, batch.to(device())).sum(1).chunk(2)
         rows += [_Row(b, w, rb, rw) for (b, w), rb, rw in zip(part, better.tolist(), worse.tolist(), strict=True)]
     return rows
 
 
+def collate_pairs(pairs: Sequence[tuple[Encoded, Encoded]], *, encoder: Encoder) -> TokenBatch:
+    """Ids and masks for one forward pass: first the better texts, then the worse ones."""
+    return pad([better for better, _ in pairs] + [worse for _, worse in pairs], pad_id=encoder.pad_id)
+
+
 def _collate(rows: Sequence[_Row], *, encoder: Encoder) -> dict[str, Any]:
-    batch = pad([row.better for row in rows] + [row.worse for row in rows], pad_id=encoder.pad_id)
+    batch = collate_pairs([(row.better, row.worse) for row in rows], encoder=encoder)
     reference = [row.ref_better for row in rows] + [row.ref_worse for row in rows]
     return {"batch": batch, "ref_logprob_B": torch.tensor(reference)}
 

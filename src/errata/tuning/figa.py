@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from errata import losses
-from errata.data import Encoder
+from errata.data import Encoder, LengthCounts
 from errata.labels import token_weights
 from errata.models import (
     OfflineConfig,
@@ -28,7 +28,7 @@ from errata.models import (
 )
 from errata.types import Encoded, TokenLabels
 
-__all__ = ["FIGAConfig", "WeightedPair", "figa", "weigh"]
+__all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa", "weigh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,10 @@ class WeightedPair:
 
 
 def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
-    """FIGA's signals (PAPERS B2): α on inserted, substitute and end; γ on kept; β on deleted, substituted."""
+    """FIGA's signals (PAPERS B2): α on inserted, substitute and end; γ on kept; β on deleted, substituted.
+
+    β also on tokens blamed for an omission, of which there are none unless the labels were asked to mark them.
+    """
     edited, original = row.edited, row.original
     return WeightedPair(
         edited.encoded,
@@ -75,6 +78,7 @@ def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
             inserted=config.good_weight,
             substituted=config.good_weight,
             deleted=0.0,
+            omission=0.0,
             end=config.good_weight,
             ended=edited.encoded.ended,
         ),
@@ -85,6 +89,7 @@ def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
             inserted=0.0,
             substituted=config.bad_weight,
             deleted=config.bad_weight,
+            omission=config.bad_weight,
             end=0.0,
             ended=original.encoded.ended,
         ),
@@ -92,11 +97,18 @@ def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
 
 
 def figa(
-    model: Path | str, labels: Sequence[TokenLabels], encoder: Encoder, config: FIGAConfig, out: Path
+    model: Path | str,
+    labels: Sequence[TokenLabels],
+    encoder: Encoder,
+    config: FIGAConfig,
+    out: Path,
+    *,
+    counts: LengthCounts | None = None,
 ) -> dict[str, Any]:
     """L = [Σ_t w_t CE_t(ỹ) − β Σ_{t changed, CE_t(ŷ) ≤ gate} CE_t(ŷ)] / N, N over the whole optimizer step.
 
-    Rows in which no token has a weight are left out and counted in the card.
+    Rows in which no token has a weight are left out and counted in the card, as is what ``counts`` of labelling says
+    of rows that were too long (without it, what the labels themselves show).
 
     Returns:
         The card written beside the model.
@@ -110,6 +122,7 @@ def figa(
     card: dict[str, Any] = {
         "stage": "figa",
         "rows": len(rows),
+        **asdict(LengthCounts.of(labels) if counts is None else counts),
         "excluded_without_gradient": len(pairs) - len(rows),
         "fingerprint": fingerprint_of("figa", identity(model), config, data),
     }
@@ -118,7 +131,7 @@ def figa(
     return fit(
         load_causal(model),
         rows,
-        collate=partial(_collate, encoder=encoder),
+        collate=partial(collate_weighted, encoder=encoder),
         loss=partial(_loss, gate=config.gate),
         config=config,
         tokenizer=encoder.tokenizer,
@@ -127,7 +140,8 @@ def figa(
     )
 
 
-def _collate(pairs: Sequence[WeightedPair], *, encoder: Encoder) -> dict[str, Any]:
+def collate_weighted(pairs: Sequence[WeightedPair], *, encoder: Encoder) -> dict[str, Any]:
+    """What the loss is given: ids and masks in ``batch``, and ``weight_BT`` (≥ 0), first of the edited texts."""
     # One rectangle for one forward pass: first the edited texts, then the originals.
     batch = pad([p.edited for p in pairs] + [p.original for p in pairs], pad_id=encoder.pad_id)
     weights = [p.edited_weights for p in pairs] + [p.original_weights for p in pairs]

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from errata import losses
-from errata.data import Encoder, new_folder
+from errata.data import Encoder, LengthCounts, encode_rows, new_folder
 from errata.models import (
     Sampling,
     TokenBatch,
@@ -47,7 +48,7 @@ from errata.models import (
     token_values,
 )
 from errata.reward import RewardFunction, encode_rollout, fit_scale, load_scorer
-from errata.types import PromptRow, Rollout
+from errata.types import Encoded, PromptRow, Rollout
 
 __all__ = ["PAPER", "SEQUENCE", "Experience", "PPOConfig", "RewardScaling", "policy_and_value_loss", "ppo"]
 
@@ -197,11 +198,13 @@ def ppo(
         The card written beside the model.
 
     Raises:
-        ValueError: no prompt, batch sizes that do not divide, a temperature of 0, or a reward model of another
+        ValueError: no prompt is left, batch sizes that do not divide, a temperature of 0, or a reward model of another
             tokenizer.
     """
     if not prompts:
         raise ValueError("no prompt to sample responses for")
+    counts = LengthCounts()
+    prompts = [row for row, _ in encode_rows(prompts, partial(_bare, encoder=encoder), counts)]
     fingerprint = fingerprint_of(
         "ppo",
         [identity(model), identity(critic or model)],
@@ -230,6 +233,7 @@ def ppo(
         "stage": "ppo",
         "config": asdict(config),
         "prompts": len(prompts),
+        **asdict(counts),
         "fingerprint": fingerprint,
         **history[-1],
     }
@@ -398,6 +402,11 @@ class _Run:
             optimizer.load_state_dict(torch.load(work / f"{name}_optimizer.pt", weights_only=True))
         history: list[dict[str, float]] = state["history"]
         return history
+
+
+def _bare(row: PromptRow, *, encoder: Encoder) -> tuple[Encoded]:
+    ids = encoder.prompt_ids(row.prompt)
+    return (Encoded(ids, len(ids), (), ended=False),)
 
 
 def _prompts_of_step(count: int, step: int, config: PPOConfig) -> list[int]:

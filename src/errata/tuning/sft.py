@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from errata import losses
-from errata.data import Encoder
+from errata.data import Encoder, LengthCounts, encode_rows
 from errata.models import (
     OfflineConfig,
     StepLoss,
@@ -23,7 +23,7 @@ from errata.models import (
     read_card,
     token_logprobs,
 )
-from errata.types import Correction, Demonstration, Encoded
+from errata.types import Correction, Demonstration
 
 __all__ = ["SFTConfig", "demonstrations", "sft"]
 
@@ -47,12 +47,15 @@ def sft(
         The card written beside the model.
 
     Raises:
-        ValueError: a row cannot be encoded (the message names it), or there is none.
+        ValueError: a row cannot be encoded (the message names it), or none is left.
     """
-    encoded = [_encode(row, encoder) for row in rows]
+    counts = LengthCounts()
+    found = encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts)
+    encoded = [side for _, (side,) in found]
     card: dict[str, Any] = {
         "stage": "sft",
-        "rows": len(rows),
+        "rows": len(encoded),
+        **asdict(counts),
         "fingerprint": fingerprint_of("sft", identity(model), config, [row.ids for row in encoded]),
     }
     if is_finished(out, card["fingerprint"]):
@@ -74,10 +77,3 @@ def _loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     mask_BT = batch.response_mask_BT
     loss_BT = losses.weighted_nll(token_logprobs(model, batch), mask_BT.float(), mask_BT)
     return loss_BT.sum(), mask_BT.sum()
-
-
-def _encode(row: Demonstration, encoder: Encoder) -> Encoded:
-    try:
-        return encoder.encode(row.prompt, row.response)
-    except ValueError as error:
-        raise ValueError(f"row {row.id!r}: {error}") from error

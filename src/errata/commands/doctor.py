@@ -1,0 +1,83 @@
+"""The verb ``doctor``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes as Flat
+
+from errata.commands.shared import EncodingFlags, console
+from errata.data import iter_corrections, new_file
+from errata.data.records import read_lines
+from errata.doctor import Diagnosis, Method, Severity, diagnosis_to_terminal, examine, read_model_facts
+from errata.labels import LabelRules
+from errata.tuning import FIGAConfig
+from errata.types import Correction
+
+__all__ = ["Doctor"]
+
+UNSAFE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """What will the loss really see? Rows, labels, weights and batches are followed to the end and compared.
+
+    Exit code 0: safe to train. 1: the input could not be read. 3: errors were found (with --strict, or warnings).
+    """
+
+    data: Path
+    """Corrections."""
+    model: Path
+    """A model folder, for its tokenizer and config."""
+    method: Method = "figa"
+    """What is to be trained: figa, sft, dpo, or a token-level reward model."""
+    strict: bool = False
+    """Whether warnings count as errors."""
+    out: Path | None = None
+    """Write findings and figures here as JSON, too."""
+    rules: Flat[LabelRules] = LabelRules()
+    preset: Literal["default", "paper"] = "default"
+    """Whose settings of FIGA stand under what else is given."""
+    encoding: Flat[EncodingFlags] = EncodingFlags()
+    settings: Flat[FIGAConfig] = FIGAConfig()
+
+    def run(self) -> int:
+        encoder, facts = self.encoding.encoder(self.model), read_model_facts(self.model)
+        with TemporaryDirectory() as folder:
+            aside = Path(folder) / "bad_rows.jsonl"
+            unreadable: list[tuple[int, str]] = []
+
+            def rows() -> Iterable[Correction]:
+                yield from tqdm(
+                    iter_corrections(self.data, set_aside=aside), unit=" rows", leave=False, delay=2, disable=None
+                )
+                # Only now is the file of unusable rows there.
+                for _, line in read_lines(aside):
+                    bad = json.loads(line)
+                    unreadable.append((bad["line"], bad["error"]))
+
+            found = examine(
+                rows(),
+                encoder,
+                method=self.method,
+                rules=self.rules,
+                config=self.settings,
+                model=facts,
+                unreadable=unreadable,
+            )
+        console.print(diagnosis_to_terminal(found))
+        if self.out is not None:
+            with new_file(self.out) as partial:
+                partial.write_text(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            console.print(f"→ {self.out}", highlight=False, markup=False)
+        return UNSAFE if self._unsafe(found) else 0
+
+    def _unsafe(self, found: Diagnosis) -> bool:
+        return not found.safe or (self.strict and bool(found.of(Severity.WARNING)))

@@ -1,0 +1,269 @@
+"""Edits projected on tokens: one ``Label`` for every response token, each text of the pair by itself.
+
+``project`` is the rule, for any spans of one text. ``label_all`` does the same for many rows at once: what differs
+between two texts is found pair by pair, and everything after that is arithmetic on the characters and tokens of a whole
+chunk of rows. The tests hold the one against the other.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate, count, islice, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from errata.data.encoding import Encoder, LongRow
+from errata.data.lengths import LengthCounts
+from errata.edits.align import align
+from errata.edits.difference import Piece, pieces
+from errata.edits.words import split_text
+from errata.labels.project import END, project_all
+from errata.labels.rules import DEFAULT, LabelRules, ignored
+from errata.types import Correction, Encoded, Label, LabeledTokens, Op, TokenLabels, Unit
+
+__all__ = ["label", "label_all"]
+
+CHUNK = 256
+"""Rows that are labelled together; what a row becomes does not depend on it."""
+
+_LABELS = {
+    Op.KEEP: Label.KEPT,
+    Op.INSERT: Label.INSERTED,
+    Op.DELETE: Label.DELETED,
+    Op.SUBSTITUTE: Label.SUBSTITUTED,
+}
+
+
+def label(correction: Correction, encoder: Encoder, rules: LabelRules = DEFAULT) -> TokenLabels:
+    """Label both texts of a correction.
+
+    Sampled ids are kept as they are. With the units ``word``, ``phrase`` and ``char`` the edits reach the tokens
+    through character offsets (see ``project``). With ``token`` the two sequences of ids themselves are aligned, as the
+    papers do (Xu et al.'s U_l and U_e, FIGA's signals), so that tokens which spell the same text differently are
+    changed. The end of sequence is KEPT, or an OMISSION: what it weighs is a rule of the loss.
+
+    Raises:
+        ValueError: the row cannot be encoded (see ``Encoder.encode`` and ``Encoder.encode_sampled``); or its labels
+            could not be trusted: the tokens leave characters out, or are the same on both sides though words differ.
+    """
+    (found,) = _label_chunk(_encode([correction], encoder), encoder, rules)
+    if isinstance(found, ValueError):
+        raise _named(correction, found) from found
+    return found
+
+
+def label_all(
+    corrections: Iterable[Correction],
+    encoder: Encoder,
+    rules: LabelRules = DEFAULT,
+    *,
+    counts: LengthCounts | None = None,
+    on_error: Callable[[Correction, ValueError], None] | None = None,
+) -> Iterator[TokenLabels]:
+    """Label corrections as ``label`` does, in their order; a thread tokenises the next ones meanwhile.
+
+    Args:
+        corrections: what to label; read a little ahead of what is asked for.
+        encoder: text to ids.
+        rules: how.
+        counts: is counted up, and takes the rows that are dropped for their length.
+        on_error: is given each row that cannot be labelled, which is then left out; without it the error is raised.
+
+    Raises:
+        ValueError: as ``label``; it names the row.
+    """
+    for chunk in _encoded_ahead(corrections, encoder):
+        for (row, _, _), found in zip(chunk, _label_chunk(chunk, encoder, rules), strict=True):
+            if isinstance(found, LongRow) and counts is not None:
+                counts.drop()
+            elif isinstance(found, ValueError):
+                if on_error is None:
+                    raise _named(row, found) from found
+                on_error(row, found)
+            else:
+                if counts is not None:
+                    counts.add(found.original.encoded, found.edited.encoded)
+                yield found
+
+
+def _named(row: Correction, error: ValueError) -> ValueError:
+    return type(error)(f"row {row.id!r}: {error}")
+
+
+_Encoded = list[tuple[Correction, Encoded | ValueError, Encoded | ValueError]]
+
+
+def _encoded_ahead(corrections: Iterable[Correction], encoder: Encoder) -> Iterator[_Encoded]:
+    rows = iter(corrections)
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        coming: Future[_Encoded] | None = None
+        while chunk := list(islice(rows, CHUNK)):
+            ready, coming = coming, aside.submit(_encode, chunk, encoder)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
+
+
+def _encode(rows: Sequence[Correction], encoder: Encoder) -> _Encoded:
+    texts = [row.original for row in rows] + [row.edited for row in rows]
+    sampled = [row.original_ids for row in rows] + [None] * len(rows)
+    found = encoder.encode_all([row.prompt for row in rows] * 2, texts, sampled)
+    return list(zip(rows, found[: len(rows)], found[len(rows) :], strict=True))
+
+
+def _label_chunk(chunk: _Encoded, encoder: Encoder, rules: LabelRules) -> Iterator[TokenLabels | ValueError]:
+    """What became of each row."""
+    usable = [
+        (row, original, edited)
+        for row, original, edited in chunk
+        if not isinstance(original, ValueError) and not isinstance(edited, ValueError)
+    ]
+    labeled = iter(_label_usable(usable, encoder, rules))
+    for _, *sides in chunk:
+        yield next((side for side in sides if isinstance(side, ValueError)), None) or next(labeled)
+
+
+_Row = tuple[Correction, Encoded, Encoded]
+
+
+def _label_usable(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -> list[TokenLabels | ValueError]:
+    if not rows:
+        return []
+    try:
+        return list(_label_together(rows, encoder, rules))
+    except ValueError as error:
+        if len(rows) == 1:
+            return [error]
+    # One row's mistake: find it.
+    return [found for row in rows for found in _label_usable([row], encoder, rules)]
+
+
+def _label_together(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -> Iterator[TokenLabels]:
+    texts = [row.original for row, _, _ in rows], [row.edited for row, _, _ in rows]
+    encoded = [original for _, original, _ in rows], [edited for _, _, edited in rows]
+    changes = _changes(*texts, rules.unit)
+    starts = [_starts(side) for side in texts]
+    for k, (row, _, _) in enumerate(rows):
+        for side, start, stop in ignored(row, rules):
+            changes[side][starts[side][k] + start : starts[side][k] + stop] = Label.IGNORED
+    sides = []
+    for k in (0, 1):
+        found = project_all(changes[k], END.join([*texts[k], ""]), [one.offsets for one in encoded[k]], starts[k])
+        ends = list(accumulate(len(one.offsets) for one in encoded[k]))
+        sides.append([found[start:stop] for start, stop in pairwise([0, *ends])])
+    for (row, original, edited), before, after in zip(rows, *sides, strict=True):
+        if rules.unit == Unit.TOKEN:
+            for labels, aligned in zip((before, after), _align(row, original, edited, encoder), strict=True):
+                np.copyto(labels, aligned, where=labels != Label.IGNORED)
+        elif original.response_ids == edited.response_ids and (before.any() or after.any()) and not original.cut:
+            raise ValueError(
+                "the texts differ and their tokens do not: this tokenizer normalises what was edited, or does not know "
+                "it; use the tokenizer of a model that can write both texts"
+            )
+        if rules.omissions == "blame":
+            _blame(row, original, before, rules.unit)
+        yield TokenLabels(
+            id=row.id,
+            original=LabeledTokens(original, tuple(before.tolist()), row.original),
+            edited=LabeledTokens(edited, tuple(after.tolist()), row.edited),
+            reasons=row.reasons,
+        )
+
+
+# Text to characters: one label for each, and one for the END behind each text.
+
+
+def _blank(texts: Sequence[str]) -> NDArray[np.int8]:
+    return np.zeros(sum(map(len, texts)) + len(texts), np.int8)
+
+
+def _starts(texts: Sequence[str]) -> list[int]:
+    """Where each text starts, if each has END behind it."""
+    return list(accumulate((len(text) + 1 for text in texts), initial=0))[:-1]
+
+
+def _changes(originals: Sequence[str], editeds: Sequence[str], unit: Unit) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """The label of every character of both sides."""
+    if unit == Unit.TOKEN:  # which aligns ids, not characters
+        return _blank(originals), _blank(editeds)
+    if unit == Unit.WORD:
+        return _changed_words(originals, editeds)
+    sides: tuple[list[NDArray[np.int8]], list[NDArray[np.int8]]] = ([], [])
+    for original, edited in zip(originals, editeds, strict=True):
+        found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(original, edited, unit)]
+        names = [_LABELS[piece.op] for piece in found[1:]]
+        for side, ends in zip(sides, ([piece.a for piece in found], [piece.b for piece in found]), strict=True):
+            side += [np.repeat(np.array(names, np.int8), np.diff(ends)), np.zeros(1, np.int8)]
+    return np.concatenate(sides[0]), np.concatenate(sides[1])
+
+
+def _changed_words(originals: Sequence[str], editeds: Sequence[str]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """The label of every character, for the unit word; the tests hold it to ``diff``, which says the rule.
+
+    White space goes with the word behind it if that was deleted or inserted, and is compared on its own otherwise. The
+    white space at the end of a text goes with its END, a kept word.
+    """
+    lengths: tuple[list[int], list[int]] = ([], [])
+    spaces: tuple[list[int], list[int]] = ([], [])
+    names: tuple[list[bytes], list[bytes]] = ([], [])
+    number = defaultdict[str, int](count().__next__)
+    for texts in zip(originals, editeds, strict=True):
+        parts = [split_text(text) for text in texts]
+        for side, (part, label_of) in enumerate(zip(parts, align(parts[0][1::2], parts[1][1::2]), strict=True)):
+            lengths[side].extend(map(len, part))
+            lengths[side].append(len(END))
+            spaces[side].extend(map(number.__getitem__, part[::2]))
+            names[side].append(bytes(label_of) + bytes(1))
+    words = [np.frombuffer(b"".join(side), np.int8) for side in names]
+    space = [np.array(side) for side in spaces]
+    stays = [np.flatnonzero((word == Label.KEPT) | (word == Label.SUBSTITUTED)) for word in words]
+    same = space[0][stays[0]] == space[1][stays[1]]
+    size = [np.array(side) for side in lengths]
+    empty = [length[::2] == 0 for length in size]
+    changes = []
+    for side, lone in enumerate((Label.DELETED, Label.INSERTED)):
+        before = words[side].copy()
+        other = 1 - side
+        before[stays[side]] = np.where(same, Label.KEPT, np.where(empty[other][stays[other]], lone, Label.SUBSTITUTED))
+        changes.append(np.repeat(np.stack([before, words[side]], 1).ravel(), size[side]))
+    return changes[0], changes[1]
+
+
+def _align(row: Correction, original: Encoded, edited: Encoded, encoder: Encoder) -> Iterator[NDArray[np.int8]]:
+    """The labels of ids aligned with ids; what a side lost for its length is aligned all the same."""
+    whole = []
+    for side, text, sampled in ((original, row.original, row.original_ids), (edited, row.edited, None)):
+        ids = side.response_ids[: len(side.response_ids) - side.ended]
+        whole.append(encoder.body_ids(sampled) if sampled else encoder.text_ids(text)) if side.cut else whole.append(
+            ids
+        )
+    for side, labels in zip((original, edited), align(*whole), strict=True):
+        yield np.frombuffer(bytes(labels) + bytes(1), np.int8)[: len(side.response_ids)]
+
+
+def _blame(row: Correction, original: Encoded, labels: NDArray[np.int8], unit: Unit) -> None:
+    """Mark the kept token right after each gap into which the edit inserts text, with kept text on both sides of it."""
+    by = Unit.WORD if unit == Unit.TOKEN else unit
+    found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(row.original, row.edited, by)]
+    stops = [stop for _, stop in original.offsets]
+    ends = [piece for piece in found if piece.op is not Op.INSERT]
+    for last, piece in pairwise(found):
+        text = row.edited[last.b : piece.b]
+        if piece.op is not Op.INSERT or not text.strip():
+            continue
+        before = next(one for one in reversed(ends) if one.a <= last.a)
+        after = next((one for one in ends if one.a > piece.a), None)
+        if before.op is not Op.KEEP or (after is not None and after.op is not Op.KEEP):
+            continue
+        rest = row.original[piece.a :]
+        place = len(row.original) - len(rest.lstrip())
+        token = bisect_right(stops, place)
+        if token == len(stops) and original.ended and place == len(row.original):
+            token -= 1
+        if token < len(stops) and labels[token] == Label.KEPT:
+            labels[token] = Label.OMISSION

@@ -1,0 +1,50 @@
+"""What the user may choose of how an edit becomes labels, and the text that teaches nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from errata.edits import diff
+from errata.edits.unknowable import unknowable
+from errata.types import Correction, Unit
+
+__all__ = ["DEFAULT", "LabelRules", "ignored"]
+
+_SIGN_OF_BLOCK = re.compile("</?(?:think|reasoning|tool_|function_)")
+_BLOCKS = re.compile(
+    r"(?:\A(?:(?!<think(?:ing)?>).)*?</think(?:ing)?>)"  # a template may have opened the block
+    r"|<(think|thinking|reasoning|tool_calls?|tool_response|function_calls?)>.*?(?:</\1>|\Z)",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelRules:
+    """How an edit becomes labels."""
+
+    unit: Unit = Unit.WORD
+    """What one edit changes: word (a changed word marks all its pieces and nothing else), phrase, char or token."""
+    omissions: Literal["unmarked", "blame"] = "unmarked"
+    """blame: where the edit only inserts, the original's token right after the gap is OMISSION (end included)."""
+    inventions: Literal["learn", "ignore"] = "learn"
+    """ignore: what an edit adds and the model could not have known (numbers, names, links) is IGNORED."""
+    reasoning: Literal["ignore", "learn"] = "ignore"
+    """ignore: <think> blocks and tool calls that the edit left alone are IGNORED on both sides."""
+
+
+DEFAULT = LabelRules()
+
+
+def ignored(row: Correction, rules: LabelRules) -> Iterator[tuple[int, int, int]]:
+    """Side (0 original, 1 edited), start and stop of the characters that teach nothing."""
+    texts = (row.original, row.edited)
+    if rules.reasoning == "ignore" and _SIGN_OF_BLOCK.search(row.original):
+        blocks = [[match.span() for match in _BLOCKS.finditer(text)] for text in texts]
+        read = [[text[start:stop] for start, stop in side] for text, side in zip(texts, blocks, strict=True)]
+        if read[0] == read[1]:
+            yield from ((side, start, stop) for side in (0, 1) for start, stop in blocks[side])
+    if rules.inventions == "ignore":
+        yield from ((1, span.start, span.stop) for span in unknowable(row, diff(row.original, row.edited)))

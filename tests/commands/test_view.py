@@ -1,0 +1,79 @@
+"""``errata view`` as somebody types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import tiny
+from errata.cli import main
+
+ROWS = [
+    {
+        "id": "a",
+        "prompt": "say",
+        "original": "one rude cat sits here",
+        "edited": "one cat sits now",
+        "reason": "unsafe",
+    },
+    {"id": "b", "prompt": "say", "original": "two dog runs", "edited": "two dog runs here"},
+    {"id": "c", "prompt": "say", "original": "six", "edited": "six"},
+]
+SCORES = [
+    {"id": "a", "reward": 0, "tokens": ["one", "cat", "sits", "now", ""], "token_rewards": [0, 0.5, 0, -2, 0]},
+    {"id": "b", "reward": 0, "tokens": ["two", "dog", "runs"], "token_rewards": [0, 0, 0]},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("view")
+    tiny.llama(path / "model")
+    (path / "edits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in SCORES))
+    return path
+
+
+def view(folder: Path, *flags: object) -> int:
+    return main(["view", f"--model={folder / 'model'}", f"--edits={folder / 'edits.jsonl'}", *map(str, flags)])
+
+
+def test_labels_by_default(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert view(folder) == 0
+    out = capsys.readouterr().out
+    assert "colour is the label" in out
+    assert "a · unsafe" in out
+    assert "one·rude⁻·cat·sits⟦·here⁻⟧⟨end⟩" in out
+    assert "3 of 3 rows shown\n" in out
+    assert view(folder, "--rows=1") == 0
+    assert "1 of 3 rows shown\n" in capsys.readouterr().out
+
+
+def test_weights_are_those_of_figa_below_zero_where_it_unlearns(folder: Path) -> None:
+    assert view(folder, "--show=weights", f"--out={folder / 'w.html'}") == 0
+    page = (folder / "w.html").read_text()
+    assert "full at ±1, the largest shown" in page
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert sorted(set(data["tables"]["weights"]["table"])) == [-0.2, 0, 0.5, 1]
+    assert data["rows"][0]["reasons"] == ["unsafe"]
+
+
+def test_rewards_of_a_file_and_what_it_lacks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert view(folder, "--show=rewards", f"--reward={folder / 'scores.jsonl'}") == 0
+    out = capsys.readouterr().out
+    assert "full at ±2, the" in out
+    assert "one·cat⁺·sits⟦·now⁻⟧⟨end⟩" in out
+    assert "one·rude·cat·sits" in out
+    # Row b was scored without its end, row c not at all, and only one side of a.
+    assert "5 of their 6 texts have no rewards" in out
+
+
+def test_mistakes_have_a_remedy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert view(folder, "--show=rewards") == 1
+    assert "--show rewards needs --reward" in capsys.readouterr().err
+    assert view(folder, f"--reward={folder / 'edits.jsonl'}") == 1
+    assert "line 1: no field 'token_rewards'; give a file of `errata reward score`" in capsys.readouterr().err
+    assert view(folder, f"--labels={folder / 'edits.jsonl'}") == 1
+    assert "give either --edits or --labels" in capsys.readouterr().err

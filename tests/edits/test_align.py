@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import errata.edits.align as align_module
+from edits.table import distance_by_table, table
+from errata.edits.align import align
+from errata.types import Label
+
+LETTER = {Label.KEPT: "K", Label.INSERTED: "I", Label.DELETED: "D", Label.SUBSTITUTED: "S"}
+
+
+def letters(original: Sequence[object], edited: Sequence[object]) -> tuple[str, str]:
+    sides = align(original, edited)
+    return "".join(LETTER[Label(k)] for k in sides[0]), "".join(LETTER[Label(k)] for k in sides[1])
+
+
+def by_table(original: Sequence[object], edited: Sequence[object]) -> tuple[str, str]:
+    """The rule as it is written: from the end, keep or substitute, then delete, then insert."""
+    distance = table(original, edited)
+    i, j = len(original), len(edited)
+    a, b = [""] * i, [""] * j
+    while i or j:
+        if i and j and distance[i][j] == distance[i - 1][j - 1] + (original[i - 1] != edited[j - 1]):
+            i, j = i - 1, j - 1
+            a[i] = b[j] = "K" if original[i] == edited[j] else "S"
+        elif i and distance[i][j] == distance[i - 1][j] + 1:
+            i -= 1
+            a[i] = "D"
+        else:
+            j -= 1
+            b[j] = "I"
+    return "".join(a), "".join(b)
+
+
+@pytest.mark.parametrize(
+    ("original", "edited", "expected"),
+    [
+        ("", "", ("", "")),
+        ("abc", "abc", ("KKK", "KKK")),
+        ("", "ab", ("", "II")),
+        ("ab", "", ("DD", "")),
+        ("abc", "axc", ("KSK", "KSK")),
+        ("a", "bac", ("K", "IKI")),
+        ("ab", "bc", ("SS", "SS")),  # not delete a, keep b, insert c, which is as cheap
+        ("aab", "ab", ("DKK", "KK")),  # of equal words the first goes
+        ("ab", "aab", ("KK", "IKK")),
+        ("abab", "ab", ("DDKK", "KK")),
+        ("xab", "ab", ("DKK", "KK")),
+        ("abc", "ab", ("KKD", "KK")),
+        ("abcd", "bcda", ("DKKK", "KKKI")),
+        ("abcdef", "azced", ("KSKDKS", "KSKKS")),
+    ],
+)
+def test_golden(original: str, edited: str, expected: tuple[str, str]) -> None:
+    assert letters(original, edited) == expected
+
+
+sequences = st.integers(1, 4).flatmap(lambda size: st.lists(st.integers(0, size), max_size=14))
+
+
+@given(st.lists(st.integers(0, 2), max_size=5), sequences, sequences, st.lists(st.integers(0, 2), max_size=5))
+@example([0], [], [0], [])
+@example([0, 1], [1], [2, 1], [0, 1])
+def test_is_the_table_walked_by_the_rule(start: list[int], a: list[int], b: list[int], end: list[int]) -> None:
+    original, edited = [*start, *a, *end], [*start, *b, *end]
+    assert letters(original, edited) == by_table(original, edited)
+
+
+@given(st.lists(st.sampled_from("abé😀"), max_size=200), st.lists(st.sampled_from("abé😀"), max_size=150))
+def test_is_minimal_and_pairs_what_it_keeps(original: list[str], edited: list[str]) -> None:
+    a, b = letters(original, edited)
+    assert len(a) == len(original)
+    assert len(b) == len(edited)
+    assert a.count("S") == b.count("S")
+    assert [u for u, k in zip(original, a, strict=True) if k == "K"] == [
+        u for u, k in zip(edited, b, strict=True) if k == "K"
+    ]
+    assert a.count("S") + a.count("D") + b.count("I") == distance_by_table(original, edited)
+
+
+def test_what_differs_may_not_be_endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(align_module, "LIMIT", 6)
+    same = list(range(100))
+    assert letters([*same, 1, 2, *same], [*same, 3, 4, 5, *same])[0].strip("K") == "SS"
+    with pytest.raises(ValueError, match=r"2 and 4 units differ, too many to align exactly; split the texts"):
+        align([1, 2], [3, 4, 5, 6])
