@@ -1,14 +1,14 @@
 """Does it help to blame the token after a gap? What an editor inserts leaves no bad token in the original.
 
 With ``omissions = blame`` the token that follows the gap is bad, the end of the sequence included. Two questions, each
-with everything else the same: on the demo's world, do FIGA and the token reward model that learned so leave fewer
-sentences out; and on people's post-edits, do the marks fall where the gold gap tags are BAD, and does a reward model find
-BAD gaps of unseen translations better?
+with everything else the same. On the demo's world: do policies that learned so leave fewer sentences out, and do reward
+models see what is missing? On people's post-edits: do the marks fall where the gold gap tags are BAD, and does a reward
+model find BAD gaps of unseen translations better?
 
     python recipes/omissions.py --data ../shared/data --out runs/omissions
 
-Rows need ``word_tags`` and ``gap_tags`` beside what ``post_edits.py`` reads: gap k lies before word k, the last one at the
-end. Rerun it and only what is missing is made. What came out: docs/labels.md, Omissions.
+Rows have ``gap_tags`` beside what ``post_edits.py`` reads: gap k lies before word k, the last one at the end. Rerun it
+and only what is missing is made. What came out: docs/labels.md, Omissions.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,16 +50,32 @@ from errata.reward import (
     train_token_reward,
 )
 from errata.tuning import SFTConfig, demonstrations, figa, sft
-from errata.types import Correction, Encoded, Label, Rollout, TokenLabels
+from errata.types import Correction, Encoded, Label, Rollout, Ties, TokenLabels
 from errata.winrate import bootstrap_interval
 
 __all__ = ["Settings", "main", "run"]
 
 BLAME = LabelRules(omissions="blame")
-LABELS = ("start", "blame", "half", "elsewhere")
-"""Omissions unmarked (the demo's own labels), blamed, half of them blamed, and as many kept tokens blamed by lot."""
-ARMS = ("figa", "figa_blame", "figa_half", "figa_elsewhere")
-"""FIGA from each of these."""
+LABELS = ("start", "blame", "elsewhere")
+"""Omissions unmarked (the demo's own labels), blamed, and as many kept tokens blamed by lot."""
+
+
+class Arm(NamedTuple):
+    """FIGA from some labels, and which of the arms differs from it in the labels alone."""
+
+    labels: str
+    gate: float
+    baseline: str
+
+
+ARMS = {
+    "figa": Arm("start", 0.6, "figa"),
+    "figa_blame": Arm("blame", 0.6, "figa"),
+    "figa_elsewhere": Arm("elsewhere", 0.6, "figa"),
+    "figa_open": Arm("start", 4.0, "figa_open"),
+    "figa_open_blame": Arm("blame", 4.0, "figa_open"),
+}
+"""The first is the demo's own. A gate of .6 nats passes few tokens after a gap, as many others could stand there."""
 REWARDS = ("token", "token_blame")
 PAIR = "ro-en"
 """The reward models of the tags learn this pair, and are asked about it."""
@@ -114,7 +130,7 @@ def run(settings: Settings) -> dict[str, Any]:
     Raises:
         ValueError: the folder holds a run with other settings, or a file of the data is not what it should be.
     """
-    out, console = settings.out, Console(highlight=False, soft_wrap=True)
+    out, console = settings.out, Console(width=150, highlight=False)
     sizes = {key: value for key, value in asdict(settings).items() if key not in ("data", "out", "seeds", "tag_seeds")}
     if (out / "settings.json").exists() and read_json(out / "settings.json") != sizes:
         raise ValueError(f"{out} holds a run with other settings; delete it or give another --out")
@@ -124,7 +140,7 @@ def run(settings: Settings) -> dict[str, Any]:
         console.print(f"no gap tags: there is no {absent[0]} in {settings.data}; say where it is with --data")
     else:
         stages += [stage for seed in range(settings.tag_seeds) for stage in tag_stages(settings, seed)]
-        stages.append(Stage(out / "tags/rule.json", (), "marks against tags", partial(judge_rule, settings)))
+    # In this process they run one after the other as listed, so that needs are there without being named.
     run_stages(stages, workers=1, console=console, done=lambda stage, seconds: None)
     summary = summarise(out)
     write_json(out / "summary.json", summary)
@@ -153,9 +169,10 @@ def demo_stages(settings: Settings, seed: int) -> Iterator[Stage]:
             room, ["start.jsonl"] if room in ("edits", "labels") else []
         ):
             yield stage
-    for name, arm in zip(LABELS[1:], ARMS[1:], strict=True):
+    for name in LABELS[1:]:
         yield Stage(run.folder / f"labels/{name}.jsonl", (), f"[{seed}] labels: {name}", partial(relabel, run))
-        yield Stage(run.folder / f"tuning/{arm}", (), f"[{seed}] {arm}", partial(tune, run, name))
+    for arm in list(ARMS)[1:]:
+        yield Stage(run.folder / f"tuning/{arm}", (), f"[{seed}] {arm}", partial(tune, run))
         yield Stage(run.folder / f"winrate/responses/{arm}.jsonl", (), f"[{seed}] {arm} answers", run.respond)
     yield Stage(run.folder / "reward/token_blame", (), f"[{seed}] reward model token_blame", partial(reward, run))
     yield Stage(run.folder / "policies.json", (), f"[{seed}] policies", partial(judge_policies, run))
@@ -163,33 +180,27 @@ def demo_stages(settings: Settings, seed: int) -> Iterator[Stage]:
 
 
 def relabel(run: SeedRun, path: Path) -> None:
-    """The labels of one arm."""
+    """The labels with blame, at its place or elsewhere."""
     rows, rng = list(label_all(run.edits(), run.encoder, BLAME)), run.rng(path.stem)
-    change = {"blame": list, "half": partial(half, rng=rng), "elsewhere": partial(elsewhere, rng=rng)}
-    write_labels(path, [with_original(row, change[path.stem](row.original.labels)) for row in rows], run.encoder)
+    if path.stem == "elsewhere":
+        rows = [
+            replace(row, original=replace(row.original, labels=elsewhere(row.original.labels, rng))) for row in rows
+        ]
+    write_labels(path, rows, run.encoder)
 
 
-def with_original(row: TokenLabels, labels: Sequence[int]) -> TokenLabels:
-    """The row with other labels of its original."""
-    return replace(row, original=replace(row.original, labels=tuple(labels)))
-
-
-def half(labels: Sequence[int], rng: random.Random) -> list[int]:
-    """Each omission is blamed with probability one half: half of the weight in expectation."""
-    return [Label.KEPT if name == Label.OMISSION and rng.random() < 0.5 else name for name in labels]
-
-
-def elsewhere(labels: Sequence[int], rng: random.Random) -> list[int]:
+def elsewhere(labels: Sequence[int], rng: random.Random) -> tuple[int, ...]:
     """As many tokens are blamed, but kept ones drawn by lot: what any further push would do."""
     kept = [k for k, name in enumerate(labels) if name == Label.KEPT]
     blamed = set(rng.sample(kept, min(len(kept), list(labels).count(Label.OMISSION))))
     names = [Label.KEPT if name == Label.OMISSION else name for name in labels]
-    return [Label.OMISSION if k in blamed else name for k, name in enumerate(names)]
+    return tuple(Label.OMISSION if k in blamed else name for k, name in enumerate(names))
 
 
-def tune(run: SeedRun, labels: str, path: Path) -> None:
-    """FIGA as the demo runs it, from these labels."""
-    figa(run.folder / "data/start", run.labels(labels), run.encoder, run.recipe.figa, path)
+def tune(run: SeedRun, path: Path) -> None:
+    """FIGA as the demo runs it, but for the arm's labels and gate."""
+    arm = ARMS[path.name]
+    figa(run.folder / "data/start", run.labels(arm.labels), run.encoder, replace(run.recipe.figa, gate=arm.gate), path)
 
 
 def reward(run: SeedRun, path: Path) -> None:
@@ -199,11 +210,24 @@ def reward(run: SeedRun, path: Path) -> None:
 
 def judge_policies(run: SeedRun, path: Path) -> None:
     """All arms, sampled and greedy, against the start decoded in the same way; and what each was taught."""
-    found: dict[str, Any] = {"labels": {name: asdict(count_labels(run.labels(name))) for name in LABELS}}
+    found: dict[str, Any] = {
+        "labels": {name: asdict(count_labels(run.labels(name))) for name in LABELS},
+        "pushed": {str(arm.gate): pushed(run, arm.gate) for arm in ARMS.values()},
+    }
     for decoding in ("greedy", "sampled"):
         start = run.responses("start", decoding)
         found[decoding] = {arm: figures(run.responses(arm, decoding), start) for arm in ("start", *ARMS)}
     write_json(path, found)
+
+
+def pushed(run: SeedRun, gate: float) -> dict[str, float]:
+    """Which share of the original's tokens the gate passes before the first step, by label."""
+    labels = run.labels("blame")
+    model = load_causal(run.folder / "data/start")
+    found = np.concatenate(surprise(model, run.encoder.pad_id, [row.original.encoded for row in labels])) <= gate
+    names = np.concatenate([row.original.labels for row in labels])
+    bad = (names == Label.DELETED) | (names == Label.SUBSTITUTED)
+    return {"bad": float(found[bad].mean()), "after a gap": float(found[names == Label.OMISSION].mean())}
 
 
 def figures(rollouts: Sequence[Rollout], against: Sequence[Rollout]) -> Figures:
@@ -222,7 +246,7 @@ def figures(rollouts: Sequence[Rollout], against: Sequence[Rollout]) -> Figures:
 
 
 def judge_rewards(run: SeedRun, path: Path) -> None:
-    """Both reward models on four samples of the start for each held-out prompt, and what the full editor made of one."""
+    """Both reward models on four samples of the start for each held-out prompt, the first of them corrected."""
     flat = run.sample("start", run.prompts("heldout"), "best of 4", samples=4)
     groups = [flat[k : k + 4] for k in range(0, len(flat), 4)]
     firsts, rng = [group[0] for group in groups], run.rng("omissions")
@@ -288,23 +312,28 @@ def pairs(reward: RewardFunction, labels: Sequence[TokenLabels]) -> dict[str, fl
     changed = (Label.DELETED, Label.SUBSTITUTED)
     adds = [row for row in labels if not any(name in changed for name in row.original.labels)]
     return {
-        name: pair_accuracy(*(score_texts(reward, side) for side in sides)) if sides[0] else float("nan")
+        name: pair_accuracy(*(score_texts(reward, side) for side in sides))
         for name, sides in {
             "all": ([row.edited.encoded for row in labels], [row.original.encoded for row in labels]),
             "only insertions": ([row.edited.encoded for row in adds], [row.original.encoded for row in adds]),
         }.items()
+        if sides[0]
     }
 
 
 def compared(aucs: Mapping[str, Mapping[str, Floats]], without: str, blamed: str) -> dict[str, dict[str, Any]]:
-    """Each AUC of each scorer, and what blame gains with a 95 % bootstrap interval over rows, drawn for both alike."""
+    """Each AUC of each scorer, and what blame gains with a 95 % bootstrap interval over rows, drawn for both alike.
+
+    What has no positive or no negative is left out.
+    """
     return {
         what: {
             **{name: float(found[what][0]) for name, found in aucs.items()},
             "gain": float(aucs[blamed][what][0] - aucs[without][what][0]),
             "interval": np.nanquantile((aucs[blamed][what] - aucs[without][what])[1:], [0.025, 0.975]).tolist(),
         }
-        for what in aucs[without]
+        for what, values in aucs[without].items()
+        if np.isfinite(values[0])
     }
 
 
@@ -319,6 +348,7 @@ def tag_stages(settings: Settings, seed: int) -> Iterator[Stage]:
     for name in REWARDS:
         what = f"[tags {seed}] reward model {name}"
         yield Stage(folder / name, (), what, partial(tag_reward, settings, seed))
+    yield Stage(folder / "rule.json", (), f"[tags {seed}] marks against tags", partial(judge_rule, settings))
     yield Stage(folder / "gaps.json", (), f"[tags {seed}] which gaps are BAD?", partial(judge_gaps, settings, seed))
 
 
@@ -368,7 +398,9 @@ def language(settings: Settings, seed: int, path: Path) -> None:
 
 def tag_reward(settings: Settings, seed: int, path: Path) -> None:
     """As in post_edits.py: two passes over the labelled pairs, with or without blame."""
-    encoder, rules = encoder_of(path), BLAME if path.name == "token_blame" else LabelRules()
+    encoder = encoder_of(path)
+    # Ties as in the tags that it will be held against.
+    rules = LabelRules(ties=Ties.TAGGER, omissions="blame" if path.name == "token_blame" else "unmarked")
     labels = list(label_all(train_rows(settings, seed), encoder, rules))
     config = TokenRewardConfig(learning_rate=1e-3, epochs=2, batch_size=32, schedule="linear", seed=seed)
     train_token_reward(path.with_name("language"), labels, encoder, config, path)
@@ -392,22 +424,22 @@ def tokens_after_gaps(row: Correction, encoded: Encoded) -> list[int]:
 def lone(row: Correction) -> list[bool]:
     """For each gap, whether the words on both sides of it are OK: what is missing there is all that is wrong."""
     good = [True, *(tag == "OK" for tag in row.extra["word_tags"]), True]
-    return [before and after for before, after in zip(good, good[1:], strict=False)]
+    return [before and after for before, after in pairwise(good)]
 
 
 def judge_rule(settings: Settings, path: Path) -> None:
-    """The marks of the rule against the gold gaps of each pair, and what each of the two has alone."""
-    encoder = encoder_of(settings.out / "tags/seed-0/rule")
+    """The marks of the rule against the gold gaps of each pair, with either choice of ties."""
+    encoder = encoder_of(path)
     found = {}
-    for pair, rows in dev_rows(settings).items():
-        labels = list(label_all(rows, encoder, BLAME))
+    for (pair, rows), ties in product(dev_rows(settings).items(), Ties):
+        labels = list(label_all(rows, encoder, replace(BLAME, ties=ties)))
         after = [tokens_after_gaps(row, one.original.encoded) for row, one in zip(rows, labels, strict=True)]
         name = np.concatenate([np.array(one.original.labels)[at] for one, at in zip(labels, after, strict=True)])
         bad = np.concatenate([row.extra["gap_tags"] for row in rows]) == "BAD"
         alone = np.concatenate([lone(row) for row in rows])
         mark, changed = name == Label.OMISSION, (name == Label.DELETED) | (name == Label.SUBSTITUTED)
         marks = sum(one.original.labels.count(Label.OMISSION) for one in labels)
-        found[pair] = {
+        found[f"{pair}, {ties}"] = {
             "gaps": len(bad),
             "BAD": int(bad.sum()),
             "marks": marks,
@@ -460,60 +492,54 @@ def summarise(out: Path) -> dict[str, Any]:
     """All seeds together: means, and differences to what learned without blame."""
     policies = [read_json(path) for path in sorted(out.glob("demo/*/policies.json"))]
     rewards = [read_json(path) for path in sorted(out.glob("demo/*/rewards.json"))]
-    rule = out / "tags/rule.json"
+    rules = [read_json(path) for path in sorted(out.glob("tags/*/rule.json"))]
+    baselines = {name: arm.baseline for name, arm in ARMS.items()}
     return {
         "labels": [one["labels"] for one in policies],
-        "greedy": differences([one["greedy"] for one in policies], ARMS[0]),
-        "sampled": differences([one["sampled"] for one in policies], ARMS[0]),
-        "best of 4": differences([one["best of 4"] for one in rewards], REWARDS[0]),
+        "pushed": [one["pushed"] for one in policies],
+        "greedy": differences([one["greedy"] for one in policies], baselines),
+        "sampled": differences([one["sampled"] for one in policies], baselines),
+        "best of 4": differences([one["best of 4"] for one in rewards], {"token_blame": "token"}),
         "pairs": [one["pairs"] for one in rewards],
         "auc": [one["auc"] for one in rewards],
-        "rule": read_json(rule) if rule.exists() else {},
+        "rule": rules[0] if rules else {},
         "gaps": [read_json(path) for path in sorted(out.glob("tags/*/gaps.json"))],
     }
 
 
-def differences(seeds: Sequence[Mapping[str, Figures]], baseline: str) -> list[dict[str, Any]]:
-    """Mean of each figure, and its mean difference from the baseline on the same prompts with a bootstrap interval.
+def differences(seeds: Sequence[Mapping[str, Figures]], baselines: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Mean of each figure; its mean difference from the arm's baseline on the same prompts, with a bootstrap interval.
 
     Prompts of all seeds are drawn together; the differences of the single seeds stand beside, as another training run
-    varies in what other prompts do not show.
+    varies in what other prompts do not show. What has no baseline (start, first) has no difference.
     """
-    rows = []
-    for arm in seeds[0]:
-        for figure in seeds[0][arm]:
-            each = [np.subtract(one[arm][figure], one[baseline][figure]) for one in seeds]
-            interval = bootstrap_interval(np.concatenate(each), seed=0)
-            rows.append(
-                {
-                    "arm": arm,
-                    "figure": figure,
-                    "mean": float(np.mean([one[arm][figure] for one in seeds])),
-                    "difference": interval.mean,
-                    "interval": [interval.low, interval.high],
-                    "seeds": [float(one.mean()) for one in each],
-                }
-            )
+    rows: list[dict[str, Any]] = []
+    for figure in seeds[0][next(iter(baselines))] if seeds else ():
+        for arm in seeds[0]:
+            rows.append({"arm": arm, "figure": figure, "mean": float(np.mean([one[arm][figure] for one in seeds]))})
+            if baselines.get(arm, arm) != arm:
+                each = [np.subtract(one[arm][figure], one[baselines[arm]][figure]) for one in seeds]
+                interval = bootstrap_interval(np.concatenate(each), seed=0)
+                ends = [interval.low, interval.high]
+                rows[-1] |= {"gain": interval.mean, "interval": ends, "seeds": [float(one.mean()) for one in each]}
     return rows
 
 
 def tables(summary: Mapping[str, Any]) -> Iterator[Table]:
     """The summary, for people."""
     for part in ("greedy", "sampled", "best of 4"):
-        table = Table("figure", "by", "mean", "less unmarked (95 %)", "by seed", title=part, box=None)
-        for row in sorted(summary[part], key=lambda row: list(summary[part][0]).index("figure") or row["figure"]):
-            shown = _difference(row["difference"], row["interval"])
-            table.add_row(
-                row["figure"], row["arm"], f"{row['mean']:.3f}", shown, " ".join(f"{x:+.3f}" for x in row["seeds"])
-            )
+        table = Table("figure", "by", "mean", "less its baseline (95 %)", "by seed", title=part, box=None)
+        for row in summary[part]:
+            each = " ".join(f"{value:+.3f}" for value in row.get("seeds", []))
+            table.add_row(row["figure"], row["arm"], f"{row['mean']:.3f}", _difference(row), each)
         yield table
     for part in ("auc", "gaps"):
         table = Table("seed", "AUC", "unmarked", "blame", "gain (95 %)", "surprise", title=part, box=None)
         for seed, found in enumerate(summary[part]):
             for what, row in found.items():
                 values = [f"{row[name]:.3f}" for name in REWARDS]
-                shown = _difference(row["gain"], row["interval"])
-                table.add_row(str(seed), what, *values, shown, f"{row['surprise']:.3f}" if "surprise" in row else "")
+                surprised = f"{row['surprise']:.3f}" if "surprise" in row else ""
+                table.add_row(str(seed), what, *values, _difference(row), surprised)
         yield table
     table = Table("", *summary["rule"], title="marks against gold gaps", box=None)
     for what in next(iter(summary["rule"].values()), {}):
@@ -526,8 +552,8 @@ def tables(summary: Mapping[str, Any]) -> Iterator[Table]:
     yield table
 
 
-def _difference(value: float, interval: Sequence[float]) -> str:
-    return f"{value:+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f})"
+def _difference(row: Mapping[str, Any]) -> str:
+    return f"{row['gain']:+.3f} ({row['interval'][0]:+.3f} to {row['interval'][1]:+.3f})" if "gain" in row else ""
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ errata aligns a language model from the corrections that people make to its answ
   errata edits stats     how much was edited, what, where and why; duplicates; what the model could not have known
   errata edits filter    the corrections worth training on; the others are set aside with the reason
   errata labels          edits → one label for every token of a model's tokenizer
+  errata doctor          what will the loss really see? rows, labels, weights and batches, before you train
   errata reward train    labels or pairs → a token-level or sequence-level reward model
   errata reward score    responses → rewards, one a token
   errata reward eval     is the reward model right? accuracy on pairs, AUC on tokens
@@ -37,7 +38,10 @@ errata aligns a language model from the corrections that people make to its answ
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code: 0 done, 1 the input was wrong, 2 the command line was, 130 stopped."""
+    """Run one verb; returns the exit code.
+
+    0 done, 1 the input was wrong, 2 the command line was, 3 not safe to train (`errata doctor`), 130 stopped.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(OVERVIEW)
@@ -57,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         command = commands.parse(verb, arguments[len(verb.split()) :])
-        command.run()
+        code = command.run() or 0
     except KeyboardInterrupt:
         print("\nerrata: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
@@ -66,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"errata: {error}", file=sys.stderr)
         return 1
-    return 0
+    return code
 
 
 def _unknown_verb(arguments: Sequence[str], verbs: Sequence[str]) -> int:

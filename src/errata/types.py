@@ -38,6 +38,7 @@ __all__ = [
     "PromptRow",
     "Rollout",
     "Span",
+    "Ties",
     "TokenLabels",
     "Unit",
     "Verdict",
@@ -54,6 +55,15 @@ class Unit(StrEnum):
     PHRASE = "phrase"
     CHAR = "char"
     TOKEN = "token"
+
+
+class Ties(StrEnum):
+    """Which of several edits that are equally few is meant: in "go. go. stop" → "go. stop", which "go." went?"""
+
+    TAGGER = "tagger"
+    """The first, as in the OK/BAD tags of translation quality estimation: their tool's order of preference."""
+    DEPARTURE = "departure"
+    """The last: whoever reads from left to right sees the texts part there, and there a language model chose wrong."""
 
 
 class Op(StrEnum):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import pytest
 from hypothesis import example, given
@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 import errata.edits.align as align_module
 from edits.table import distance_by_table, table
 from errata.edits.align import align
-from errata.types import Label
+from errata.types import Label, Ties
 
 LETTER = {Label.KEPT: "K", Label.INSERTED: "I", Label.DELETED: "D", Label.SUBSTITUTED: "S"}
 
 
-def letters(original: Sequence[object], edited: Sequence[object]) -> tuple[str, str]:
-    sides = align(original, edited)
+def letters(original: Sequence[Hashable], edited: Sequence[Hashable], ties: Ties = Ties.TAGGER) -> tuple[str, str]:
+    sides = align(original, edited, ties)
     return "".join(LETTER[Label(k)] for k in sides[0]), "".join(LETTER[Label(k)] for k in sides[1])
 
 
@@ -81,6 +81,41 @@ def test_is_minimal_and_pairs_what_it_keeps(original: list[str], edited: list[st
         u for u, k in zip(edited, b, strict=True) if k == "K"
     ]
     assert a.count("S") + a.count("D") + b.count("I") == distance_by_table(original, edited)
+
+
+@pytest.mark.parametrize(
+    ("original", "edited", "expected"),
+    [
+        ("aab", "ab", ("KDK", "KK")),
+        ("ab", "aab", ("KK", "KIK")),
+        ("abab", "ab", ("KKDD", "KK")),
+        ("s.s.t", "s.t", ("KKDDK", "KKK")),
+        ("s.t", "s.n.t", ("KKK", "KKIIK")),  # not ".n" before the "."
+        ("aabaab", "ab", ("KDDDDK", "KK")),  # a run moves as a whole
+        ("xaxa", "aa", ("DKDK", "KK")),
+        ("xaxay", "ay", ("DDDKK", "KK")),
+        ("abc", "axc", ("KSK", "KSK")),
+        ("aab", "xb", ("DSK", "SK")),  # what is substituted stays
+    ],
+)
+def test_departure_golden(original: str, edited: str, expected: tuple[str, str]) -> None:
+    assert letters(original, edited, Ties.DEPARTURE) == expected
+
+
+@given(sequences, sequences)
+def test_departure_is_as_small_and_can_move_no_further(original: list[int], edited: list[int]) -> None:
+    first, last = (letters(original, edited, ties) for ties in Ties)
+    for side, (before, after) in zip((original, edited), zip(first, last, strict=True), strict=True):
+        assert sorted(before) == sorted(after)
+        assert [u for u, k in zip(side, before, strict=True) if k in "KS"] == [
+            u for u, k in zip(side, after, strict=True) if k in "KS"
+        ]
+        for start in range(len(side)):
+            stop = next((k for k in range(start, len(side)) if after[k] not in "DI"), len(side))
+            begins = start == 0 or after[start - 1] not in "DI"
+            assert not (begins and start < stop < len(side) and after[stop] == "K" and side[start] == side[stop])
+        positions = [[k for k, label in enumerate(text) if label in "DI"] for text in (before, after)]
+        assert all(a <= b for a, b in zip(*positions, strict=True))
 
 
 def test_what_differs_may_not_be_endless(monkeypatch: pytest.MonkeyPatch) -> None:

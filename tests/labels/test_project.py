@@ -12,7 +12,7 @@ from edits.tokenizers import byte_level, every_tokenizer, metaspace, pairs
 from errata.data import Encoder
 from errata.edits import diff
 from errata.labels import LabelCounts, LabelRules, changed, count_labels, label, label_all, project
-from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Span, TokenLabels, Unit
+from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Span, Ties, TokenLabels, Unit
 
 K, N, D, S, M, X = Label  # N for new: INSERTED; M for missing: OMISSION; X: IGNORED
 
@@ -38,9 +38,9 @@ def project_by_loop(changes: dict[int, Label], text: str, encoded: Encoded) -> l
     return labels
 
 
-def changes_of(original: str, edited: str, unit: str) -> tuple[dict[int, Label], dict[int, Label]]:
+def changes_of(original: str, edited: str, unit: str, ties: Ties) -> tuple[dict[int, Label], dict[int, Label]]:
     sides: tuple[dict[int, Label], dict[int, Label]] = ({}, {})
-    for edit in diff(original, edited, unit):
+    for edit in diff(original, edited, unit, ties=ties):
         if edit.op is not Op.KEEP:
             name = {Op.INSERT: N, Op.DELETE: D, Op.SUBSTITUTE: S}[edit.op]
             sides[0].update(dict.fromkeys(range(edit.original.start, edit.original.stop), name))
@@ -108,13 +108,15 @@ def test_pieces_of_one_character_share_its_label() -> None:
 
 
 @every_tokenizer
-@given(pair=pairs(), unit=st.sampled_from(["word", "char"]))
-@example(pair=("", ""), unit="word")
-@example(pair=("", "new  "), unit="word")
-@example(pair=("a\r\n\tb", "a b"), unit="word")
-def test_labels_cover_exactly_the_edited_characters(tokenizer_of: Any, pair: tuple[str, str], unit: str) -> None:
-    row = label(correction(*pair), Encoder(tokenizer_of()), LabelRules(unit=unit))
-    for side, text, changes in zip((row.original, row.edited), pair, changes_of(*pair, unit), strict=True):
+@given(pair=pairs(), unit=st.sampled_from(["word", "char", "phrase"]), ties=st.sampled_from(Ties))
+@example(pair=("", ""), unit="word", ties=Ties.TAGGER)
+@example(pair=("", "new  "), unit="word", ties=Ties.TAGGER)
+@example(pair=("a\r\n\tb", "a b"), unit="word", ties=Ties.TAGGER)
+def test_labels_cover_exactly_the_edited_characters(
+    tokenizer_of: Any, pair: tuple[str, str], unit: str, ties: Ties
+) -> None:
+    row = label(correction(*pair), Encoder(tokenizer_of()), LabelRules(unit=unit, ties=ties))
+    for side, text, changes in zip((row.original, row.edited), pair, changes_of(*pair, unit, ties), strict=True):
         assert side.text == text
         assert len(side.labels) == len(side.encoded.offsets) == len(side.encoded.response_ids)
         assert list(side.labels) == project_by_loop(changes, text, side.encoded)

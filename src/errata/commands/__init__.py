@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from errata.commands.curation import EditsFilter, EditsStats
 from errata.commands.demo import Demo
+from errata.commands.doctor import Doctor
 from errata.commands.edits import EditsDiff, EditsImport
 from errata.commands.labels import Labels, View
 from errata.commands.reward import RewardEval, RewardScore, RewardTrain
@@ -35,6 +36,7 @@ COMMANDS: Mapping[str, type[Any]] = {
     "edits stats": EditsStats,
     "edits filter": EditsFilter,
     "labels": Labels,
+    "doctor": Doctor,
     "reward train": RewardTrain,
     "reward score": RewardScore,
     "reward eval": RewardEval,
@@ -48,6 +50,7 @@ COMMANDS: Mapping[str, type[Any]] = {
 
 PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tune figa", "paper"): FIGA_PAPER,
+    ("doctor", "paper"): FIGA_PAPER,
     ("tune ppo", "paper"): PPO_PAPER,
     ("tune ppo", "sequence"): PPO_SEQUENCE,
 }

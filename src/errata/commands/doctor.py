@@ -12,7 +12,7 @@ from typing import Literal
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, console
+from errata.commands.shared import EncodingFlags, console, set_aside
 from errata.data import iter_corrections, new_file
 from errata.data.records import read_lines
 from errata.doctor import Diagnosis, Method, Severity, diagnosis_to_terminal, examine, read_model_facts
@@ -29,7 +29,7 @@ UNSAFE = 3
 class Doctor:
     """What will the loss really see? Rows, labels, weights and batches are followed to the end and compared.
 
-    Exit code 0: safe to train. 1: the input could not be read. 3: errors were found (with --strict, or warnings).
+    Exit code 0: safe to train. 1: the input could not be read. 3: errors were found (with --strict True, or warnings).
     """
 
     data: Path
@@ -41,7 +41,7 @@ class Doctor:
     strict: bool = False
     """Whether warnings count as errors."""
     out: Path | None = None
-    """Write findings and figures here as JSON, too."""
+    """Write findings and figures here as JSON, too; rows that cannot be used go beside it."""
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings of FIGA stand under what else is given."""
@@ -51,7 +51,7 @@ class Doctor:
     def run(self) -> int:
         encoder, facts = self.encoding.encoder(self.model), read_model_facts(self.model)
         with TemporaryDirectory() as folder:
-            aside = Path(folder) / "bad_rows.jsonl"
+            aside = Path(folder) / "bad_rows.jsonl" if self.out is None else set_aside(self.out)
             unreadable: list[tuple[int, str]] = []
 
             def rows() -> Iterable[Correction]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,14 +17,13 @@ from errata.data import (
     Format,
     FormatName,
     iter_corrections,
-    new_file,
-    read_corrections,
     recognise_file,
     writing_rows,
 )
-from errata.edits import diff, statistics
+from errata.data.rows import write_lines
+from errata.edits import StatisticsOf, diff, statistics
 from errata.models import load_tokenizer
-from errata.types import Correction, Edit, Op, Unit
+from errata.types import Correction, Edit, Op, Ties, Unit
 
 __all__ = ["EditsDiff", "EditsImport"]
 
@@ -45,27 +43,33 @@ class EditsDiff:
     """A file of corrections instead: prompt with rejected and chosen, original and edited, or draft and sent."""
     unit: Unit = Unit.WORD
     """What one edit changes; token is the papers' choice and needs --model."""
+    ties: Ties = Ties.DEPARTURE
+    """Which edits, where others are as few: departure where a reader from left to right sees the texts part, as labels
+    are made; tagger as the tags of quality estimation."""
     model: Path | None = None
     """A model folder, for its tokenizer."""
     out: Path | None = None
     """Write JSON lines here instead of showing the edits."""
 
     def run(self) -> None:
-        rows = self._rows()
-        tokenizer = None if self.model is None else load_tokenizer(self.model)
-        found = [(row, diff(row.original, row.edited, self.unit, tokenizer)) for row in rows]
+        seen = StatisticsOf()
         if self.out is None:
-            for row, edits in found:
+            for row, edits in self._edits(seen):
                 console.print(f"[dim]{row.id}[/dim]", _marked(edits), sep="\n", highlight=False)
         else:
-            with new_file(self.out) as partial, partial.open("w", encoding="utf-8") as file:
-                for row, edits in found:
-                    file.write(json.dumps({"id": row.id, "edits": [_spelled(edit) for edit in edits]}) + "\n")
-        console.print(statistics(rows), highlight=False)
+            found = self._edits(seen)
+            write_lines(self.out, ({"id": row.id, "edits": [_spelled(edit) for edit in edits]} for row, edits in found))
+        console.print(str(seen.result()), highlight=False, markup=False)
 
-    def _rows(self) -> list[Correction]:
+    def _edits(self, seen: StatisticsOf) -> Iterator[tuple[Correction, list[Edit]]]:
+        tokenizer = None if self.model is None else load_tokenizer(self.model)
+        for row in self._rows():
+            seen.add(row)
+            yield row, diff(row.original, row.edited, self.unit, tokenizer, ties=self.ties)
+
+    def _rows(self) -> Iterable[Correction]:
         if self.data is not None and self.original is None and self.edited is None:
-            return read_corrections(self.data)
+            return iter_corrections(self.data)
         if self.data is None and self.original is not None and self.edited is not None:
             return [Correction(id="edit", prompt="", original=self.original, edited=self.edited)]
         raise ValueError("give --data, or --original and --edited")

@@ -22,8 +22,8 @@ console = Console()
 class Command(Protocol):
     """A verb with its flags read."""
 
-    def run(self) -> None:
-        """Do it."""
+    def run(self) -> int | None:
+        """Do it; what is not None is the exit code."""
         ...
 
 

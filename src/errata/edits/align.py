@@ -4,15 +4,17 @@ Which of several minimal alignments one takes decides what a label says (in "a b
 change?). Here it is the one that the taggers of translation quality estimation take, whose tags are the field's gold:
 read from the end, keep or substitute wherever that is still minimal, then delete, then insert. The benchmark in
 ``benchmarks/agreement.py`` measures what that gains over difflib and over rapidfuzz, which leaves ties to chance.
+``Ties.DEPARTURE`` starts from there, and moves each run of deleted or inserted units to the right while it may.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 
 from rapidfuzz.distance import Postfix, Prefix
 
-from errata.types import Label
+from errata.types import Label, Ties
 
 __all__ = ["LIMIT", "align"]
 
@@ -20,7 +22,12 @@ LIMIT = 4_000_000_000
 """The most pairs of units that one alignment may weigh: about a gigabyte while it works."""
 
 
-def align(original: Sequence[Hashable], edited: Sequence[Hashable]) -> tuple[bytearray, bytearray]:
+_DELETED, _INSERTED = re.compile(rb"\x02+"), re.compile(rb"\x01+")
+
+
+def align(
+    original: Sequence[Hashable], edited: Sequence[Hashable], ties: Ties = Ties.TAGGER
+) -> tuple[bytearray, bytearray]:
     """Label each unit of both sequences: KEPT, SUBSTITUTED, DELETED (original) or INSERTED (edited).
 
     A minimal alignment never deletes beside an insertion (it would substitute), so that the labels alone say which
@@ -32,6 +39,7 @@ def align(original: Sequence[Hashable], edited: Sequence[Hashable]) -> tuple[byt
     Args:
         original: units of any kind that can be compared and hashed, such as words or token ids.
         edited: the same of the second text.
+        ties: which of the minimal alignments.
 
     Returns:
         One ``Label`` for each unit of ``original`` and of ``edited``; as many are not KEPT as the distance says, each
@@ -43,7 +51,17 @@ def align(original: Sequence[Hashable], edited: Sequence[Hashable]) -> tuple[byt
     >>> original, edited = align("The cat sat".split(), "A cat sat down".split())
     >>> [Label(label).name for label in original], [Label(label).name for label in edited]
     (['SUBSTITUTED', 'KEPT', 'KEPT'], ['SUBSTITUTED', 'KEPT', 'KEPT', 'INSERTED'])
+    >>> [list(align("go go stop".split(), "go stop".split(), ties)[0]) for ties in Ties]
+    [[2, 0, 0], [0, 2, 0]]
     """
+    labels = _align(original, edited)
+    if Ties(ties) == Ties.DEPARTURE:
+        _move_right(original, labels[0], _DELETED)
+        _move_right(edited, labels[1], _INSERTED)
+    return labels
+
+
+def _align(original: Sequence[Hashable], edited: Sequence[Hashable]) -> tuple[bytearray, bytearray]:
     original_labels, edited_labels = bytearray(len(original)), bytearray(len(edited))
     i, j = len(original), len(edited)
     common = int(Prefix.similarity(original, edited))
@@ -78,6 +96,16 @@ def align(original: Sequence[Hashable], edited: Sequence[Hashable]) -> tuple[byt
             j -= 1
             edited_labels[j] = Label.INSERTED
     return original_labels, edited_labels
+
+
+def _move_right(units: Sequence[Hashable], labels: bytearray, runs: re.Pattern[bytes]) -> None:
+    """Move each run of changed units right past kept ones that read like its first: what is left behind is the same."""
+    for start, stop in reversed([match.span() for match in runs.finditer(labels)]):
+        while stop < len(units) and labels[stop] == Label.KEPT and units[stop] == units[start]:
+            labels[start], labels[stop] = labels[stop], labels[start]
+            start, stop = start + 1, stop + 1
+            while stop < len(units) and labels[stop] == labels[start]:  # it has met the next run
+                stop += 1
 
 
 def _columns(a: Sequence[Hashable], b: Sequence[Hashable]) -> tuple[list[int], list[int]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from errata.edits.align import align
 from errata.edits.words import split_text
-from errata.types import Edit, Label, Op, Span, Unit
+from errata.types import Edit, Label, Op, Span, Ties, Unit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,7 +56,12 @@ _ORIGIN = Piece(Op.SUBSTITUTE, 0, 0, 0, 0)  # any operation but KEEP, which woul
 
 
 def diff(
-    original: str, edited: str, unit: Unit | str = Unit.WORD, tokenizer: PreTrainedTokenizerBase | None = None
+    original: str,
+    edited: str,
+    unit: Unit | str = Unit.WORD,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    ties: Ties = Ties.TAGGER,
 ) -> list[Edit]:
     """The fewest edits that turn one text into another, as spans that cover both texts, in order and without a gap.
 
@@ -76,6 +81,7 @@ def diff(
         edited: the text after.
         unit: what one edit changes.
         tokenizer: a fast Hugging Face tokenizer, for ``token`` only.
+        ties: which edits, where others are as few.
 
     Returns:
         The edits; none for two empty texts.
@@ -91,7 +97,7 @@ def diff(
     substitute 'nine' 'ten'
     keep '.' '.'
     """
-    found = pieces(original, edited, unit, tokenizer)
+    found = pieces(original, edited, unit, tokenizer, ties=ties)
     with_tokens = unit == Unit.TOKEN
     return [
         Edit(
@@ -104,7 +110,12 @@ def diff(
 
 
 def pieces(
-    original: str, edited: str, unit: Unit | str = Unit.WORD, tokenizer: PreTrainedTokenizerBase | None = None
+    original: str,
+    edited: str,
+    unit: Unit | str = Unit.WORD,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    ties: Ties = Ties.TAGGER,
 ) -> list[Piece]:
     """The edits of ``diff`` by their ends alone: each covers what lies between the piece before and itself.
 
@@ -115,10 +126,12 @@ def pieces(
     if unit == Unit.TOKEN:
         if tokenizer is None:
             raise ValueError("unit 'token' needs a tokenizer; hand one in, or use unit 'word'")
-        return _merged(_tokens(original, tokenizer), _tokens(edited, tokenizer), Unit.TOKEN)
+        return _merged(_tokens(original, tokenizer), _tokens(edited, tokenizer), Unit.TOKEN, ties)
     split = _characters if unit == Unit.CHAR else _words
     a, b = split(original), split(edited)
-    return _phrases(_merged(a, b, Unit.WORD), a, b) if unit == Unit.PHRASE else _merged(a, b, Unit(unit))
+    if unit == Unit.PHRASE:
+        return _phrases(_merged(a, b, Unit.WORD, ties), a, b)
+    return _merged(a, b, Unit(unit), ties)
 
 
 def apply(original: str, edits: Sequence[Edit]) -> str:
@@ -188,12 +201,12 @@ def _tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> _Units:
     return _Units(text, output["input_ids"], cuts, bodies, frozenset(inside))
 
 
-def _runs(a: _Units, b: _Units) -> Iterator[tuple[Op, int, int]]:
+def _runs(a: _Units, b: _Units, ties: Ties) -> Iterator[tuple[Op, int, int]]:
     """The alignment: an operation, and how many units of each text it and all before it cover.
 
     What is kept comes in runs, what is changed unit by unit.
     """
-    a_labels, b_labels = align(a.keys, b.keys)
+    a_labels, b_labels = align(a.keys, b.keys, ties)
     i = j = 0
     while i < len(a_labels) or j < len(b_labels):
         kept = min(_KEPT.match(a_labels, i).end() - i, _KEPT.match(b_labels, j).end() - j)  # type: ignore[union-attr]
@@ -209,11 +222,11 @@ def _runs(a: _Units, b: _Units) -> Iterator[tuple[Op, int, int]]:
     yield Op.KEEP, i + 1, j + 1  # what follows the last unit
 
 
-def _steps(a: _Units, b: _Units) -> Iterator[tuple[Op, int, int]]:
+def _steps(a: _Units, b: _Units, ties: Ties) -> Iterator[tuple[Op, int, int]]:
     """The alignment again: runs whose white space differs, one unit at a time; what shares a character, together."""
     i = j = 0
     ops = set[Op]()
-    for op, i_end, j_end in _runs(a, b):
+    for op, i_end, j_end in _runs(a, b, ties):
         if not a.inside and not b.inside and a.text[a.cuts[i] : a.cuts[i_end]] == b.text[b.cuts[j] : b.cuts[j_end]]:
             yield op, i_end, j_end
         else:
@@ -225,13 +238,13 @@ def _steps(a: _Units, b: _Units) -> Iterator[tuple[Op, int, int]]:
         i, j = i_end, j_end
 
 
-def _merged(a: _Units, b: _Units, unit: Unit) -> list[Piece]:
+def _merged(a: _Units, b: _Units, unit: Unit, ties: Ties) -> list[Piece]:
     """The alignment in characters, without empty pieces, neighbouring kept ones as one.
 
     White space that changed before a kept unit or a substituted word is a piece of its own.
     """
     ends = [_ORIGIN]
-    for op, i, j in _steps(a, b):
+    for op, i, j in _steps(a, b, ties):
         last, a_end, b_end = ends[-1], a.cuts[i], b.cuts[j]
         if (op is Op.KEEP and a.text[last.a : a_end] != b.text[last.b : b_end]) or (
             op is Op.SUBSTITUTE and unit is Unit.WORD
@@ -266,12 +279,14 @@ def _phrases(found: Sequence[Piece], a: _Units, b: _Units) -> list[Piece]:
     """Word pieces with nearby changes taken together; the rule is in ``diff``."""
     ends = [_ORIGIN]
     first = None  # where in ends the last change of words lies, if the next one may join it
+    kept = 0  # words since then
     last = _ORIGIN
     for piece in found:
         read, written = a.text[last.a : piece.a], b.text[last.b : piece.b]
         ends.append(piece)
         if piece.op is Op.KEEP:
-            if piece.i - last.i > _PHRASE_GAP or _BREAK.search(read):
+            kept += piece.i - last.i
+            if kept > _PHRASE_GAP or _BREAK.search(read):
                 first = None
         elif read.strip() or written.strip():
             if first is None:
@@ -280,5 +295,6 @@ def _phrases(found: Sequence[Piece], a: _Units, b: _Units) -> list[Piece]:
                 start = ends[first - 1]
                 del ends[first:]
                 ends.append(piece._replace(op=_op(a.text[start.a : piece.a], b.text[start.b : piece.b])))
+            kept = 0
         last = piece
     return ends[1:]

@@ -22,7 +22,7 @@ from errata.edits.difference import diff
 from errata.edits.duplicates import Duplicates
 from errata.edits.unknowable import unknown_words
 from errata.edits.words import words
-from errata.types import Correction, Edit, Op, Unit
+from errata.types import Correction, Edit, Op, Ties, Unit
 
 __all__ = ["QUANTILES", "Distribution", "EditStatistics", "FrequentWords", "StatisticsOf", "statistics"]
 
@@ -169,7 +169,7 @@ class StatisticsOf:
             self._add_edits(row, original, edited)
 
     def _add_edits(self, row: Correction, original: int, edited: int) -> None:
-        edits = diff(row.original, row.edited, Unit.WORD)
+        edits = diff(row.original, row.edited, Unit.WORD, ties=Ties.DEPARTURE)
         of_words = [edit for edit in edits if edit.op is not Op.KEEP and (_word(edit.original) or _word(edit.edited))]
         ops = Counter(edit.op for edit in of_words)
         self._totals.update({op.value: count for op, count in ops.items()})

@@ -21,9 +21,10 @@ from errata.data.lengths import LengthCounts
 from errata.edits.align import align
 from errata.edits.difference import Piece, pieces
 from errata.edits.words import split_text
+from errata.labels.counts import changed
 from errata.labels.project import END, project_all
 from errata.labels.rules import DEFAULT, LabelRules, ignored
-from errata.types import Correction, Encoded, Label, LabeledTokens, Op, TokenLabels, Unit
+from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Ties, TokenLabels, Unit
 
 __all__ = ["label", "label_all"]
 
@@ -146,7 +147,7 @@ def _label_usable(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -> 
 def _label_together(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -> Iterator[TokenLabels]:
     texts = [row.original for row, _, _ in rows], [row.edited for row, _, _ in rows]
     encoded = [original for _, original, _ in rows], [edited for _, _, edited in rows]
-    changes = _changes(*texts, rules.unit)
+    changes = _changes(*texts, rules.unit, rules.ties)
     starts = [_starts(side) for side in texts]
     for k, (row, _, _) in enumerate(rows):
         for side, start, stop in ignored(row, rules):
@@ -158,15 +159,17 @@ def _label_together(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -
         sides.append([found[start:stop] for start, stop in pairwise([0, *ends])])
     for (row, original, edited), before, after in zip(rows, *sides, strict=True):
         if rules.unit == Unit.TOKEN:
-            for labels, aligned in zip((before, after), _align(row, original, edited, encoder), strict=True):
+            for labels, aligned in zip(
+                (before, after), _align(row, original, edited, encoder, rules.ties), strict=True
+            ):
                 np.copyto(labels, aligned, where=labels != Label.IGNORED)
-        elif original.response_ids == edited.response_ids and (before.any() or after.any()) and not original.cut:
+        elif original.response_ids == edited.response_ids and not original.cut and any(changed(before.tolist())):
             raise ValueError(
                 "the texts differ and their tokens do not: this tokenizer normalises what was edited, or does not know "
                 "it; use the tokenizer of a model that can write both texts"
             )
         if rules.omissions == "blame":
-            _blame(row, original, before, rules.unit)
+            _blame(row, original, before, rules)
         yield TokenLabels(
             id=row.id,
             original=LabeledTokens(original, tuple(before.tolist()), row.original),
@@ -187,22 +190,26 @@ def _starts(texts: Sequence[str]) -> list[int]:
     return list(accumulate((len(text) + 1 for text in texts), initial=0))[:-1]
 
 
-def _changes(originals: Sequence[str], editeds: Sequence[str], unit: Unit) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+def _changes(
+    originals: Sequence[str], editeds: Sequence[str], unit: Unit, ties: Ties
+) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """The label of every character of both sides."""
     if unit == Unit.TOKEN:  # which aligns ids, not characters
         return _blank(originals), _blank(editeds)
     if unit == Unit.WORD:
-        return _changed_words(originals, editeds)
+        return _changed_words(originals, editeds, ties)
     sides: tuple[list[NDArray[np.int8]], list[NDArray[np.int8]]] = ([], [])
     for original, edited in zip(originals, editeds, strict=True):
-        found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(original, edited, unit)]
+        found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(original, edited, unit, ties=ties)]
         names = [_LABELS[piece.op] for piece in found[1:]]
         for side, ends in zip(sides, ([piece.a for piece in found], [piece.b for piece in found]), strict=True):
             side += [np.repeat(np.array(names, np.int8), np.diff(ends)), np.zeros(1, np.int8)]
     return np.concatenate(sides[0]), np.concatenate(sides[1])
 
 
-def _changed_words(originals: Sequence[str], editeds: Sequence[str]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+def _changed_words(
+    originals: Sequence[str], editeds: Sequence[str], ties: Ties
+) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
     """The label of every character, for the unit word; the tests hold it to ``diff``, which says the rule.
 
     White space goes with the word behind it if that was deleted or inserted, and is compared on its own otherwise. The
@@ -214,7 +221,7 @@ def _changed_words(originals: Sequence[str], editeds: Sequence[str]) -> tuple[ND
     number = defaultdict[str, int](count().__next__)
     for texts in zip(originals, editeds, strict=True):
         parts = [split_text(text) for text in texts]
-        for side, (part, label_of) in enumerate(zip(parts, align(parts[0][1::2], parts[1][1::2]), strict=True)):
+        for side, (part, label_of) in enumerate(zip(parts, align(parts[0][1::2], parts[1][1::2], ties), strict=True)):
             lengths[side].extend(map(len, part))
             lengths[side].append(len(END))
             spaces[side].extend(map(number.__getitem__, part[::2]))
@@ -234,7 +241,9 @@ def _changed_words(originals: Sequence[str], editeds: Sequence[str]) -> tuple[ND
     return changes[0], changes[1]
 
 
-def _align(row: Correction, original: Encoded, edited: Encoded, encoder: Encoder) -> Iterator[NDArray[np.int8]]:
+def _align(
+    row: Correction, original: Encoded, edited: Encoded, encoder: Encoder, ties: Ties
+) -> Iterator[NDArray[np.int8]]:
     """The labels of ids aligned with ids; what a side lost for its length is aligned all the same."""
     whole = []
     for side, text, sampled in ((original, row.original, row.original_ids), (edited, row.edited, None)):
@@ -242,14 +251,14 @@ def _align(row: Correction, original: Encoded, edited: Encoded, encoder: Encoder
         whole.append(encoder.body_ids(sampled) if sampled else encoder.text_ids(text)) if side.cut else whole.append(
             ids
         )
-    for side, labels in zip((original, edited), align(*whole), strict=True):
+    for side, labels in zip((original, edited), align(whole[0], whole[1], ties), strict=True):
         yield np.frombuffer(bytes(labels) + bytes(1), np.int8)[: len(side.response_ids)]
 
 
-def _blame(row: Correction, original: Encoded, labels: NDArray[np.int8], unit: Unit) -> None:
+def _blame(row: Correction, original: Encoded, labels: NDArray[np.int8], rules: LabelRules) -> None:
     """Mark the kept token right after each gap into which the edit inserts text, with kept text on both sides of it."""
-    by = Unit.WORD if unit == Unit.TOKEN else unit
-    found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(row.original, row.edited, by)]
+    unit = Unit.WORD if rules.unit == Unit.TOKEN else rules.unit
+    found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(row.original, row.edited, unit, ties=rules.ties)]
     stops = [stop for _, stop in original.offsets]
     ends = [piece for piece in found if piece.op is not Op.INSERT]
     for last, piece in pairwise(found):

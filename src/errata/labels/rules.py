@@ -9,7 +9,7 @@ from typing import Literal
 
 from errata.edits import diff
 from errata.edits.unknowable import unknowable
-from errata.types import Correction, Unit
+from errata.types import Correction, Ties, Unit
 
 __all__ = ["DEFAULT", "LabelRules", "ignored"]
 
@@ -27,6 +27,9 @@ class LabelRules:
 
     unit: Unit = Unit.WORD
     """What one edit changes: word (a changed word marks all its pieces and nothing else), phrase, char or token."""
+    ties: Ties = Ties.DEPARTURE
+    """Which of several edits that are equally few: departure takes the last place, where a reader from left to right
+    sees the texts part (of a sentence said twice the second goes); tagger the first, as quality-estimation tags do."""
     omissions: Literal["unmarked", "blame"] = "unmarked"
     """blame: where the edit only inserts, the original's token right after the gap is OMISSION (end included)."""
     inventions: Literal["learn", "ignore"] = "learn"

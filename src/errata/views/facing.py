@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errata.edits import diff, words
-from errata.types import Label, LabeledTokens, Op
+from errata.types import Label, LabeledTokens, Op, Ties
 
 __all__ = ["face"]
 
@@ -56,7 +56,7 @@ def face(original: LabeledTokens, edited: LabeledTokens) -> list[tuple[int, int]
 def _column_ends(original: str, edited: str) -> list[tuple[int, int, bool]]:
     """Where each column ends in the two texts, and whether it was kept; there is at least one."""
     ends: list[tuple[int, int, bool]] = []
-    for edit in diff(original, edited):
+    for edit in diff(original, edited, ties=Ties.DEPARTURE):  # as labels are made unless told otherwise
         left, right, kept = edit.original, edit.edited, edit.op is Op.KEEP
         if kept:
             ends += [(left.start + cut, right.start + cut, kept) for cut in _cuts(left.text)]
