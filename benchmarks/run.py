@@ -26,6 +26,7 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from scale import long_corrections, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -75,7 +76,7 @@ def main() -> None:
         corrections = make_corrections(settings.rows)
         steps = ppo_steps(settings, encoder, model)
         found = {
-            "labels": compare(labelling(corrections, encoder), settings.rounds),
+            "labels": compare(labelling(settings.rows), settings.rounds),
             "diff": compare(diffing(corrections), settings.rounds),
             "step": compare(training(corrections[: settings.batch_size], encoder, model), settings.rounds),
             "ppo": {part: median(one[part] for one in steps) for part in steps[0]},
@@ -90,7 +91,7 @@ def main() -> None:
     console.print(table)
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}"
     samples = settings.batch_size / found["ppo"]["a PPO step"]
-    labelled = len(corrections) / found["labels"]["errata.labels"]
+    labelled = settings.rows / found["labels"]["errata.labels"]
     console.print(f"A second: {labelled:,.0f} corrections labelled, {samples:,.0f} PPO samples drawn and learned from.")
     console.print(f"Medians of {settings.rounds} rounds; {threads}.")
     if settings.out is not None:
@@ -144,8 +145,10 @@ def make_model(encoder: Encoder, folder: Path) -> None:
     save_model(LlamaForCausalLM(config), encoder.tokenizer, folder)
 
 
-def labelling(rows: list[Correction], encoder: Encoder) -> dict[str, Callable[[], object]]:
-    """Labels of both texts, against only tokenising prompts and texts in one batch, with offsets."""
+def labelling(count: int) -> dict[str, Callable[[], object]]:
+    """Labels of texts of about 256 tokens, against only tokenising prompts and texts in one batch, with offsets."""
+    rows = list(long_corrections(count))
+    encoder = Encoder(make_tokenizer(rows))
     texts = [text for row in rows for text in (str(row.prompt), row.original, row.edited)]
     return {
         "tokenising the texts in one batch": lambda: encoder.tokenizer(

@@ -93,7 +93,7 @@ def test_import_names_what_it_recognised(folder, capsys):
 
 def test_edits_diff_shows_and_writes(folder, capsys):
     assert run("edits", "diff", "--original", "a red cup", "--edited", "a blue cup") == 0
-    assert "redblue" in capsys.readouterr().out
+    assert "a [-red-]{+blue+} cup" in capsys.readouterr().out
     assert run("edits", "diff", "--data", folder / "edits.jsonl", "--out", folder / "diff.jsonl") == 0
     first = json.loads((folder / "diff.jsonl").read_text().splitlines()[0])
     assert [edit["op"] for edit in first["edits"]] == ["keep", "substitute", "keep"]

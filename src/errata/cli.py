@@ -55,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         line.split("  ")[1].removeprefix("errata ").strip() for line in OVERVIEW.splitlines() if "  errata " in line
     ]
     verb = next((v for v in verbs if arguments[: len(v.split())] == v.split()), None)
+    if verb is None and arguments[-1] in ("-h", "--help"):
+        family = [line for line in OVERVIEW.splitlines() if line.startswith(f"  errata {arguments[0]} ")]
+        if family:
+            print("\n".join(family))
+            return 0
     if verb is None:
         return _unknown_verb(arguments, verbs)
     from errata import commands  # torch and transformers: seconds, so not before a verb is known

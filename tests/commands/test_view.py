@@ -77,3 +77,38 @@ def test_mistakes_have_a_remedy(folder: Path, capsys: pytest.CaptureFixture[str]
     assert "line 1: no field 'token_rewards'; give a file of `errata reward score`" in capsys.readouterr().err
     assert view(folder, f"--labels={folder / 'edits.jsonl'}") == 1
     assert "give either --edits or --labels" in capsys.readouterr().err
+
+
+def test_what_cannot_be_shown_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert view(folder, "--max-length=6", "--on-long=drop") == 0
+    out = capsys.readouterr().out
+    assert "2 of 3 rows shown; left out, row 'a': prompt and response have" in out
+    assert view(folder, "--max-length=6") == 1
+    assert "row 'a': prompt and response have" in capsys.readouterr().err
+    assert view(folder, "--max-length=1", "--on-long=drop") == 1
+    assert "none of the first 3 rows could be labelled; row 'a'" in capsys.readouterr().err
+    assert view(folder, "--rows=0") == 1
+    assert "--rows 0 shows nothing" in capsys.readouterr().err
+
+
+def test_a_narrow_row_has_its_counts_on_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert view(folder) == 0
+    assert "nothing changed, 2 kept\n" in capsys.readouterr().out
+
+
+def test_nothing_is_written_over_what_is_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, edits = folder / "model", folder / "edits.jsonl"
+    before = edits.read_text()
+    for verb in (
+        ["view", f"--model={model}", f"--edits={edits}"],
+        ["labels", f"--model={model}", f"--edits={edits}"],
+        ["edits", "import", f"--data={edits}"],
+        ["edits", "diff", f"--data={edits}"],
+        ["edits", "stats", f"--data={edits}"],
+        ["edits", "filter", f"--data={edits}", "--unchanged=drop"],
+    ):
+        assert main([*verb, f"--out={edits}"]) == 1, verb
+        assert "would take the place of the rows it is made of" in capsys.readouterr().err
+    assert edits.read_text() == before
+    assert main(["labels", f"--model={model}", f"--edits={edits}", f"--out={folder / 'labels.parquet'}"]) == 1
+    assert ".jsonl or .jsonl.gz" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -340,3 +343,36 @@ def test_what_an_encoder_cannot_work_with_is_refused_with_a_remedy() -> None:
         Encoder(tiny.tokenizer(), template="chat")
     with pytest.raises(ValueError, match=r"'question' has no \{prompt\}"):
         Encoder(tiny.tokenizer(), template="question")
+
+
+def test_what_a_tokenizer_file_says_of_truncation_and_padding_is_not_done() -> None:
+    tokenizer = copy.deepcopy(byte_level())
+    tokenizer.backend_tokenizer.enable_truncation(2)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    plain = Encoder(byte_level())
+    assert Encoder(tokenizer).encode("Ask", "The cat sat on it.") == plain.encode("Ask", "The cat sat on it.")
+
+
+@every_tokenizer
+@given(data=st.data())
+def test_all_at_once_is_one_by_one(tokenizer_of: Any, data: st.DataObject) -> None:
+    encoder = Encoder(tokenizer_of(), max_length=data.draw(st.sampled_from([None, 9])))
+    prompts = data.draw(st.lists(st.one_of(texts, st.just([{"role": "user", "content": "a"}])), max_size=4))
+    responses = [data.draw(st.one_of(texts, st.just("\ud800"))) for _ in prompts]
+    found = encoder.encode_all(prompts, responses)
+    for prompt, response, row in zip(prompts, responses, found, strict=True):
+        if isinstance(row, ValueError):
+            with pytest.raises(type(row), match=f"^{re.escape(str(row))}$"):
+                encoder.encode(prompt, response)
+        else:
+            assert row == encoder.encode(prompt, response)
+
+
+def test_sampled_rows_at_once() -> None:
+    encoder = Encoder(byte_level())
+    spelled = encoder.tokenizer.convert_tokens_to_ids(["T", "h", "e"])
+    given_ids = [(*spelled, encoder.end_id), None, (5,)]
+    found = encoder.encode_all(["Ask"] * 3, ["The", "The", "The"], given_ids)
+    assert found[0] == encoder.encode_sampled("Ask", "The", given_ids[0])
+    assert found[1] == encoder.encode("Ask", "The")
+    assert "do not decode" in str(found[2])

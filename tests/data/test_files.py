@@ -33,6 +33,8 @@ def test_an_error_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(KeyError), new_file(target) as partial:
         fail_after_writing(partial)
     assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.jsonl"], "an error leaves nothing half-written behind"
+    target.with_name(".a.jsonl.partial").write_text("of a run that was killed")
     with new_file(target) as partial:
         partial.write_text("new")
     assert target.read_text() == "new"

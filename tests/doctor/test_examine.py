@@ -152,7 +152,7 @@ def test_a_template_that_departs_is_found() -> None:
 
 def test_sampled_ids_are_kept_and_a_collator_that_tokenises_again_is_found() -> None:
     tokenizer = tokenizers.byte_level()
-    spelled = tuple(tokenizer.convert_tokens_to_ids(list("The"))) + (tokenizer.eos_token_id,)
+    spelled = (*tokenizer.convert_tokens_to_ids(list("The")), tokenizer.eos_token_id)
     rows = [Correction(id="s", prompt="It opens at nine", original="The", edited="The cat sat", original_ids=spelled)]
     assert tokenizer("The")["input_ids"] != list(spelled[:-1])
 

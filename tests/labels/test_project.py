@@ -184,6 +184,18 @@ def test_errors_name_the_row() -> None:
         label(correction("cat", "mat"), encoder, LabelRules(unit="tokens"))
 
 
+def test_ignored_tokens_are_no_change() -> None:
+    encoder = Encoder(byte_level())
+    rows = [label(correction("<think>a</think> b", "<think>a</think> b"), encoder)]
+    counts = count_labels(rows)
+    assert counts.rows_unchanged == 1
+    assert counts.original_ignored == counts.edited_ignored == rows[0].original.labels.count(X) > 0
+    assert f"{counts.edited_ignored} ignored" in str(counts)
+    both = count_labels([*rows, label(correction("a", "b"), encoder)])
+    assert both == counts + count_labels([label(correction("a", "b"), encoder)])
+    assert (both.rows, both.rows_unchanged) == (2, 1)
+
+
 def test_label_all_and_counts() -> None:
     encoder = Encoder(byte_level())
     rows = [correction("The bad cat", "The cat"), correction("The cat.", "The mat."), correction("a", "a")]

@@ -171,17 +171,16 @@ def test_bytes_of_neighbouring_unknown_characters_are_told_apart() -> None:
         ("The cat sat", "The  cat sat", []),  # white space is no omission
         ("The cat. It sat.", "The cat. Eat at ten. It sat.", [" It"]),
         ("The cat sat on", "The fat cat sat at on", [" cat", " on"]),
+        ("The\n\n cat", "The fat\n\n cat", ["cat"]),  # not the white space before it
     ],
 )
 @pytest.mark.parametrize("make", [byte_level, metaspace])
 def test_the_token_after_the_gap_is_blamed(make: Any, original: str, edited: str, blamed: list[str]) -> None:
     row = label(correction(original, edited), Encoder(make()), BLAME)
-    first = {text: Encoder(make()).encode("Ask", text).offsets for text in (original,)}[original]
-    texts = [original[start:stop] if start < stop else "<end>" for start, stop in first]
-    found = [k for k, name in enumerate(row.original.labels) if name == M]
+    found = [text.strip() for text in marked(row.original, M)]
     assert len(found) == len(blamed)
-    for k, word in zip(found, blamed, strict=True):
-        assert word.strip().startswith(texts[k].strip())
+    # The first piece of the word.
+    assert all(word.strip().startswith(text) and text for text, word in zip(found, blamed, strict=True))
     assert M not in row.edited.labels
     unmarked = label(correction(original, edited), Encoder(make()))
     assert M not in unmarked.original.labels
@@ -195,6 +194,12 @@ def test_a_truncated_answer_has_no_end_to_blame() -> None:
     assert list(row.original.labels) == [K] * len(ids)
     short = Encoder(byte_level(), max_length=len(encoder.prompt_ids("Ask")) + 1, on_long="truncate")
     assert M not in label(correction("The cat", "The cat sat"), short, BLAME).original.labels
+
+
+def test_a_cut_row_is_no_hole_in_the_next_one() -> None:
+    encoder = Encoder(byte_level(), max_length=8, on_long="truncate")
+    rows = [correction("The cat sat on that mat", "The cat sat"), correction("The cat", "The mat")]
+    assert list(label_all(rows, encoder)) == [label(row, encoder) for row in rows]
 
 
 @every_tokenizer

@@ -114,7 +114,15 @@ def test_parts_of_another_plan_are_not_used(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
     assert (tmp_path / ".labels.jsonl.parts").exists()
+    made: list[int] = []
+
+    def watched(rows: Any, *more: Any, **options: Any) -> Any:
+        made.append(len(rows))
+        return label_all(rows, *more, **options)
+
+    monkeypatch.setattr(stream, "label_all", watched)
     run(tmp_path, **change)
+    assert sum(made) == len(ROWS)
     encoder = change.get("make", encoder_of)()
     expected = list(label_all(ROWS, encoder, change.get("rules", LabelRules())))
     assert read_labels(tmp_path / "labels.jsonl", encoder) == expected

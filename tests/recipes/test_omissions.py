@@ -112,7 +112,7 @@ def test_marks_are_the_gold_gaps_of_the_tiny_world(finished: Path) -> None:
 def test_a_rerun_makes_nothing_and_other_settings_are_refused(
     recipe: ModuleType, data: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = finished / "demo/seed-0/tuning/figa_blame/model.safetensors"
+    model = finished / "demo/seed-0/tuning/figa_elsewhere/model.safetensors"
     before, stamp = (finished / "summary.json").read_text(), model.stat().st_mtime_ns
     assert recipe.main(flags(data, finished)) == 0
     assert ((finished / "summary.json").read_text(), model.stat().st_mtime_ns) == (before, stamp)

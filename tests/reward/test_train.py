@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
-from errata.types import Correction, Preference
+from errata.reward import train as train_module
+from errata.types import Correction, Label, Preference
 
 ENCODER = tiny.encoder()
 TRAIN, HELD_OUT = tiny.corrections(96, seed=1), tiny.corrections(40, seed=2)
@@ -154,3 +156,26 @@ def test_signs_reach_the_side_they_belong_to(start: Path, tmp_path: Path) -> Non
         with torch.no_grad():
             reward = load_token_reward_model(tmp_path / name)(input_ids=batch.ids_BT).logits[0, 2, 0]
         assert (reward > 1e-4) if name == "up" else (reward < -1e-4)
+
+
+def test_ignored_tokens_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither kept nor changed: whatever their reward, each loss is the same, and they have no gradient."""
+    (row,) = labelled([Correction(id="a", prompt="say", original="now cat", edited="cat red dog")])
+    edited = replace(row.edited, labels=(0, int(Label.IGNORED), *row.edited.labels[2:]))
+    inputs = train_module.collate_labels([replace(row, edited=edited)], encoder=ENCODER)
+    ignored = row.edited.encoded.prompt_length + 1
+    assert not inputs["mask_BT"][0, ignored]
+    assert inputs["mask_BT"].sum() == inputs["batch"].response_mask_BT.sum() - 1
+    monkeypatch.setattr(train_module, "token_rewards", lambda rewards_BT, _: rewards_BT)
+    config = TokenRewardConfig(sequence_coefficient=1.0)
+    for loss in (train_module._bradley_terry_loss, partial(train_module._class_loss, config=config)):
+        found = []
+        for at in (0.5, 30.0):
+            rewards_BT = torch.linspace(-1, 1, inputs["sign_BT"].numel()).view_as(inputs["sign_BT"]).clone()
+            rewards_BT[0, ignored] = at
+            total, count = loss(rewards_BT.requires_grad_(), inputs)
+            total.backward()
+            found.append((total.item(), int(count)))
+            assert rewards_BT.grad[0, ignored] == 0
+            assert rewards_BT.grad[0, ignored + 1] != 0
+        assert found[0] == found[1]

@@ -103,7 +103,9 @@ def test_every_token_stands_in_one_column(original: str, edited: str, seed: int)
 @given(st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=8), st.lists(st.sampled_from("abcx"), max_size=8))
 def test_whole_words_face_as_the_diff_says(original: list[str], edited: list[str]) -> None:
     texts = ["".join(f" {word}" for word in side) for side in (original, edited)]
-    edits = [edit for edit in diff(*texts, ties=Ties.DEPARTURE) if edit.original.text.strip() or edit.edited.text.strip()]
+    edits = [
+        edit for edit in diff(*texts, ties=Ties.DEPARTURE) if edit.original.text.strip() or edit.edited.text.strip()
+    ]
     labels: tuple[list[int], list[int]] = ([], [])
     expected = []
     for edit in edits:

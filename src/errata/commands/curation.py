@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 from rich.text import Text
 from tyro.conf import OmitArgPrefixes as Flat  # the fields of the flags below are flags of the verb itself
 
-from errata.commands.shared import EncodingFlags, console, set_aside
+from errata.commands.shared import EncodingFlags, check_not_itself, console, set_aside
 from errata.data import iter_corrections, new_file, writing_rows
 from errata.edits import (
     Curation,
@@ -50,6 +50,7 @@ class EditsStats:
     """Write the numbers here as JSON, too."""
 
     def run(self) -> None:
+        check_not_itself(self.out, self.data)
         aside = None if self.out is None else set_aside(self.out)
         found = statistics(iter_corrections(self.data, set_aside=aside))
         console.print(statistics_to_terminal(found))
@@ -106,8 +107,7 @@ class EditsFilter:
         filters = self._filters()
         if not filters:
             raise ValueError("no filter is asked for; give one, such as --max-edit-ratio 0.5")
-        if self.out.resolve() == self.data.resolve():
-            raise ValueError(f"{self.out} would take the place of the rows it is made of; name another file")
+        check_not_itself(self.out, self.data)
         curation = Curation(filters)
         with _dropped_rows(self.out.with_name(f"{self.out.name}.dropped.jsonl")) as drop:
             rows = iter_corrections(self.data, set_aside=set_aside(self.out))

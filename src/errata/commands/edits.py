@@ -11,7 +11,7 @@ import tyro
 from rich.text import Text
 from tqdm import tqdm
 
-from errata.commands.shared import console, set_aside
+from errata.commands.shared import check_not_itself, console, set_aside
 from errata.data import (
     FORMATS,
     Format,
@@ -52,6 +52,9 @@ class EditsDiff:
     """Write JSON lines here instead of showing the edits."""
 
     def run(self) -> None:
+        check_not_itself(self.out, self.data)
+        if self.unit == Unit.TOKEN and self.model is None:
+            raise ValueError("--unit token needs --model, for its tokenizer; give it, or take --unit word")
         seen = StatisticsOf()
         if self.out is None:
             for row, edits in self._edits(seen):
@@ -91,6 +94,7 @@ class EditsImport:
     """The format of --data; auto judges by the first 100 rows and says why."""
 
     def run(self) -> None:
+        check_not_itself(self.out, self.data)
         rows = iter_corrections(self.data, form=self._form(), set_aside=set_aside(self.out))
         shown = tqdm(writing_rows(self.out, rows), unit=" rows", leave=False, delay=2, disable=None)
         console.print(str(statistics(shown)), highlight=False, markup=False)
@@ -109,12 +113,14 @@ def _spelled(edit: Edit) -> dict[str, Any]:
 
 
 def _marked(edits: Sequence[Edit]) -> Text:
-    """The edit as one line: struck out what went, underlined what came."""
+    """The edit as one line, [-what went-]{+what came+}: the marks of `git diff --word-diff`, not by colour alone."""
     line = Text()
     for edit in edits:
         if edit.op is Op.KEEP:
             line.append(edit.original.text)
-        else:
-            line.append(edit.original.text, style="strike red")
-            line.append(edit.edited.text, style="underline green")
+            continue
+        if edit.original.text:
+            line.append(f"[-{edit.original.text}-]", style="strike red")
+        if edit.edited.text:
+            line.append(f"{{+{edit.edited.text}+}}", style="underline green")
     return line

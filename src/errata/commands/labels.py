@@ -6,20 +6,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, console, set_aside
+from errata.commands.shared import EncodingFlags, check_not_itself, console, set_aside
 from errata.data import Encoder, iter_corrections, new_file, read_corrections
+from errata.data.encoding import TooLong
 from errata.data.records import read_lines
 from errata.labels import LabelRules, label_all, label_file, read_labels
 from errata.reward import load_scorer
 from errata.tuning import FIGAConfig
 from errata.tuning.figa import weigh
-from errata.types import LabeledTokens, TokenLabels
+from errata.types import Correction, LabeledTokens, TokenLabels
 from errata.views import Show, SideStreams, ViewRow, edits_page, labels_to_terminal, legend_to_terminal, view_scale
 
 __all__ = ["Labels", "View"]
@@ -44,12 +44,15 @@ class Labels:
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
+        check_not_itself(self.out, self.edits)
+        if not self.out.name.endswith((".jsonl", ".jsonl.gz")):
+            raise ValueError(f"labels are JSON lines; name {self.out} .jsonl or .jsonl.gz")
         state = self.edits.stat()
         with tqdm(unit=" rows", leave=False, delay=2, disable=None) as shown:
             report = label_file(
                 iter_corrections(self.edits, set_aside=set_aside(self.out)),
                 self.out,
-                partial(self.encoding.encoder, self.model),
+                self.encoding.loader(self.model),
                 self.rules,
                 source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns}",
                 set_aside=self.out.with_name(f"{self.out.name}.unlabelled.jsonl"),
@@ -92,8 +95,11 @@ class View:
     def run(self) -> None:
         if self.show == Show.REWARDS and self.reward is None:
             raise ValueError("--show rewards needs --reward, a reward model or a file of `errata reward score`")
+        if self.rows < 1:
+            raise ValueError(f"--rows {self.rows} shows nothing; give at least 1")
+        check_not_itself(self.out, self.edits, self.labels, self.reward)
         encoder = self.encoding.encoder(self.model)
-        pairs, reasons, total = self._pairs(encoder)
+        pairs, reasons, total, unlabelled = self._pairs(encoder)
         rewards = [(None, None)] * len(pairs) if self.reward is None else _rewards(self.reward, pairs, encoder)
         shown = [
             ViewRow(labels=pair, reasons=reasons.get(pair.id, ()), weights=_figa_weights(pair), rewards=streams)
@@ -106,21 +112,35 @@ class View:
             with new_file(self.out) as partial:
                 partial.write_text(page, encoding="utf-8")
         without = sum(stream is None for streams in rewards for stream in streams)
-        counted = f"; {without} of their {2 * len(shown)} texts have no rewards" if self.reward and without else ""
-        console.print(f"{len(shown)} of {total} rows shown{counted}", highlight=False)
+        counted = "".join(f"; left out, {each}" for each in unlabelled)
+        counted += f"; {without} of their {2 * len(shown)} texts have no rewards" if self.reward and without else ""
+        where = "" if self.out is None else f" → {self.out}"
+        console.print(f"{len(shown)} of {total} rows shown{counted}{where}", highlight=False, soft_wrap=True)
 
-    def _pairs(self, encoder: Encoder) -> tuple[list[TokenLabels], Mapping[str, tuple[str, ...]], int]:
-        """The first rows, labelled; the reasons of the edits by id; how many rows there are."""
+    def _pairs(
+        self, encoder: Encoder
+    ) -> tuple[list[TokenLabels], Mapping[str, tuple[str, ...]], int, Sequence[str]]:
+        """The first rows, labelled; the reasons of the edits by id; how many rows there are; why some are not shown."""
         if (self.edits is None) == (self.labels is None):
             raise ValueError("give either --edits or --labels")
         if self.labels is not None:
             labelled = read_labels(self.labels, encoder)
-            return labelled[: self.rows], {}, len(labelled)
+            return labelled[: self.rows], {}, len(labelled), ()
         assert self.edits is not None
         corrections = read_corrections(self.edits)
         first = corrections[: self.rows]
         reasons = {row.id: row.reasons for row in first}
-        return list(label_all(first, encoder, self.rules)), reasons, len(corrections)
+        unlabelled: list[str] = []
+
+        def keep(row: Correction, error: ValueError) -> None:
+            if isinstance(error, TooLong):
+                raise ValueError(f"row {row.id!r}: {error}")
+            unlabelled.append(f"row {row.id!r}: {error}")
+
+        labelled = list(label_all(first, encoder, self.rules, on_error=keep))
+        if first and not labelled:
+            raise ValueError(f"none of the first {len(first)} rows could be labelled; {unlabelled[0]}")
+        return labelled, reasons, len(corrections), unlabelled
 
     def _to_terminal(self, rows: Sequence[ViewRow]) -> None:
         scale = view_scale(rows, self.show) if rows else 1.0

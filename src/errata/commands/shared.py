@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 
 from errata.data import Encoder, OnLong, new_file
-from errata.models import load_tokenizer
+from errata.data.encoding import load_encoder
 
-__all__ = ["Command", "EncodingFlags", "console", "report", "set_aside", "tell"]
+__all__ = ["Command", "EncodingFlags", "check_not_itself", "console", "report", "set_aside", "tell"]
 
 
 console = Console()
@@ -42,12 +43,26 @@ class EncodingFlags:
     leaves no room for a response is dropped. The counts stand in the card."""
 
     def encoder(self, model: Path) -> Encoder:
-        return Encoder(load_tokenizer(model), template=self.template, max_length=self.max_length, on_long=self.on_long)
+        return self.loader(model)()
+
+    def loader(self, model: Path) -> Callable[[], Encoder]:
+        """The same to be done elsewhere: what another process needs to import for it is little."""
+        return partial(load_encoder, model, template=self.template, max_length=self.max_length, on_long=self.on_long)
 
 
 def set_aside(out: Path) -> Path:
     """Where rows that could not be read are kept, beside what was made of the others."""
     return out.with_name(f"{out.name}.bad_rows.jsonl")
+
+
+def check_not_itself(out: Path | None, *sources: Path | None) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        ValueError: ``out`` is one of the sources.
+    """
+    if out is not None and out.resolve() in [source.resolve() for source in sources if source is not None]:
+        raise ValueError(f"{out} would take the place of the rows it is made of; name another file")
 
 
 def tell(card: Mapping[str, Any], out: Path) -> None:

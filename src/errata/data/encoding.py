@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from jinja2 import TemplateError
@@ -23,7 +24,16 @@ from transformers import PreTrainedTokenizerBase
 
 from errata.types import Encoded, Prompt
 
-__all__ = ["PLAIN_TEMPLATE", "Encoder", "LongRow", "OnLong", "TooLong"]
+__all__ = [
+    "PLAIN_TEMPLATE",
+    "Encoder",
+    "LongRow",
+    "OnLong",
+    "TooLong",
+    "check_folder",
+    "load_encoder",
+    "load_tokenizer",
+]
 
 PLAIN_TEMPLATE = "{prompt}\n"
 _PROBE = "errataprobe"  # an answer that no template writes of its own accord
@@ -262,13 +272,14 @@ class Encoder:
     def _assemble(
         self, head: tuple[int, ...], ids: list[int], offsets: list[tuple[int, int]], text: str, end: Sequence[int]
     ) -> Encoded:
-        ids, offsets = [*ids, *end], [*offsets, *((len(text), len(text)) for _ in end)]
-        length = len(head) + len(ids)
-        cut = 0 if self.max_length is None else max(0, length - self.max_length)
-        if cut and self.on_long != OnLong.TRUNCATE:
+        ends = ((len(text), len(text)),) * len(end)
+        length = len(head) + len(ids) + len(end)
+        if self.max_length is None or length <= self.max_length:
+            return Encoded((*head, *ids, *end), len(head), (*offsets, *ends), bool(end))
+        if self.on_long != OnLong.TRUNCATE:
             self._refuse(f"prompt and response have {length} tokens and the limit is {self.max_length}")
-        kept = len(ids) - cut
-        return Encoded((*head, *ids[:kept]), len(head), tuple(offsets[:kept]), bool(end) and not cut, cut)
+        kept, cut = self.max_length - len(head), length - self.max_length
+        return Encoded((*head, *ids, *end)[: self.max_length], len(head), (*offsets, *ends)[:kept], False, cut)
 
     def _assemble_sampled(self, head: tuple[int, ...], text: str, response_ids: Sequence[int], plain: _Ids) -> Encoded:
         ids = self.body_ids(response_ids)
@@ -426,6 +437,35 @@ class Encoder:
             offsets.append((start, min(stop + unfinished, len(text))))
             start = stop
         return offsets
+
+
+def check_folder(folder: Path | str) -> None:
+    """Say at once that a folder is not there, before anybody is asked over the network.
+
+    Raises:
+        ValueError: it is neither a folder nor a Hugging Face name of the form ``owner/name``.
+    """
+    if not Path(folder).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(folder)):
+        raise ValueError(f"there is no model folder {folder}; give a local folder, or owner/name of the hub")
+
+
+def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
+    """The tokenizer saved beside a model. Raises ValueError where there is none."""
+    from transformers import AutoTokenizer  # and with it torch, which a process that only labels does without till here
+
+    check_folder(folder)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no tokenizer could be loaded from {folder}: {error}") from error
+    return tokenizer
+
+
+def load_encoder(
+    folder: Path | str, *, template: str = "auto", max_length: int | None = None, on_long: OnLong | str = OnLong.ERROR
+) -> Encoder:
+    """The ``Encoder`` with the tokenizer saved beside a model. Raises ValueError as both do."""
+    return Encoder(load_tokenizer(folder), template=template, max_length=max_length, on_long=on_long)
 
 
 def _key(prompt: Prompt) -> str | int:

@@ -21,7 +21,11 @@ def new_file(path: Path) -> Iterator[Path]:
     """Yield a path to write; it takes the place of ``path`` in one step once the block has ended without an error."""
     partial = _beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     os.replace(partial, path)
 
 

@@ -176,7 +176,8 @@ def _array_records(path: Path) -> Iterator[Record]:
                 yield Record(number, partial(str, text), partial(_checked, value, text))
     except (RecursionError, ValueError) as error:
         raise ValueError(
-            f"{path} is not a JSON array of rows, or is damaged after row {number} ({error}); write it anew"
+            f"{path} is not a JSON array of rows, or is damaged after row {number} ({error}); write it anew, or "
+            "name a file of one object a line .jsonl"
         ) from error
 
 

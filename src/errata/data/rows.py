@@ -272,7 +272,7 @@ def _usable(
     if unusable and set_aside is None:
         raise ValueError(
             f"{source}, {first} ({unusable - 1} more unusable rows, {usable} usable ones; "
-            "mend the file, or name a file to set unusable rows aside)"
+            "mend the file, or set unusable rows aside: with set_aside=, or by `errata edits import`)"
         )
     if unusable:
         total = usable + unusable

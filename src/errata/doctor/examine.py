@@ -489,7 +489,7 @@ class _Examination:
                 severity=Severity.WARNING,
                 name="rewrites",
                 what=f"half of the edits change {figures['median_edit_ratio']:.0%} or more of the words: rewrites",
-                remedy="token labels say little of a rewrite; `errata edits filter --max-edit-ratio 0.5` keeps the others",
+                remedy="token labels say little of them; `errata edits filter --max-edit-ratio 0.5` keeps the others",
             )
         repeated = figures["same_rows"] + figures["near_duplicates"]
         if repeated:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
+from itertools import repeat
 
 from rapidfuzz.distance import Postfix, Prefix
 
@@ -68,7 +69,7 @@ def _align(original: Sequence[Hashable], edited: Sequence[Hashable]) -> tuple[by
     if i == j == common:
         return original_labels, edited_labels
     # Where the ends match, keeping is always minimal.
-    end = min(int(Postfix.similarity(original, edited)), i - common, j - common)
+    end = int(Postfix.similarity(original, edited))
     i, j = i - end, j - end
     kept, rises = _columns(original[common:i], edited[common:j])
     while i > common and j > common:
@@ -128,8 +129,7 @@ def _columns(a: Sequence[Hashable], b: Sequence[Hashable]) -> tuple[list[int], l
         bit <<= 1
     mask = bit - 1
     rise, fall = mask, 0
-    for unit in b:
-        match = where.get(unit, 0)
+    for match in map(where.get, b, repeat(0)):
         # "mask ^ x" is "not x": a negative number would cost more.
         diagonal = ((((match & rise) + rise) ^ rise) | match | fall) & mask
         right_rises = ((fall | (mask ^ (rise | diagonal))) << 1) | 1

@@ -34,7 +34,8 @@ def split_text(text: str) -> list[str]:
     >>> split_text(" Don't stop!")
     [' ', "Don't", ' ', 'stop', '', '!', '']
     """
-    parts: list[str] = (_WORD if _NOT_PLAIN.search(text) else _PLAIN_WORD).split(text)
+    plain = text.isascii() or not _NOT_PLAIN.search(text)
+    parts: list[str] = (_PLAIN_WORD if plain else _WORD).split(text)
     return parts
 
 

@@ -7,6 +7,7 @@ chunk of rows. The tests hold the one against the other.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,16 +155,16 @@ def _label_together(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -
             changes[side][starts[side][k] + start : starts[side][k] + stop] = Label.IGNORED
     sides = []
     for k in (0, 1):
-        found = project_all(changes[k], END.join([*texts[k], ""]), [one.offsets for one in encoded[k]], starts[k])
-        ends = list(accumulate(len(one.offsets) for one in encoded[k]))
-        sides.append([found[start:stop] for start, stop in pairwise([0, *ends])])
+        text, offsets = END.join([*texts[k], ""]), [one.offsets for one in encoded[k]]
+        found = project_all(changes[k], text, offsets, starts[k]).tolist()
+        sides.append([found[start:stop] for start, stop in pairwise(accumulate(map(len, offsets), initial=0))])
     for (row, original, edited), before, after in zip(rows, *sides, strict=True):
         if rules.unit == Unit.TOKEN:
             for labels, aligned in zip(
                 (before, after), _align(row, original, edited, encoder, rules.ties), strict=True
             ):
-                np.copyto(labels, aligned, where=labels != Label.IGNORED)
-        elif original.response_ids == edited.response_ids and not original.cut and any(changed(before.tolist())):
+                labels[:] = [k if k == Label.IGNORED else by_id for k, by_id in zip(labels, aligned, strict=True)]
+        elif original.response_ids == edited.response_ids and not original.cut and any(changed(before)):
             raise ValueError(
                 "the texts differ and their tokens do not: this tokenizer normalises what was edited, or does not know "
                 "it; use the tokenizer of a model that can write both texts"
@@ -172,8 +173,8 @@ def _label_together(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -
             _blame(row, original, before, rules)
         yield TokenLabels(
             id=row.id,
-            original=LabeledTokens(original, tuple(before.tolist()), row.original),
-            edited=LabeledTokens(edited, tuple(after.tolist()), row.edited),
+            original=LabeledTokens(original, tuple(before), row.original),
+            edited=LabeledTokens(edited, tuple(after), row.edited),
             reasons=row.reasons,
         )
 
@@ -215,8 +216,7 @@ def _changed_words(
     White space goes with the word behind it if that was deleted or inserted, and is compared on its own otherwise. The
     white space at the end of a text goes with its END, a kept word.
     """
-    lengths: tuple[list[int], list[int]] = ([], [])
-    spaces: tuple[list[int], list[int]] = ([], [])
+    lengths, spaces = (array("q"), array("q")), (array("q"), array("q"))
     names: tuple[list[bytes], list[bytes]] = ([], [])
     number = defaultdict[str, int](count().__next__)
     for texts in zip(originals, editeds, strict=True):
@@ -227,10 +227,10 @@ def _changed_words(
             spaces[side].extend(map(number.__getitem__, part[::2]))
             names[side].append(bytes(label_of) + bytes(1))
     words = [np.frombuffer(b"".join(side), np.int8) for side in names]
-    space = [np.array(side) for side in spaces]
+    space = [np.frombuffer(side, np.int64) for side in spaces]
     stays = [np.flatnonzero((word == Label.KEPT) | (word == Label.SUBSTITUTED)) for word in words]
     same = space[0][stays[0]] == space[1][stays[1]]
-    size = [np.array(side) for side in lengths]
+    size = [np.frombuffer(side, np.int64) for side in lengths]
     empty = [length[::2] == 0 for length in size]
     changes = []
     for side, lone in enumerate((Label.DELETED, Label.INSERTED)):
@@ -243,7 +243,7 @@ def _changed_words(
 
 def _align(
     row: Correction, original: Encoded, edited: Encoded, encoder: Encoder, ties: Ties
-) -> Iterator[NDArray[np.int8]]:
+) -> Iterator[Sequence[int]]:
     """The labels of ids aligned with ids; what a side lost for its length is aligned all the same."""
     whole = []
     for side, text, sampled in ((original, row.original, row.original_ids), (edited, row.edited, None)):
@@ -252,27 +252,20 @@ def _align(
             ids
         )
     for side, labels in zip((original, edited), align(whole[0], whole[1], ties), strict=True):
-        yield np.frombuffer(bytes(labels) + bytes(1), np.int8)[: len(side.response_ids)]
+        yield [*labels, Label.KEPT][: len(side.response_ids)]
 
 
-def _blame(row: Correction, original: Encoded, labels: NDArray[np.int8], rules: LabelRules) -> None:
-    """Mark the kept token right after each gap into which the edit inserts text, with kept text on both sides of it."""
+def _blame(row: Correction, original: Encoded, labels: list[int], rules: LabelRules) -> None:
+    """Mark the token right after each gap into which the edit inserts text, where that token was kept."""
     unit = Unit.WORD if rules.unit == Unit.TOKEN else rules.unit
-    found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(row.original, row.edited, unit, ties=rules.ties)]
     stops = [stop for _, stop in original.offsets]
-    ends = [piece for piece in found if piece.op is not Op.INSERT]
+    found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(row.original, row.edited, unit, ties=rules.ties)]
     for last, piece in pairwise(found):
-        text = row.edited[last.b : piece.b]
-        if piece.op is not Op.INSERT or not text.strip():
+        if piece.op is not Op.INSERT or not row.edited[last.b : piece.b].strip():
             continue
-        before = next(one for one in reversed(ends) if one.a <= last.a)
-        after = next((one for one in ends if one.a > piece.a), None)
-        if before.op is not Op.KEEP or (after is not None and after.op is not Op.KEEP):
-            continue
-        rest = row.original[piece.a :]
-        place = len(row.original) - len(rest.lstrip())
+        place = len(row.original) - len(row.original[piece.a :].lstrip())
         token = bisect_right(stops, place)
-        if token == len(stops) and original.ended and place == len(row.original):
+        if token == len(stops) and original.ended:
             token -= 1
         if token < len(stops) and labels[token] == Label.KEPT:
             labels[token] = Label.OMISSION

@@ -64,7 +64,7 @@ def project_all(
             f"no token stands for {text[covered[first] : start[first]]!r}: the tokenizer normalises the text, and what "
             "was edited cannot be told by its tokens; use a tokenizer that keeps all characters"
         )
-    bounds = np.stack([start, np.maximum(stop, start + 1)], 1).ravel()
+    bounds = np.stack([start, stop], 1).ravel()  # an empty span stands for the character at its start
     of_solid = _most(np.where(solid, changes, 0), bounds)
     return np.where(_most(solid.astype(np.int8), bounds), of_solid, _most(changes, bounds))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import torch
 from accelerate.state import PartialState
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from errata.data.encoding import check_folder, load_tokenizer
 from errata.data.files import new_folder
 
 __all__ = [
@@ -27,26 +27,6 @@ __all__ = [
 ]
 
 CARD = "errata.json"
-
-
-def check_folder(folder: Path | str) -> None:
-    """Say at once that a folder is not there, before anybody is asked over the network.
-
-    Raises:
-        ValueError: it is neither a folder nor a Hugging Face name of the form ``owner/name``.
-    """
-    if not Path(folder).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(folder)):
-        raise ValueError(f"there is no model folder {folder}; give a local folder, or owner/name of the hub")
-
-
-def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
-    """The tokenizer saved beside a model. Raises ValueError where there is none."""
-    check_folder(folder)
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no tokenizer could be loaded from {folder}: {error}") from error
-    return tokenizer
 
 
 def load_causal(folder: Path | str) -> nn.Module:

@@ -7,7 +7,7 @@
   const form = document.querySelector(".filter");
   const SIDES = ["original", "edited"];
   const [KEPT, , , SUBSTITUTED, OMISSION, IGNORED] = page.labels.keys();
-  const MARKED = 0.25;
+  const MARKED = 0.2;
   const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}\p{Zs}]/u;
   const OPENS_NO_LINE = /^\p{P}/u;
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -88,7 +89,7 @@ def view_scale(rows: Iterable[ViewRow], show: Show = Show.LABELS) -> float:
 
 def labels_to_terminal(
     pair: TokenLabels, *, values: SideStreams | None = None, scale: float = 1.0, reasons: Sequence[str] = ()
-) -> Table:
+) -> Group:
     """One labelled pair for the terminal, the original over the edited text; ``legend_to_terminal`` explains it.
 
     Args:
@@ -102,14 +103,13 @@ def labels_to_terminal(
     """
     table = Table.grid(padding=(0, 2))
     table.highlight = False
-    table.title, table.caption = Text(visible(" · ".join([pair.id, *reasons]))), _counts(pair)
-    table.title_justify = table.caption_justify = "left"
     for index, name in enumerate(_SIDES):
         side = _checked(pair, index)
         stream = _tints(side, index) if values is None else values[index]
         _check_stream(stream, side, f"pair {pair.id!r}, {name} side,")
         table.add_row(name, _line(side, stream, scale))
-    return table
+    # Not the table's own title and caption, which are no wider than the table and would be broken at its edge.
+    return Group(Text(visible(" · ".join([pair.id, *reasons])), "italic"), table, Text(_counts(pair), "dim italic"))
 
 
 def legend_to_terminal(show: Show = Show.LABELS, scale: float = 1.0) -> Text:
