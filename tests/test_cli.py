@@ -60,6 +60,13 @@ def test_an_unknown_verb_names_the_nearest(typed, meant, capsys):
     assert meant in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_of_a_family_lists_its_verbs(flag, capsys):
+    assert main(["edits", flag]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in shown] == ["diff", "import", "stats", "filter"]
+
+
 @pytest.mark.parametrize("verb", list(commands.COMMANDS))
 def test_help_teaches(verb, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -94,6 +101,10 @@ def test_import_names_what_it_recognised(folder, capsys):
 def test_edits_diff_shows_and_writes(folder, capsys):
     assert run("edits", "diff", "--original", "a red cup", "--edited", "a blue cup") == 0
     assert "a [-red-]{+blue+} cup" in capsys.readouterr().out
+    assert run("edits", "diff", "--original", "a [b]", "--edited", "a [b] and \x1b[2Jmore") == 0
+    assert "a [b]{+ and ␛[2Jmore+}" in capsys.readouterr().out
+    assert run("edits", "diff", "--original", "a", "--edited", "b", "--unit=token") == 1
+    assert "needs --model" in capsys.readouterr().err
     assert run("edits", "diff", "--data", folder / "edits.jsonl", "--out", folder / "diff.jsonl") == 0
     first = json.loads((folder / "diff.jsonl").read_text().splitlines()[0])
     assert [edit["op"] for edit in first["edits"]] == ["keep", "substitute", "keep"]
@@ -210,6 +221,7 @@ def test_preset_under_config_under_what_is_typed(tmp_path):
     [
         ("learning_rat: 1\n", "learning_rate"),
         ("- a\n", "no mapping"),
+        ("a: [1\n: x", "is not YAML"),
         ("epochs: [1, 2]\n", "one value"),
     ],
 )

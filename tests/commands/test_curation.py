@@ -56,6 +56,11 @@ def test_stats(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["unknowable"] == {"number": 2, "link": 0, "name": 1}
 
 
+def test_a_ratio_is_no_percentage(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("edits", "filter", "--data", data, "--out", data.with_name("kept.jsonl"), "--max-edit-ratio=50") == 1
+    assert "give a share from 0 to 1" in capsys.readouterr().err
+
+
 def test_filter(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = data.with_name("kept.jsonl")
     assert run("edits", "filter", "--data", data, "--out", out, "--max-edit-ratio=0.5", "--duplicates=drop-same") == 0

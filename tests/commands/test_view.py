@@ -80,10 +80,10 @@ def test_mistakes_have_a_remedy(folder: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_what_cannot_be_shown_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert view(folder, "--max-length=6", "--on-long=drop") == 0
+    assert view(folder, "--max-length=7", "--on-long=drop") == 0
     out = capsys.readouterr().out
     assert "2 of 3 rows shown; left out, row 'a': prompt and response have" in out
-    assert view(folder, "--max-length=6") == 1
+    assert view(folder, "--max-length=7") == 1
     assert "row 'a': prompt and response have" in capsys.readouterr().err
     assert view(folder, "--max-length=1", "--on-long=drop") == 1
     assert "none of the first 3 rows could be labelled; row 'a'" in capsys.readouterr().err
@@ -112,3 +112,13 @@ def test_nothing_is_written_over_what_is_read(folder: Path, capsys: pytest.Captu
     assert edits.read_text() == before
     assert main(["labels", f"--model={model}", f"--edits={edits}", f"--out={folder / 'labels.parquet'}"]) == 1
     assert ".jsonl or .jsonl.gz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--unit=char", "--max-length=4"])
+def test_labels_that_stand_take_no_rules(folder: Path, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model, labels = f"--model={folder / 'model'}", f"--labels={folder / 'labels.jsonl'}"
+    assert main(["labels", model, f"--edits={folder / 'edits.jsonl'}", f"--out={folder / 'labels.jsonl'}"]) == 0
+    assert main(["view", model, labels]) == 0
+    for verb in (["view"], ["tune", "figa", f"--out={folder / 'tuned'}"]):
+        assert main([*verb, model, labels, flag]) == 1
+        assert "leave them out, or give --edits" in capsys.readouterr().err

@@ -279,7 +279,7 @@ REFUSED: list[tuple[FormatName, dict[str, Any], str]] = [
     ("implicit-prompt", {"prompt": "another"}, r"field 'prompt' is not what 'chosen' and 'rejected' begin with"),
     ("implicit-prompt", {"rejected": "text"}, r"field 'rejected' is neither a text nor a list"),
     ("preference", {"original": "a", "edited": "b"}, r"\('rejected', 'chosen'\) and \('original', 'edited'\) both"),
-    ("preference", {"prompt": None}, r"field 'prompt' is missing; add it"),
+    ("preference", {"prompt": None}, r"field 'prompt' is missing; add it, or an empty text"),
     ("draft-sent", {"sent": 3}, r"field 'sent' is neither"),
     ("draft-sent", {"chosen": "x"}, r"field 'chosen' is none of this format, and errata writes one of that name"),
     ("spa", {"input": 3}, r"field 'input' is not a text but a int"),
@@ -423,7 +423,7 @@ def test_a_file_is_recognised_by_its_first_rows(tmp_path: Path) -> None:
     assert kept[0].edited == expected.edited
     aside = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text().splitlines()]
     assert [each["line"] for each in aside] == list(range(4, 14))
-    assert aside[1]["error"] == "field 'context' is missing; add it"
+    assert aside[1]["error"] == "field 'context' is missing; add it, or an empty text where there was none"
 
 
 def test_a_file_that_is_not_recognised_is_named(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ BAD: list[tuple[str | bytes | dict[str, Any], str]] = [
     (b'{"prompt": "\xff"}', r"not UTF-8 at byte 12; save the file as UTF-8"),
     (correction_fields(chosen="\ud83d"), r"field 'chosen' holds half of a surrogate pair; mend the text"),
     (correction_fields(note=["\ude00"]), r"field 'note' holds half of a surrogate pair"),
-    ({"rejected": "a", "chosen": "b c"}, r"field 'prompt' is missing; add it"),
+    ({"rejected": "a", "chosen": "b c"}, r"field 'prompt' is missing; add it, or an empty text"),
     (correction_fields(prompt=None), r"field 'prompt' is missing"),
     (correction_fields(prompt=3), r"field 'prompt' is neither a text nor a list of messages"),
     (correction_fields(prompt=[]), r"field 'prompt' is neither"),
@@ -351,7 +351,9 @@ def test_bad_rows_of_a_csv_file(tmp_path: Path) -> None:
 def test_bad_rows_of_a_parquet_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     parquet.write_table(pyarrow.table({"prompt": ["p", None, ""], "id": ["a", "b", "c"]}), path)
-    with pytest.raises(ValueError, match=r"line 2: field 'prompt' is missing; add it \(0 more"):
+    with pytest.raises(
+        ValueError, match=r"line 2: field 'prompt' is missing; add it, or an empty text where there was none \(0 more"
+    ):
         read_prompts(path)
     assert [row.id for row in read_prompts(path, set_aside=tmp_path / "aside.jsonl")] == ["a", "c"]
     ((_, kept),) = read_lines(tmp_path / "aside.jsonl")

@@ -85,7 +85,7 @@ def test_the_sign_shows_without_colour() -> None:
     assert down["class"] == "tok neg marked"
     assert (up["title"], down["title"]) == ("+0.4", "-0.4")
     assert (plain(ColoredToken("x", 0.4)), plain(ColoredToken("x", -0.4))) == ("x⁺", "x⁻")
-    assert plain(ColoredToken("x", 0.2)) == "x"
+    assert (plain(ColoredToken("x", -0.2)), plain(ColoredToken("x", 0.19))) == ("x⁻", "x")
     faint = tokens_to_terminal([ColoredToken("a", 0.1), ColoredToken("b", -0.1), ColoredToken("c", 0.0)], scale=1.0)
     assert [bool(span.style.underline) for span in faint.spans] == [False, True]  # type: ignore[union-attr]
 

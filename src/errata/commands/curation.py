@@ -126,6 +126,10 @@ class EditsFilter:
             filters.append(words_within("original", self.min_original_words, _or_inf(self.max_original_words)))
         if self.min_edited_words or self.max_edited_words is not None:
             filters.append(words_within("edited", self.min_edited_words, _or_inf(self.max_edited_words)))
+        if self.max_edit_ratio > 1:
+            raise ValueError(
+                f"--max-edit-ratio {self.max_edit_ratio:g} is above 1, all words; give a share from 0 to 1"
+            )
         if (self.min_edit_ratio, self.max_edit_ratio) != (0, 1):
             filters.append(edit_ratio_within(self.min_edit_ratio, self.max_edit_ratio))
         if self.duplicates != "keep":

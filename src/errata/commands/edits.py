@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from errata.data.rows import write_lines
 from errata.edits import StatisticsOf, diff, statistics
 from errata.models import load_tokenizer
 from errata.types import Correction, Edit, Op, Ties, Unit
+from errata.views.pages import visible
 
 __all__ = ["EditsDiff", "EditsImport"]
 
@@ -58,7 +60,7 @@ class EditsDiff:
         seen = StatisticsOf()
         if self.out is None:
             for row, edits in self._edits(seen):
-                console.print(f"[dim]{row.id}[/dim]", _marked(edits), sep="\n", highlight=False)
+                console.print(Text(visible(row.id), "dim"), _marked(edits), sep="\n", highlight=False)
         else:
             found = self._edits(seen)
             write_lines(self.out, ({"id": row.id, "edits": [_spelled(edit) for edit in edits]} for row, edits in found))
@@ -115,12 +117,13 @@ def _spelled(edit: Edit) -> dict[str, Any]:
 def _marked(edits: Sequence[Edit]) -> Text:
     """The edit as one line, [-what went-]{+what came+}: the marks of `git diff --word-diff`, not by colour alone."""
     line = Text()
-    for edit in edits:
-        if edit.op is Op.KEEP:
-            line.append(edit.original.text)
+    for kept, run in groupby(edits, key=lambda edit: edit.op is Op.KEEP):
+        together = list(run)
+        before = visible("".join(edit.original.text for edit in together))
+        after = visible("".join(edit.edited.text for edit in together))
+        if kept:
+            line.append(before)
             continue
-        if edit.original.text:
-            line.append(f"[-{edit.original.text}-]", style="strike red")
-        if edit.edited.text:
-            line.append(f"{{+{edit.edited.text}+}}", style="underline green")
+        line.append(f"[-{before}-]" if before else "", style="strike red")
+        line.append(f"{{+{after}+}}" if after else "", style="underline green")
     return line

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_not_itself, console, set_aside
+from errata.commands.shared import EncodingFlags, check_labels_stand, check_not_itself, console, set_aside
 from errata.data import Encoder, iter_corrections, new_file, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
@@ -115,15 +115,16 @@ class View:
         counted = "".join(f"; left out, {each}" for each in unlabelled)
         counted += f"; {without} of their {2 * len(shown)} texts have no rewards" if self.reward and without else ""
         where = "" if self.out is None else f" → {self.out}"
-        console.print(f"{len(shown)} of {total} rows shown{counted}{where}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{len(shown)} of {total} rows shown{counted}{where}", highlight=False, markup=False, soft_wrap=True
+        )
 
-    def _pairs(
-        self, encoder: Encoder
-    ) -> tuple[list[TokenLabels], Mapping[str, tuple[str, ...]], int, Sequence[str]]:
+    def _pairs(self, encoder: Encoder) -> tuple[list[TokenLabels], Mapping[str, tuple[str, ...]], int, Sequence[str]]:
         """The first rows, labelled; the reasons of the edits by id; how many rows there are; why some are not shown."""
         if (self.edits is None) == (self.labels is None):
             raise ValueError("give either --edits or --labels")
         if self.labels is not None:
+            check_labels_stand(self.rules, self.encoding)
             labelled = read_labels(self.labels, encoder)
             return labelled[: self.rows], {}, len(labelled), ()
         assert self.edits is not None

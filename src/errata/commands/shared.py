@@ -13,8 +13,18 @@ from rich.console import Console
 
 from errata.data import Encoder, OnLong, new_file
 from errata.data.encoding import load_encoder
+from errata.labels import LabelRules
 
-__all__ = ["Command", "EncodingFlags", "check_not_itself", "console", "report", "set_aside", "tell"]
+__all__ = [
+    "Command",
+    "EncodingFlags",
+    "check_labels_stand",
+    "check_not_itself",
+    "console",
+    "report",
+    "set_aside",
+    "tell",
+]
 
 
 console = Console()
@@ -53,6 +63,19 @@ class EncodingFlags:
 def set_aside(out: Path) -> Path:
     """Where rows that could not be read are kept, beside what was made of the others."""
     return out.with_name(f"{out.name}.bad_rows.jsonl")
+
+
+def check_labels_stand(rules: LabelRules, encoding: EncodingFlags) -> None:
+    """Refuse flags that a file of labels cannot follow any more.
+
+    Raises:
+        ValueError: they say how edits become labels.
+    """
+    if rules != LabelRules() or encoding.max_length is not None:
+        raise ValueError(
+            "--unit, --ties, --omissions, --inventions, --reasoning and --max-length say how edits become labels, and "
+            "--labels holds labels; leave them out, or give --edits"
+        )
 
 
 def check_not_itself(out: Path | None, *sources: Path | None) -> None:

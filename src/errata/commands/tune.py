@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, console, set_aside, tell
+from errata.commands.shared import EncodingFlags, check_labels_stand, console, set_aside, tell
 from errata.data import read_corrections, read_demonstrations, read_preferences, read_prompts
 from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
@@ -62,6 +62,7 @@ class TuneFIGA:
             raise ValueError("give either --edits or --labels")
         counts = None
         if self.labels is not None:
+            check_labels_stand(self.rules, self.encoding)
             rows = read_labels(self.labels, encoder)
         else:
             assert self.edits is not None

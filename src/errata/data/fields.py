@@ -60,6 +60,8 @@ def take_prompt(fields: Fields, name: str = "prompt") -> Prompt:
     Raises:
         ValueError: it is missing or neither, calls a tool, or holds a content part that is no text.
     """
+    if fields.get(name) is None:
+        raise ValueError(f"field {name!r} is missing; add it, or an empty text where there was none")
     value = _take(fields, name)
     return value if isinstance(value, str) else _conversation(value, name)
 

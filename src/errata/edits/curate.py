@@ -235,7 +235,9 @@ def _unchanged(row: Correction) -> bool:
 
 def _check_range(of: str, low: float, high: float) -> None:
     if not 0 <= low <= high:
-        raise ValueError(f"no {of} lies from {low:g} to {high:g}; give two bounds from 0, the lower one first")
+        raise ValueError(
+            f"no number for {of} lies from {low:g} to {high:g}; give two bounds from 0, the lower one first"
+        )
 
 
 def _each(judge: Callable[[Correction], str | None]) -> Callable[[Sequence[Correction]], list[str | None]]:
