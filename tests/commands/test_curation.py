@@ -9,7 +9,7 @@ import pytest
 
 from errata.cli import main
 from errata.commands import curation
-from errata.data import read_corrections
+from errata.data import LongRow, read_corrections
 
 ROWS = [
     {"id": "good", "prompt": "p", "rejected": "all is well", "chosen": "all is well"},
@@ -116,8 +116,11 @@ def test_reward(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model is handed in; that a real one loads and scores is tested where it is made."""
 
     class Encoder:
-        def encode(self, prompt: str, response: str) -> str:
-            return f"{prompt}|{response}"
+        long = "never"
+
+        def encode_all(self, prompts: list[str], responses: list[str]) -> list[str | LongRow]:
+            pairs = zip(prompts, responses, strict=True)
+            return [LongRow("long") if self.long in response else f"{prompt}|{response}" for prompt, response in pairs]
 
     monkeypatch.setattr(curation.EncodingFlags, "encoder", lambda self, model: Encoder())
     monkeypatch.setattr(
@@ -125,7 +128,12 @@ def test_reward(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     out = data.with_name("kept.jsonl")
     assert run("edits", "filter", "--data", data, "--out", out, "--reward", "model", "--eta3", "10") == 0
-    assert [row.id for row in read_corrections(out)] == ["good", "large"]  # 22 characters for 2, and 20 for 18
+    kept = [row.id for row in read_corrections(out)]
+    assert kept == ["good", "large"]  # 22 characters for 2, and 20 for 18
+    (large,) = [row for row in read_corrections(data) if row.id == "large"]
+    Encoder.long = large.edited
+    assert run("edits", "filter", "--data", data, "--out", out, "--reward", "model", "--eta3", "10") == 0
+    assert [row.id for row in read_corrections(out)] == ["good"]  # too long to be scored
 
 
 @pytest.mark.parametrize(

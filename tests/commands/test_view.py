@@ -98,7 +98,7 @@ def test_a_narrow_row_has_its_counts_on_one_line(folder: Path, capsys: pytest.Ca
 
 def test_nothing_is_written_over_what_is_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, edits = folder / "model", folder / "edits.jsonl"
-    before = edits.read_text()
+    before, elsewhere = edits.read_text(), folder / ".." / folder.name / "edits.jsonl"
     for verb in (
         ["view", f"--model={model}", f"--edits={edits}"],
         ["labels", f"--model={model}", f"--edits={edits}"],
@@ -107,7 +107,7 @@ def test_nothing_is_written_over_what_is_read(folder: Path, capsys: pytest.Captu
         ["edits", "stats", f"--data={edits}"],
         ["edits", "filter", f"--data={edits}", "--unchanged=drop"],
     ):
-        assert main([*verb, f"--out={edits}"]) == 1, verb
+        assert main([*verb, f"--out={elsewhere}"]) == 1, verb
         assert "would take the place of the rows it is made of" in capsys.readouterr().err
     assert edits.read_text() == before
     assert main(["labels", f"--model={model}", f"--edits={edits}", f"--out={folder / 'labels.parquet'}"]) == 1

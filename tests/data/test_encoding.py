@@ -376,3 +376,28 @@ def test_sampled_rows_at_once() -> None:
     assert found[0] == encoder.encode_sampled("Ask", "The", given_ids[0])
     assert found[1] == encoder.encode("Ask", "The")
     assert "do not decode" in str(found[2])
+
+
+def test_whoever_uses_the_tokenizer_meanwhile_changes_nothing() -> None:
+    """Truncation, padding and control tokens are settings of the tokenizer, which others set for themselves."""
+    tokenizer = copy.deepcopy(chat())
+    encoder = Encoder(tokenizer)
+    before = encoder.encode_all(["Ask <s>", "Ask on"], ["The cat", "The mat"])
+    tokenizer(["The", "The cat sat on the mat"], truncation=True, max_length=2)
+    assert encoder.encode_all(["Ask <s>", "Ask on"], ["The cat", "The mat"]) == before
+
+
+@pytest.mark.parametrize("make", [byte_level, chat])
+def test_half_of_a_surrogate_pair_in_a_prompt_spoils_its_row_only(make: Any) -> None:
+    encoder = Encoder(make())
+    found = encoder.encode_all(["Ask", "Ask \ud800", "Eat"], ["a", "b", "c"])
+    assert [type(row).__name__ for row in found] == ["Encoded", "ValueError", "Encoded"]
+    assert "half of a surrogate pair" in str(found[1])
+    assert found[2] == encoder.encode("Eat", "c")
+
+
+def test_without_a_limit() -> None:
+    limited = Encoder(byte_level(), max_length=4, on_long="drop")
+    assert limited.unlimited.encode("Ask", "The cat sat") == Encoder(byte_level()).encode("Ask", "The cat sat")
+    assert limited.max_length == 4
+    assert Encoder(byte_level()).unlimited.max_length is None

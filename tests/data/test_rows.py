@@ -345,7 +345,16 @@ def test_bad_rows_of_a_csv_file(tmp_path: Path) -> None:
         path.write_bytes(header + b"x,y\n")
         with pytest.raises(ValueError, match=f"rows.csv, line 1: {message}"):
             read_prompts(path)
-    assert csv.field_size_limit() == 131_072
+
+
+def test_two_csv_files_at_once(tmp_path: Path) -> None:
+    """The limit of a field is the process's: one reader that ends must not cut the other one short."""
+    long = "x" * 200_000
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"prompt,draft,sent\np,{long},y\np,{long},z\n")
+    first, second = iter_corrections(tmp_path / "a.csv"), iter_corrections(tmp_path / "b.csv")
+    next(first), next(second)
+    assert len(list(first)) == len(list(second)) == 1
 
 
 def test_bad_rows_of_a_parquet_file(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def test_each_finding(settings: dict[str, Any], name: str, severity: str) -> Non
     (finding,) = [one for one in diagnosis.findings if one.name == name]
     assert finding.severity == severity
     assert finding.remedy
+    assert "is None" not in str(finding)
     assert diagnosis.safe == (not diagnosis.of(Severity.ERROR))
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,3 +177,14 @@ def test_more_known_means_less_flagged(pair: tuple[str, str]) -> None:
         for p in ("", "The cat 3 日本")
     )
     assert more <= less
+
+
+def test_many_numbers_take_no_quadratic_time() -> None:
+    def seconds(lines: int) -> float:
+        text = "".join(f"{k} {k + 7} {k * 3}\n" for k in range(lines))
+        row = Correction(id="r", prompt=text, original="The", edited=text.replace("7", "8"))
+        started = time.process_time()
+        unknowable(row, diff(row.original, row.edited))
+        return time.process_time() - started
+
+    assert seconds(400) < 1.5

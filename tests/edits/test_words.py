@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from errata.edits import edit_ratio, word_distance, words
-from errata.edits.words import split_words
+from errata.edits.words import split_text, split_words
 
 from .table import distance_by_table
 from .tokenizers import texts
@@ -57,3 +57,17 @@ def test_edit_ratio() -> None:
     assert edit_ratio("a b", "a b c d") == 0.5
     assert edit_ratio("a b c d", "a b") == 0.5
     assert edit_ratio("a b", "c d e") == 1
+
+
+@pytest.mark.parametrize("mark", ["\u0600", "\u06dd"])
+def test_a_prepended_mark_draws_nothing_in(mark: str) -> None:
+    assert split_text(f"{mark} a") == ["", mark, " ", "a", ""]
+    assert split_words(f"{mark}abc") == [mark, "abc"]
+
+
+@given(texts)
+def test_no_word_holds_white_space(text: str) -> None:
+    parts = split_text(text)
+    assert "".join(parts) == text
+    assert all(not gap.strip() for gap in parts[::2])
+    assert not any(character.isspace() for word in parts[1::2] for character in word)

@@ -85,6 +85,13 @@ def spoil(path: Path, change: Any) -> None:
             r"line 3: row 'r2', original: .*labels \[0, 6\].*damaged",
         ),
         (lambda row: row["edited"].pop("ended"), r"line 3: no field 'ended'"),
+        (lambda row: row["original"]["labels"].__setitem__(0, 1), r"line 3: row 'r2', original: .*labels \[0, 1\]"),
+        (lambda row: row["edited"]["labels"].__setitem__(0, 4), r"line 3: row 'r2', edited: .*labels \[0, 1?,? ?4\]"),
+        (
+            lambda row: row["edited"]["ids"].__setitem__(0, 999),
+            r"line 3: row 'r2', edited: ids from 2 to 999 and 300 t",
+        ),
+        (lambda row: row.update(id="r1"), r"line 3: row 'r1' comes twice; the file is damaged: label again"),
     ],
 )
 def test_damaged_rows(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels], change: Any, message: str) -> None:
@@ -99,5 +106,5 @@ def test_a_torn_file(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels]
     path = tmp_path / "labels.jsonl"
     write_labels(path, labels, encoder)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=r"labels.jsonl, line 4: "):
+    with pytest.raises(ValueError, match=r"labels.jsonl, line 4: not whole .* the file is damaged: label again"):
         read_labels(path, encoder)

@@ -180,7 +180,7 @@ def test_errors_name_the_row() -> None:
     encoder = Encoder(byte_level())
     with pytest.raises(ValueError, match=r"row 'r': the sampled ids do not decode"):
         label(correction("cat", "mat", original_ids=(5,)), encoder)
-    with pytest.raises(ValueError, match=r"row 'r': unknown unit 'tokens'"):
+    with pytest.raises(ValueError, match=r"unknown unit 'tokens'; use one of word, phrase, char, token"):
         label(correction("cat", "mat"), encoder, LabelRules(unit="tokens"))
 
 

@@ -196,6 +196,23 @@ def test_a_truncated_answer_has_no_end_to_blame() -> None:
     assert M not in label(correction("The cat", "The cat sat"), short, BLAME).original.labels
 
 
+def test_two_sides_that_were_cut_to_the_same_tokens_are_no_error() -> None:
+    encoder = Encoder(byte_level(), max_length=6, on_long="truncate")
+    head = len(encoder.prompt_ids("Ask"))
+    ids = encoder.unlimited.encode("Ask", "The cat sat", ended=False).response_ids[: 6 - head]
+    text = encoder.decode(ids)
+    row = label(correction(text, f"{text}xyz is here", original_ids=ids), encoder)
+    assert row.original.encoded.cut == 0 < row.edited.encoded.cut
+    assert row.original.encoded.ids == row.edited.encoded.ids
+
+
+def test_rules_are_checked() -> None:
+    assert LabelRules(unit="char").unit is Unit.CHAR
+    for name in ("unit", "ties", "omissions", "inventions", "reasoning"):
+        with pytest.raises(ValueError, match=f"unknown {name} 'blamed'; use one of "):
+            LabelRules(**{name: "blamed"})
+
+
 def test_a_cut_row_is_no_hole_in_the_next_one() -> None:
     encoder = Encoder(byte_level(), max_length=8, on_long="truncate")
     rows = [correction("The cat sat on that mat", "The cat sat"), correction("The cat", "The mat")]

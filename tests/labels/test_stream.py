@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,15 +140,26 @@ def test_rows_that_cannot_be_labelled_are_set_aside(tmp_path: Path) -> None:
     (aside,) = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text().splitlines()]
     assert aside["id"] == "case"
     assert "the texts differ" in aside["error"]
-    assert aside["row"] == {
-        "id": "case",
-        "prompt": "Ask",
-        "rejected": "The cat sat",
-        "chosen": "the Cat sat",
-        "reason": ["style"],
-    }
+    kept = json.loads(aside["raw"])
+    assert (kept["prompt"], kept["original"], kept["edited"], kept["reasons"]) == (
+        "Ask",
+        "The cat sat",
+        "the Cat sat",
+        ["style"],
+    )
     with pytest.raises(ValueError, match=r"none of 1 rows could be labelled; the first: row 'case': the texts differ"):
         run(tmp_path, rows[:1], partial(Encoder, word_piece()))
+
+
+def test_what_can_hardly_be_written_is_set_aside_too(tmp_path: Path) -> None:
+    rows = [
+        Correction(id="half", prompt="Ask", original="a \ud800", edited="b", extra={"when": datetime(2026, 1, 2)}),
+        Correction(id="good", prompt="Ask", original="a", edited="b"),
+    ]
+    report = run(tmp_path, rows)
+    assert (report.unlabelled, report.labels.rows) == (1, 1)
+    (aside,) = [json.loads(line) for line in (tmp_path / "aside.jsonl").read_text().splitlines()]
+    assert json.loads(aside["raw"])["extra"] == {"when": "2026-01-02 00:00:00"}
 
 
 def test_long_rows_stop_the_run_or_are_counted(tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ def _read_config(path: Path, kind: type[Any]) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML ({error}); write one `key: value` a line") from error
+        raise ValueError(
+            f"{path} is not YAML ({' '.join(str(error).split())}); write one `key: value` a line"
+        ) from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no mapping; write one `key: value` a line")
     known = list(_field_names(kind))

@@ -25,7 +25,7 @@ from errata.data.rows import write_lines
 from errata.edits import StatisticsOf, diff, statistics
 from errata.models import load_tokenizer
 from errata.types import Correction, Edit, Op, Ties, Unit
-from errata.views.pages import visible
+from errata.views import visible
 
 __all__ = ["EditsDiff", "EditsImport"]
 

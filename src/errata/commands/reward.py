@@ -117,9 +117,14 @@ class RewardEval:
     def run(self) -> None:
         encoder = self.encoding.encoder(self.reward)
         scorer = load_scorer(self.reward, encoder)
-        labels = [row for row in label_all(read_corrections(self.data), encoder) if has_change(row)]
+        counts = LengthCounts()
+        rows = list(label_all(read_corrections(self.data), encoder, counts=counts))
+        counts.check()
+        labels = [row for row in rows if has_change(row)]
         found: dict[str, Any] = {
             "rows": len(labels),
+            "unchanged": len(rows) - len(labels),
+            **({} if self.encoding.max_length is None else dataclasses.asdict(counts)),
             "pair_accuracy": pair_accuracy(
                 score_texts(scorer, [row.edited.encoded for row in labels]),
                 score_texts(scorer, [row.original.encoded for row in labels]),

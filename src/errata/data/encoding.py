@@ -8,6 +8,7 @@ prompt or a response stay text.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -37,6 +38,7 @@ __all__ = [
 
 PLAIN_TEMPLATE = "{prompt}\n"
 _PROBE = "errataprobe"  # an answer that no template writes of its own accord
+_HALF = "a text holds half of a surrogate pair, which no tokenizer can read; mend it"
 _STAND_IN = 0xF0000  # the first of 65,534 private characters, in the place of control tokens that are spelled as text
 
 Message = Mapping[str, str]
@@ -105,6 +107,15 @@ class Encoder:
         self.on_long = OnLong(on_long)
         if max_length is None and self.on_long != OnLong.ERROR:
             raise ValueError(f"on_long {self.on_long.value!r} has no max_length to act on; give one")
+
+    @cached_property
+    def unlimited(self) -> Encoder:
+        """The same for rows of any length."""
+        if self.max_length is None:
+            return self
+        other = copy.copy(self)
+        other.max_length, other.on_long = None, OnLong.ERROR
+        return other
 
     @cached_property
     def fingerprint(self) -> str:
@@ -306,9 +317,11 @@ class Encoder:
             key: text for key, text in texts.items() if isinstance(text, ValueError)
         }
         usable = {key: text for key, text in texts.items() if not isinstance(text, ValueError)}
-        for key, found in zip(usable, self._tokenize(list(usable.values())), strict=True):
-            heads[key] = _attempt(self._plain_head, found)
-        return heads
+        try:
+            found = self._tokenize(list(usable.values()))
+        except ValueError:  # half of a surrogate pair in one of them spoils the whole batch
+            return {key: _attempt(self.prompt_ids, prompt) for key, prompt in distinct.items()}
+        return heads | {key: _attempt(self._plain_head, one) for key, one in zip(usable, found, strict=True)}
 
     def _refuse(self, reason: str) -> NoReturn:
         if self.on_long == OnLong.ERROR:
@@ -334,7 +347,7 @@ class Encoder:
         try:
             found = self._backend.encode_batch(list(texts), add_special_tokens=False)
         except TypeError as error:
-            raise ValueError("a text holds half of a surrogate pair, which no tokenizer can read; mend it") from error
+            raise ValueError(_HALF) from error
         rows = [(one.ids, one.offsets) for one in found]
         if self._joins_unknown:
             rows = [(ids, _part(offsets, text)) for (ids, offsets), text in zip(rows, texts, strict=True)]
@@ -342,11 +355,20 @@ class Encoder:
 
     @cached_property
     def _backend(self) -> Tokenizer:
-        """A copy, so that nobody's padding, truncation or reading of control tokens gets in, from any thread."""
+        """Reads texts: a response that spells "</s>" must not end the sequence."""
+        return self._copy(encode_special_tokens=True)
+
+    @cached_property
+    def _template_backend(self) -> Tokenizer:
+        """Reads what a template rendered."""
+        return self._copy(encode_special_tokens=False)
+
+    def _copy(self, *, encode_special_tokens: bool) -> Tokenizer:
+        # Of one's own, so that nobody's padding, truncation or reading of control tokens gets in, from any thread.
         backend = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
         backend.no_truncation()
         backend.no_padding()
-        backend.encode_special_tokens = True  # a response that spells "</s>" must not end the sequence
+        backend.encode_special_tokens = encode_special_tokens
         return backend
 
     def _checked(self, found: _Ids) -> _Ids:
@@ -376,7 +398,15 @@ class Encoder:
         return frozenset(self._control) - {self.tokenizer.unk_token_id}
 
     def _template_ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return self._template_encoding(text)[0]
+
+    def _template_encoding(self, text: str) -> _Ids:
+        """Ids and offsets of what a template rendered: its control tokens are control tokens."""
+        try:
+            found = self._template_backend.encode(text, add_special_tokens=False)
+        except TypeError as error:
+            raise ValueError(_HALF) from error
+        return found.ids, found.offsets
 
     def _ids_beside_spelled_control(
         self, messages: Sequence[Message], spelled: Sequence[str], *, add_generation_prompt: bool
@@ -387,10 +417,10 @@ class Encoder:
         stand_ins = {token: chr(_STAND_IN + k) for k, token in enumerate(spelled)}
         masked = [{**m, "content": self._spelling.sub(lambda hit: stand_ins[hit[0]], m["content"])} for m in messages]
         text = self.render(masked, add_generation_prompt=add_generation_prompt)
-        whole = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        whole = self._template_encoding(text)
         marks = [
             (token, span)
-            for token, span in zip(whole["input_ids"], whole["offset_mapping"], strict=True)
+            for token, span in zip(*whole, strict=True)
             if text[slice(*span)].strip() == self._control.get(token)
         ]
         edges = [(None, (0, 0)), *marks, (None, (len(text), len(text)))]
@@ -408,7 +438,7 @@ class Encoder:
         clash = any(stand_in in m["content"] for stand_in in stand_ins.values() for m in messages)
         # Where texts between control tokens are not encoded by themselves (Llama 2 puts a space before the first one
         # only), putting the pieces together gives other ids than the tokenizer does, and nothing is certain.
-        if clash or joined({}) != whole["input_ids"]:
+        if clash or joined({}) != whole[0]:
             raise ValueError(
                 f"the prompt spells the control token {spelled[0]!r}, which with this tokenizer cannot be told from "
                 "the chat template's own; take it out of the text"
@@ -457,7 +487,10 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"no tokenizer could be loaded from {folder}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"no tokenizer could be loaded from {folder}; save the model's tokenizer there ({reason})"
+        ) from error
     return tokenizer
 
 

@@ -234,24 +234,21 @@ def _skip(read: Callable[[int], str], buffer: str, start: int) -> tuple[str, int
 
 
 def _csv_records(path: Path) -> Iterator[Record]:
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = _csv_header(path, reader)
-            while True:
-                line = reader.line_num + 1
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    reason = f"({error})"
-                    yield Record(line, partial(str, reason), partial(_refuse, f"not CSV: {error}; mend the quotes"))
-                else:
-                    yield Record(line, partial(json.dumps, cells), partial(_load_cells, header, cells), not cells)
-    finally:
-        csv.field_size_limit(limit)
+    csv.field_size_limit(2**31 - 1)  # of the whole process: to set it back would cut short whoever else reads
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header = _csv_header(path, reader)
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                reason = f"({error})"
+                yield Record(line, partial(str, reason), partial(_refuse, f"not CSV: {error}; mend the quotes"))
+            else:
+                yield Record(line, partial(json.dumps, cells), partial(_load_cells, header, cells), not cells)
 
 
 def _csv_header(path: Path, reader: Iterator[list[str]]) -> list[str]:

@@ -40,7 +40,7 @@ def check_template(encoder: Encoder, prompt: Prompt, response: str) -> list[Temp
     Returns:
         The findings; empty where whole and parts agree id by id. What cannot be encoded at all is an error among them.
     """
-    encoder = Encoder(encoder.tokenizer, template=encoder.template)
+    encoder = encoder.unlimited
     question = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     answered = [*question, {"role": "assistant", "content": response}]
     try:

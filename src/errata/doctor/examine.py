@@ -301,7 +301,7 @@ class _Examination:
 
     def _refused(self, row: Correction, error: ValueError) -> None:
         """Say which kind of mistake it is."""
-        whole = Encoder(self._encoder.tokenizer, template=self._encoder.template)
+        whole = self._encoder.unlimited
         text = str(error)
         try:
             original, edited = whole.encode(row.prompt, row.original), whole.encode(row.prompt, row.edited)

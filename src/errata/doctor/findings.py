@@ -38,7 +38,8 @@ class Finding:
     """The id of the first row that has it."""
 
     def __str__(self) -> str:
-        where = f" ({self.rows:,} rows, the first is {self.example!r})" if self.rows else ""
+        first = "" if self.example is None else f", the first is {self.example!r}"
+        where = f" ({self.rows:,} rows{first})" if self.rows else ""
         return f"{self.severity.value}: {self.what}{where}; {self.remedy}"
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from math import inf
+from math import inf, isnan
 from typing import Any, Literal, NamedTuple
 
 from errata.edits.duplicates import Duplicates, Likeness
@@ -224,7 +224,8 @@ def reward_gap(score: Score, eta1: float = inf, eta2: float = -inf, eta3: float 
 
     def verdict(low: float, high: float) -> str | None:
         keep = low < eta1 and high > eta2 and high - low > eta3
-        return None if keep else f"R(ŷ) = {low:.2f}, R(y) = {high:.2f}"
+        too_long = " (nan: too long to be scored)" if isnan(low) or isnan(high) else ""
+        return None if keep else f"R(ŷ) = {low:.2f}, R(y) = {high:.2f}{too_long}"
 
     return Filter(f"R(ŷ) < {eta1:g}, R(y) > {eta2:g}, R(y) − R(ŷ) > {eta3:g}", judge)
 

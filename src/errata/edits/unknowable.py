@@ -31,8 +31,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
+from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple
 
 from rapidfuzz import process
@@ -165,8 +168,10 @@ def _candidates(text: str, written: Sequence[Span], kinds: Collection[Kind]) -> 
     taken = set[tuple[int, int]]()  # a word has one kind, asked for or not
     for kind, matches in ((Kind.LINK, _links(text, spans)), (Kind.NUMBER, _numbers(text, spans))):
         for start, stop in matches:
-            for word in spans:
-                if start < word[1] and word[0] < stop and word not in taken:
+            first = bisect_right(spans, start, key=itemgetter(1))  # the first that ends behind the start
+            last = bisect_left(spans, stop, key=itemgetter(0))
+            for word in spans[first:last]:
+                if word not in taken:
                     taken.add(word)
                     if kind in kinds:
                         found[word] = (kind, text[start:stop])
@@ -267,14 +272,14 @@ class _Known:
         if kind is Kind.LINK:
             return _fold(key) in self._text
         if kind is Kind.NUMBER:
-            numbers = self._numbers()
-            return bool(_readings(key) & numbers) or (_is_several(key) and _pieces(key) <= numbers)
+            return bool(_readings(key) & self._numbers) or (_is_several(key) and _pieces(key) <= self._numbers)
         parts = _ALNUM.findall(key.replace("'s", "").replace("’s", ""))
         if kind is Kind.NAME:  # of "AI-based" only the first
             parts = [part for part in parts if not part.islower()]
         parts = [part for part in map(_fold, parts) if len(part) > 1 and part not in _FUNCTION_WORDS]
         return all(map(self._word, parts)) or self._acronym(key)
 
+    @cached_property
     def _numbers(self) -> set[str]:
         numbers = {_VALUE_OF[word] for word in self._words & _VALUE_OF.keys()}
         numbers |= {_roman(match) for match in _ROMAN.findall(self._raw)}

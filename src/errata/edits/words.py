@@ -21,7 +21,8 @@ _LETTER = r"[[\p{L}\p{N}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{LineBreak=SA}ー]]
 _INNER = rf"(?:{_LETTER}|[\p{{M}}\u00ad\u200c\u200d])"
 _RUN = rf"(?:{_LETTER}|\p{{M}}){_INNER}*"
 # \x1c-\x1f: white space to str.isspace, though not to Unicode.
-_WORD = regex.compile(rf"(?V1)({_RUN}(?:['’\-‐‑]{_RUN})*|(?![\s\x1c-\x1f])\X)")
+# Prepended marks (Arabic number signs) would draw what follows them into their grapheme, white space, too.
+_WORD = regex.compile(rf"(?V1)({_RUN}(?:['’\-‐‑]{_RUN})*|(?![\s\x1c-\x1f])(?:\p{{GCB=Prepend}}|\X))")
 # The same without marks, joiners, soft hyphens and the scripts named above, where the standard library is enough and
 # three times as fast: the Latin blocks, and the dashes and quotes of U+2010 to U+2029.
 _PLAIN_WORD = re.compile(r"([^\W_]+(?:['’\-‐‑][^\W_]+)*|\S)")

@@ -13,6 +13,9 @@ from errata.types import Encoded, Label, LabeledTokens, TokenLabels
 
 __all__ = ["SCHEMA", "read_labels", "write_labels"]
 
+_ORIGINAL = frozenset(Label) - {Label.INSERTED}
+_EDITED = frozenset(Label) - {Label.DELETED, Label.OMISSION}
+
 SCHEMA = 2
 """The version of the rows below; a reader refuses every other one."""
 
@@ -39,13 +42,22 @@ def read_labels(path: Path, encoder: Encoder) -> list[TokenLabels]:
     Raises:
         ValueError: a row of another schema or another tokenizer than ``encoder``'s, or a damaged one.
     """
-    rows = []
+    rows: list[TokenLabels] = []
+    seen = set[str]()
     for line, data in read_lines(path):
         try:
-            rows.append(_row(json.loads(data), encoder.fingerprint))
+            row = _row(json.loads(data), encoder)
+            if row.id in seen:
+                raise ValueError(f"row {row.id!r} comes twice; the file is damaged: label again")
         except (KeyError, TypeError, ValueError) as error:
-            reason = f"no field {error}; label again" if isinstance(error, KeyError) else error
+            reason = str(error)
+            if isinstance(error, KeyError):
+                reason = f"no field {error}; label again"
+            elif isinstance(error, json.JSONDecodeError):
+                reason = f"not whole ({error.msg} at character {error.pos}); the file is damaged: label again"
             raise ValueError(f"{path}, line {line}: {reason}") from error
+        seen.add(row.id)
+        rows.append(row)
     return rows
 
 
@@ -67,7 +79,8 @@ def _side(side: LabeledTokens) -> dict[str, Any]:
     }
 
 
-def _row(row: dict[str, Any], fingerprint: str) -> TokenLabels:
+def _row(row: dict[str, Any], encoder: Encoder) -> TokenLabels:
+    fingerprint, size = encoder.fingerprint, len(encoder.tokenizer)
     name = f"row {row['id']!r}"
     if row["schema"] != SCHEMA:
         raise ValueError(f"{name} has schema {row['schema']!r} and this errata reads {SCHEMA}; label again with it")
@@ -78,13 +91,13 @@ def _row(row: dict[str, Any], fingerprint: str) -> TokenLabels:
         )
     return TokenLabels(
         id=row["id"],
-        original=_labeled(row["original"], f"{name}, original"),
-        edited=_labeled(row["edited"], f"{name}, edited"),
+        original=_labeled(row["original"], _ORIGINAL, size, f"{name}, original"),
+        edited=_labeled(row["edited"], _EDITED, size, f"{name}, edited"),
         reasons=tuple(row.get("reasons", ())),
     )
 
 
-def _labeled(side: dict[str, Any], name: str) -> LabeledTokens:
+def _labeled(side: dict[str, Any], known: frozenset[int], size: int, name: str) -> LabeledTokens:
     encoded = Encoded(
         tuple(side["ids"]),
         side["prompt_length"],
@@ -94,9 +107,11 @@ def _labeled(side: dict[str, Any], name: str) -> LabeledTokens:
     )
     labels = tuple(side["labels"])
     tokens = len(encoded.response_ids)
-    if not tokens == len(encoded.offsets) == len(labels) or not set(labels) <= set(Label):
+    if not tokens == len(encoded.offsets) == len(labels) or not set(labels) <= known:
         raise ValueError(
             f"{name}: {len(labels)} labels and {len(encoded.offsets)} offsets for {tokens} response tokens, "
             f"labels {sorted(set(labels))}; the file is damaged: label again"
         )
+    if not all(0 <= token < size for token in encoded.ids):
+        raise ValueError(f"{name}: ids from {min(encoded.ids)} to {max(encoded.ids)} and {size} tokens; label again")
     return LabeledTokens(encoded, labels, side["text"])

@@ -164,7 +164,7 @@ def _label_together(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -
                 (before, after), _align(row, original, edited, encoder, rules.ties), strict=True
             ):
                 labels[:] = [k if k == Label.IGNORED else by_id for k, by_id in zip(labels, aligned, strict=True)]
-        elif original.response_ids == edited.response_ids and not original.cut and any(changed(before)):
+        elif any(changed(before)) and original.response_ids == edited.response_ids and not (original.cut or edited.cut):
             raise ValueError(
                 "the texts differ and their tokens do not: this tokenizer normalises what was edited, or does not know "
                 "it; use the tokenizer of a model that can write both texts"

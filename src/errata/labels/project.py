@@ -22,8 +22,9 @@ def project(spans: Iterable[tuple[Span, Label]], text: str, encoded: Encoded) ->
 
     A token is changed if one of its characters other than white space lies in a changed span: the token " cat" stays
     when only its space was changed. A token of white space only is changed if any of its characters is. Where a token
-    touches several changes, SUBSTITUTED wins. A token without a character of its own (a piece of the next character)
-    counts as that character, and the end of sequence is KEPT.
+    touches several changes, the label of the highest number wins: SUBSTITUTED over INSERTED and DELETED, IGNORED over
+    all. A token without a character of its own (a piece of the next character) counts as that character, and the end of
+    sequence is KEPT.
 
     Args:
         spans: character spans of ``text`` and their labels; what they leave out is KEPT.

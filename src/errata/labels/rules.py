@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from errata.edits import diff
@@ -19,6 +20,12 @@ _BLOCKS = re.compile(
     r"|<(think|thinking|reasoning|tool_calls?|tool_response|function_calls?)>.*?(?:</\1>|\Z)",
     re.DOTALL,
 )
+
+
+def _one_of(kind: type[StrEnum], value: str, name: str) -> StrEnum:
+    if value not in list(kind):
+        raise ValueError(f"unknown {name} {value!r}; use one of {', '.join(kind)}")
+    return kind(value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +43,19 @@ class LabelRules:
     """ignore: what an edit adds and the model could not have known (numbers, names, links) is IGNORED."""
     reasoning: Literal["ignore", "learn"] = "ignore"
     """ignore: <think> blocks and tool calls that the edit left alone are IGNORED on both sides."""
+
+    def __post_init__(self) -> None:
+        """Take plain texts for units and ties, and refuse what no rule is called.
+
+        Raises:
+            ValueError: a value that is none of its field's.
+        """
+        object.__setattr__(self, "unit", _one_of(Unit, self.unit, "unit"))
+        object.__setattr__(self, "ties", _one_of(Ties, self.ties, "ties"))
+        for name in ("omissions", "inventions", "reasoning"):
+            values = ("unmarked", "blame") if name == "omissions" else ("learn", "ignore")
+            if getattr(self, name) not in values:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; use one of {', '.join(values)}")
 
 
 DEFAULT = LabelRules()

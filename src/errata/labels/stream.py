@@ -18,10 +18,11 @@ from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 
+from errata import __version__
 from errata.data import Encoder, new_file
 from errata.data.encoding import TooLong
 from errata.data.lengths import LengthCounts
-from errata.data.rows import row_fields, write_lines
+from errata.data.rows import write_lines
 from errata.labels.counts import LabelCounts, count_labels
 from errata.labels.files import SCHEMA, write_labels
 from errata.labels.label import label_all
@@ -76,7 +77,7 @@ def label_file(
         make_encoder: text to ids; is called once in each process, and sent there.
         rules: how to label.
         source: names what ``corrections`` are read from and its state, so that parts of another source are not reused.
-        set_aside: where rows go that cannot be labelled, as JSON lines ``{id, error, row}`` (empty if there are none).
+        set_aside: where rows go that cannot be labelled, as JSON lines ``{id, error, raw}`` (empty if there are none).
         workers: processes; files of a few parts are done in this one.
         progress: is told the number of rows of each part that is done.
 
@@ -85,7 +86,8 @@ def label_file(
     """
     encoder = make_encoder()
     parts = out.with_name(f".{out.name}.parts")
-    _open_parts(parts, [SCHEMA, encoder.fingerprint, encoder.max_length, encoder.on_long, asdict(rules), source, PART])
+    limits = [encoder.max_length, encoder.on_long, PART]
+    _open_parts(parts, [__version__, SCHEMA, encoder.fingerprint, *limits, asdict(rules), source])
     suffix = ".jsonl.gz" if out.suffix == ".gz" else ".jsonl"
     names: list[Path] = []
     total = LabelReport(labels=LabelCounts(), lengths=LengthCounts())
@@ -176,7 +178,7 @@ def _label_part(rows: Sequence[Correction], path: Path, encoder: Encoder, rules:
     write_labels(path, labels, encoder)
     write_lines(
         _aside(path),
-        ({"id": row.id, "error": str(error), "row": row_fields(row)} for row, error in errors),
+        ({"id": row.id, "error": str(error), "raw": _raw(row)} for row, error in errors),
     )
     report = LabelReport(
         labels=count_labels(labels),
@@ -187,6 +189,11 @@ def _label_part(rows: Sequence[Correction], path: Path, encoder: Encoder, rules:
     with new_file(done) as unfinished:
         unfinished.write_text(json.dumps(asdict(report)), encoding="utf-8")
     return report
+
+
+def _raw(row: Correction) -> str:
+    """The row as JSON, whatever it holds: what could not be labelled may be what can hardly be written."""
+    return json.dumps(asdict(row), default=str)
 
 
 def _read_report(path: Path) -> LabelReport:

@@ -158,7 +158,7 @@ def train_token_reward_bradley_terry(
     *,
     counts: LengthCounts | None = None,
 ) -> dict[str, Any]:
-    """Xu et al.'s Eq 3: L = −log σ(mean_t r(y_e) − mean_t r(y_l)), every response token in the mean.
+    """Xu et al.'s Eq 3: L = −log σ(mean_t r(y_e) − mean_t r(y_l)), every response token in the mean but IGNORED ones.
 
     It does not change under r → r + c: the level of these rewards is free. Unchanged rows are left out and counted.
 
