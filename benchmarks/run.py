@@ -30,7 +30,7 @@ from scale import long_corrections, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from errata.data import Encoder, new_file
+from errata.data import Encoder, new_file, read_corrections
 from errata.demo.editor import correct
 from errata.demo.tokenizer import build_tokenizer
 from errata.demo.world import DefectRates, make_prompts, write_response
@@ -45,6 +45,7 @@ from errata.tuning.ppo import _Run as PPORun
 from errata.tuning.sft import _loss as sft_loss
 from errata.types import Correction
 
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "mlqe_pe_ro-en_et-en_train.jsonl.gz"
 Seconds = Mapping[str, float]
 """The median seconds of each of the things that were compared."""
 
@@ -76,22 +77,23 @@ def main() -> None:
         corrections = make_corrections(settings.rows)
         steps = ppo_steps(settings, encoder, model)
         found = {
-            "labels": compare(labelling(settings.rows), settings.rounds),
+            **{name: compare(labelling(rows), settings.rounds) for name, rows in long_rows(settings.rows).items()},
             "diff": compare(diffing(corrections), settings.rounds),
             "step": compare(training(corrections[: settings.batch_size], encoder, model), settings.rounds),
             "ppo": {part: median(one[part] for one in steps) for part in steps[0]},
         }
     table = Table("measured", "median", "ratio", "to", box=None, header_style="bold")
-    for seconds in found.values():
+    for what, seconds in found.items():
         base = next(iter(seconds))
         table.add_section()
+        table.add_row(f"[bold]{what}[/bold]")
         for name, value in seconds.items():
             ratio = ("1", "") if name == base else (f"{value / seconds[base]:.2f}", base)
             table.add_row(name, f"{1000 * value:,.1f} ms", *ratio)
     console.print(table)
     threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}, {platform.machine()}"
     samples = settings.batch_size / found["ppo"]["a PPO step"]
-    labelled = settings.rows / found["labels"]["errata.labels"]
+    labelled = settings.rows / next(iter(found.values()))["errata.labels"]
     console.print(f"A second: {labelled:,.0f} corrections labelled, {samples:,.0f} PPO samples drawn and learned from.")
     console.print(f"Medians of {settings.rounds} rounds; {threads}.")
     if settings.out is not None:
@@ -145,10 +147,27 @@ def make_model(encoder: Encoder, folder: Path) -> None:
     save_model(LlamaForCausalLM(config), encoder.tokenizer, folder)
 
 
-def labelling(count: int) -> dict[str, Callable[[], object]]:
-    """Labels of texts of about 256 tokens, against only tokenising prompts and texts in one batch, with offsets."""
-    rows = list(long_corrections(count))
-    encoder = Encoder(make_tokenizer(rows))
+def long_rows(count: int) -> dict[str, list[Correction]]:
+    """Corrections of more than 200 tokens a side: real post-edits, nine at a time, where they are; and the world's."""
+    found = {}
+    if SHARED.exists():
+        real = read_corrections(SHARED)[: 9 * count]
+        groups = [real[k : k + 9] for k in range(0, len(real), 9)]
+        found["labels of real post-edits"] = [
+            Correction(
+                id=group[0].id,
+                prompt=" ".join(str(row.prompt) for row in group[:2]),
+                original=" ".join(row.original for row in group),
+                edited=" ".join(row.edited for row in group),
+            )
+            for group in groups
+        ]
+    return found | {"labels of the world's rows": list(long_corrections(count))}
+
+
+def labelling(rows: list[Correction]) -> dict[str, Callable[[], object]]:
+    """Labels of long texts, against only tokenising prompts and texts in one batch, with offsets."""
+    encoder = Encoder(make_tokenizer(rows, vocab_size=8_000))
     texts = [text for row in rows for text in (str(row.prompt), row.original, row.edited)]
     return {
         "tokenising the texts in one batch": lambda: encoder.tokenizer(

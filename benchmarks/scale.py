@@ -95,16 +95,16 @@ def repeated(rows: Sequence[Correction], count: int) -> Iterator[Correction]:
         yield Correction(id=f"row {k}", prompt=one.prompt, original=one.original + mark, edited=one.edited + mark)
 
 
-def make_tokenizer(rows: Sequence[Correction]) -> PreTrainedTokenizerFast:
+def make_tokenizer(rows: Sequence[Correction], vocab_size: int = 600) -> PreTrainedTokenizerFast:
     """A byte-level BPE whose pieces are short, as those of a large vocabulary are on ordinary text."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=600, initial_alphabet=alphabet, special_tokens=["</s>"], show_progress=False
+        vocab_size=vocab_size, initial_alphabet=alphabet, special_tokens=["</s>"], show_progress=False
     )
-    backend.train_from_iterator((row.edited for row in rows), trainer)
+    backend.train_from_iterator((text for row in rows for text in (row.original, row.edited)), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
 
 

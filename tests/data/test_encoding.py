@@ -401,3 +401,9 @@ def test_without_a_limit() -> None:
     assert limited.unlimited.encode("Ask", "The cat sat") == Encoder(byte_level()).encode("Ask", "The cat sat")
     assert limited.max_length == 4
     assert Encoder(byte_level()).unlimited.max_length is None
+
+
+@pytest.mark.parametrize("limit", [-5, 0])
+def test_a_limit_that_no_row_can_meet_is_refused(limit: int) -> None:
+    with pytest.raises(ValueError, match=f"max_length is {limit}; give 1 token or more"):
+        Encoder(byte_level(), max_length=limit)

@@ -250,3 +250,12 @@ def test_every_answer_is_found_whole_or_said_to_be_changed(prompt: str, response
     errors = [finding for finding in found if finding.severity == "error"]
     # Jinja's trim is Python's strip.
     assert bool(errors) == (response != response.strip()), found
+
+
+def test_a_template_that_writes_the_date_is_noted() -> None:
+    dated = CHATML.replace("{% for", "{{ strftime_now('%d %b %Y') if strftime_now is defined }}{% for", 1)
+    dates = [
+        [severity for severity, text in findings(template, "one two") if text.startswith("the template writes the day")]
+        for template in (CHATML, dated)
+    ]
+    assert dates == [[], ["note"]]

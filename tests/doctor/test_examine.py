@@ -60,6 +60,13 @@ def test_figures_of_three_rows() -> None:
     assert (figures["batches"], figures["sequences"]) == (1, 6)
 
 
+def test_what_reads_no_labels_ignores_nothing() -> None:
+    row = Correction(id="a", prompt="Say", original="<think>it</think> opens", edited="<think>it</think> never")
+    for method, ignored in (("figa", True), ("sft", False), ("dpo", False)):
+        figures = examine([row], Encoder(tokenizers.byte_level()), method=method).figures
+        assert (figures["ignored_tokens"] > 0) == ignored
+
+
 def test_by_method() -> None:
     sft = found(method="sft").figures
     assert (sft["weight_above_zero"], sft["weight_below_zero"], sft["sequences"]) == (5 + 3 + 3, 0, 3)

@@ -73,6 +73,11 @@ def test_parts_make_the_same_file(tmp_path: Path, workers: int, name: str) -> No
     assert (tmp_path / "aside.jsonl").read_bytes() == b""
 
 
+def test_no_worker_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="-1 workers; give 1 or more"):
+        run(tmp_path, workers=-1)
+
+
 def test_finished_parts_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 

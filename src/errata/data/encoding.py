@@ -101,6 +101,8 @@ class Encoder:
             raise ValueError("template 'chat': this tokenizer has no chat template; give one with {prompt} in it")
         if template != "chat" and "{prompt}" not in template:
             raise ValueError(f"template {template!r} has no {{prompt}}; use 'auto', 'chat' or a text that holds it")
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length is {max_length}; give 1 token or more, or leave it out")
         self.tokenizer = tokenizer
         self.template = template
         self.max_length = max_length

@@ -41,6 +41,14 @@ def check_template(encoder: Encoder, prompt: Prompt, response: str) -> list[Temp
         The findings; empty where whole and parts agree id by id. What cannot be encoded at all is an error among them.
     """
     encoder = encoder.unlimited
+    dated = []
+    if encoder.template == "chat" and "strftime_now" in str(encoder.tokenizer.chat_template):
+        text = "the template writes the day's date: the same row has other ids tomorrow; give the date in the prompt"
+        dated = [TemplateFinding("note", text)]
+    return dated + _departures(encoder, prompt, response)
+
+
+def _departures(encoder: Encoder, prompt: Prompt, response: str) -> list[TemplateFinding]:
     question = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     answered = [*question, {"role": "assistant", "content": response}]
     try:

@@ -208,9 +208,10 @@ def examine(
         batch_size: rows of one batch; each has two features, but for ``sft``.
         unreadable: line numbers and errors of rows that could not be read; looked at once the corrections are.
     """
-    examination = _Examination(
-        encoder, method, rules or LabelRules(), config or FIGAConfig(), model or ModelFacts(), weights
-    )
+    rules = rules or LabelRules()
+    if method in ("sft", "dpo"):  # which read no labels, and so ignore nothing
+        rules = replace(rules, reasoning="learn", inventions="learn")
+    examination = _Examination(encoder, method, rules, config or FIGAConfig(), model or ModelFacts(), weights)
     for chunk in _chunks(corrections, _CHUNK):
         rows = examination.label(chunk)
         for group in _chunks(rows, batch_size):

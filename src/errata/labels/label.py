@@ -7,7 +7,6 @@ chunk of rows. The tests hold the one against the other.
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -164,7 +163,7 @@ def _label_together(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -
                 (before, after), _align(row, original, edited, encoder, rules.ties), strict=True
             ):
                 labels[:] = [k if k == Label.IGNORED else by_id for k, by_id in zip(labels, aligned, strict=True)]
-        elif any(changed(before)) and original.response_ids == edited.response_ids and not (original.cut or edited.cut):
+        elif original.response_ids == edited.response_ids and not (original.cut or edited.cut) and any(changed(before)):
             raise ValueError(
                 "the texts differ and their tokens do not: this tokenizer normalises what was edited, or does not know "
                 "it; use the tokenizer of a model that can write both texts"
@@ -216,21 +215,20 @@ def _changed_words(
     White space goes with the word behind it if that was deleted or inserted, and is compared on its own otherwise. The
     white space at the end of a text goes with its END, a kept word.
     """
-    lengths, spaces = (array("q"), array("q")), (array("q"), array("q"))
+    parts: tuple[list[str], list[str]] = ([], [])
     names: tuple[list[bytes], list[bytes]] = ([], [])
-    number = defaultdict[str, int](count().__next__)
     for texts in zip(originals, editeds, strict=True):
-        parts = [split_text(text) for text in texts]
-        for side, (part, label_of) in enumerate(zip(parts, align(parts[0][1::2], parts[1][1::2], ties), strict=True)):
-            lengths[side].extend(map(len, part))
-            lengths[side].append(len(END))
-            spaces[side].extend(map(number.__getitem__, part[::2]))
+        both = [split_text(text) for text in texts]
+        for side, label_of in enumerate(align(both[0][1::2], both[1][1::2], ties)):
+            parts[side].extend(both[side])
+            parts[side].append(END)
             names[side].append(bytes(label_of) + bytes(1))
+    number = defaultdict[str, int](count().__next__).__getitem__
     words = [np.frombuffer(b"".join(side), np.int8) for side in names]
-    space = [np.frombuffer(side, np.int64) for side in spaces]
+    space = [np.fromiter(map(number, side[::2]), np.int64, len(side) // 2) for side in parts]
+    size = [np.fromiter(map(len, side), np.int64, len(side)) for side in parts]
     stays = [np.flatnonzero((word == Label.KEPT) | (word == Label.SUBSTITUTED)) for word in words]
     same = space[0][stays[0]] == space[1][stays[1]]
-    size = [np.frombuffer(side, np.int64) for side in lengths]
     empty = [length[::2] == 0 for length in size]
     changes = []
     for side, lone in enumerate((Label.DELETED, Label.INSERTED)):

@@ -14,6 +14,8 @@ __all__ = ["END", "project", "project_all"]
 
 END = "\n"
 """Stands behind each of several texts, for the end of sequence to point at."""
+_SOLID = np.int8(16)
+"""More than any label."""
 _SPACE = np.array([chr(code).isspace() for code in range(0x3001)] + [False])
 
 
@@ -65,12 +67,8 @@ def project_all(
             f"no token stands for {text[covered[first] : start[first]]!r}: the tokenizer normalises the text, and what "
             "was edited cannot be told by its tokens; use a tokenizer that keeps all characters"
         )
+    # One maximum a token: of its solid characters where it has any, of its white space otherwise.
+    marks = np.append(changes + np.where(solid, _SOLID, np.int8(0)), np.int8(0))
     bounds = np.stack([start, stop], 1).ravel()  # an empty span stands for the character at its start
-    of_solid = _most(np.where(solid, changes, 0), bounds)
-    return np.where(_most(solid.astype(np.int8), bounds), of_solid, _most(changes, bounds))
-
-
-def _most(marks: NDArray[np.int8], bounds: NDArray[np.int64]) -> NDArray[np.int8]:
-    """The largest mark between each pair of bounds."""
-    most: NDArray[np.int8] = np.maximum.reduceat(np.append(marks, np.int8(0)), bounds)[::2]
-    return most
+    labels: NDArray[np.int8] = np.maximum.reduceat(marks, bounds)[::2] % _SOLID
+    return labels

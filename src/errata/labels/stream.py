@@ -84,6 +84,8 @@ def label_file(
     Raises:
         ValueError: a row is too long and the encoder takes that for an error; or no row could be labelled.
     """
+    if workers < 1:
+        raise ValueError(f"{workers} workers; give 1 or more")
     encoder = make_encoder()
     parts = out.with_name(f".{out.name}.parts")
     limits = [encoder.max_length, encoder.on_long, PART]
