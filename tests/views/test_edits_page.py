@@ -99,7 +99,7 @@ def test_what_nobody_handed_in_is_not_shown() -> None:
 def test_the_terminal_shows_the_same() -> None:
     text = shown(replace(PAIR, id="[red]\x1b"), reasons=("wrong",))
     assert "[red]␛ · wrong" in text
-    assert "It·costs⟦·ni⁻⟧⟦ne⁻⟧·stupid⁻·coins·now" in text
+    assert "It·costs⟦·nine⁻⟧·stupid⁻·coins·now" in text
     assert "It·costs⟦·seven⁺⟧·coins·now.⁺·Thanks⁺⟨end⟩" in text
     assert "1 deleted, 2 inserted, 2 substituted by 1, 4 kept" in text
     assert text.index("stupid") < text.index("Thanks")
@@ -116,7 +116,7 @@ def test_the_terminal_has_words_for_what_is_set_apart() -> None:
 
 def test_the_terminal_shows_other_values_too() -> None:
     text = shown(PAIR, values=([1.0, -1.0, 0, 0, 0, 0, 0], None), scale=2.0)
-    assert "It⁺·costs⁻⟦·ni⟧⟦ne⟧·stupid·coins" in text
+    assert "It⁺·costs⁻⟦·nine⟧·stupid·coins" in text
     assert "It·costs⟦·seven⟧·coins·now.·Thanks" in text
 
 

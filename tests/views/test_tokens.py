@@ -166,3 +166,21 @@ def test_color_tokens_says_what_does_not_fit() -> None:
         color_tokens("ab", [(0, 1), (1, 2)], [0.0, 0.0], outlined=[True])
     with pytest.raises(ValueError, match=r"token 1 has the offsets \(1, 3\)"):
         color_tokens("ab", [(0, 1), (1, 3)], [0.0, 0.0])
+
+
+def test_neighbours_of_one_value_are_one_piece_in_the_terminal() -> None:
+    texts = [
+        ("st", -1, True),
+        ("ate", -1, True),
+        (" of", -1, False),
+        (" the", 0, False),
+        (" a", 0, False),
+        ("\n", 1, False),
+        ("b", 1, False),
+    ]
+    tokens = [ColoredToken(text, float(value), outlined) for text, value, outlined in texts]
+    line = tokens_to_terminal(tokens, scale=1.0)
+    assert line.plain == "⟦state⁻⟧·of⁻·the·a⏎⁺\nb⁺"
+    # No tint runs over the line break.
+    at = line.plain.index("\n")
+    assert not any(span.start <= at < span.end and span.style.bgcolor for span in line.spans)

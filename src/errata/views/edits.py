@@ -275,19 +275,16 @@ def _line(side: LabeledTokens, stream: Sequence[float] | None, scale: float) -> 
     tokens = color_tokens(side.text, side.encoded.offsets, values, outlined=outlined)
     texts = _texts([token.text for token in tokens], _lengths(side), side.encoded.ended)
     labels += [_NO_LABEL] * (len(tokens) - len(labels))
-    pieces = [
-        tokens_to_terminal([ColoredToken(text, token.value, token.outlined)], scale=scale)
-        for text, token in zip(texts, tokens, strict=True)
-    ]
+    shown = [ColoredToken(text, token.value, token.outlined) for text, token in zip(texts, tokens, strict=True)]
     line = Text(overflow="fold")
-    for label, run in groupby(zip(labels, pieces, strict=True), key=lambda item: item[0]):
-        if label in _SET_APART:
-            joined = Text.assemble(f"⟪{_SET_APART[label]}: ", *(piece for _, piece in run), "⟫")
-            joined.stylize("dim")
-            line.append_text(joined)
-        else:
-            for _, piece in run:
-                line.append(_MISSING_HERE if label == Label.OMISSION else "", "bold").append_text(piece)
+    for label, run in groupby(zip(labels, shown, strict=True), key=lambda item: item[0]):
+        found = [token for _, token in run]
+        for piece in [[token] for token in found] if label == Label.OMISSION else [found]:
+            joined = tokens_to_terminal(piece, scale=scale)
+            if label in _SET_APART:
+                joined = Text.assemble(f"⟪{_SET_APART[label]}: ", joined, "⟫")
+                joined.stylize("dim")
+            line.append(_MISSING_HERE if label == Label.OMISSION else "", "bold").append_text(joined)
     return line
 
 

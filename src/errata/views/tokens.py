@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, groupby
 
 from markupsafe import Markup, escape
 from rich.style import Style
@@ -144,6 +145,8 @@ def _terminal_style(share: float) -> Style:
 def tokens_to_terminal(tokens: Iterable[ColoredToken], *, scale: float) -> Text:
     """The tokens as rich text: tinted, negative ones underlined, outlined ones between ⟦ and ⟧; spaces show as ·.
 
+    Neighbours of one value are shown as one piece, with one sign.
+
     Args:
         tokens: In reading order.
         scale: The ``|value|`` that gets full colour, the same for all tokens of a page.
@@ -151,13 +154,16 @@ def tokens_to_terminal(tokens: Iterable[ColoredToken], *, scale: float) -> Text:
     Raises:
         ValueError: The scale is not above zero, or a value is not finite (says which).
     """
+    tokens = list(tokens)
+    shares = [_share(token, index, scale) for index, token in enumerate(tokens)]
+    lines = accumulate((token.text.endswith("\n") for token in tokens), initial=0)
     line = Text()
-    for index, token in enumerate(tokens):
-        share = _share(token, index, scale)
-        shown = visible(token.text).replace(" ", "·") if token.text else _NO_TEXT
+    for (share, outlined, _), run in groupby(
+        zip(shares, tokens, lines, strict=False), key=lambda each: (each[0], each[1].outlined, each[2])
+    ):
+        shown = "".join(visible(token.text).replace(" ", "·") if token.text else _NO_TEXT for _, token, _ in run)
         mark = "" if abs(share) < _MARKED else "⁺" if share > 0 else "⁻"
         # The line break of a newline stays outside of the tint, which would otherwise run to the edge of the terminal.
         body, breaks = shown.rstrip("\n"), "\n" if shown.endswith("\n") else ""
-        framed = f"⟦{body}{mark}⟧" if token.outlined else body + mark
-        line.append(framed, _terminal_style(share)).append(breaks)
+        line.append(f"⟦{body}{mark}⟧" if outlined else body + mark, _terminal_style(share)).append(breaks)
     return line
