@@ -12,6 +12,7 @@ from edits.tokenizers import byte_level, every_tokenizer, metaspace, pairs
 from errata.data import Encoder
 from errata.edits import diff
 from errata.labels import LabelCounts, LabelRules, changed, count_labels, label, label_all, project
+from errata.labels.project import project_all
 from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Span, Ties, TokenLabels, Unit
 
 K, N, D, S, M, X = Label  # N for new: INSERTED; M for missing: OMISSION; X: IGNORED
@@ -242,3 +243,10 @@ def test_counts_by_hand() -> None:
         edited_substituted=1,
     )
     assert count_labels([]).rows == 0
+
+
+def test_what_was_cut_off_one_text_is_no_hole_before_the_next() -> None:
+    changes = np.array([0, 3, 3, 0, 2, 0, 0], np.int8)
+    assert project_all(changes, "abc\nxy\n", [[(0, 2)], [(0, 1), (1, 2)]], [0, 4]).tolist() == [3, 2, 0]
+    with pytest.raises(ValueError, match=r"no token stands for 'x'"):
+        project_all(changes, "abc\nxy\n", [[(0, 2)], [(1, 2)]], [0, 4])

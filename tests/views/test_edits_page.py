@@ -100,7 +100,7 @@ def test_the_terminal_shows_the_same() -> None:
     text = shown(replace(PAIR, id="[red]\x1b"), reasons=("wrong",))
     assert "[red]␛ · wrong" in text
     assert "It·costs⟦·nine⁻⟧·stupid⁻·coins·now" in text
-    assert "It·costs⟦·seven⁺⟧·coins·now.⁺·Thanks⁺⟨end⟩" in text
+    assert "It·costs⟦·seven⁺⟧·coins·now.·Thanks⁺⟨end⟩" in text
     assert "1 deleted, 2 inserted, 2 substituted by 1, 4 kept" in text
     assert text.index("stupid") < text.index("Thanks")
 
