@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,23 +15,15 @@ from errata.data.rows import write_lines
 from errata.demo.world import make_prompts
 from errata.reward import auc
 from errata.types import Correction, Encoded, Label, LabeledTokens, Rollout, TokenLabels
+from scripts import load
 
-ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["river", "stone", "old", "green", "house", "market", "early", "train", "quiet", "letter"]
 KEPT, DELETED, OMISSION = Label.KEPT, Label.DELETED, Label.OMISSION
 
 
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
-    path = ROOT / "recipes" / "omissions.py"
-    spec = importlib.util.spec_from_file_location("omissions", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(path.parent))
-        spec.loader.exec_module(module)
+    module = load("recipes", "omissions")
     # Two arms show all there is to see in two steps.
     module.ARMS = {name: module.ARMS[name] for name in ("figa", "figa_elsewhere")}
     return module

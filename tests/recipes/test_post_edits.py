@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +14,8 @@ import torch
 
 from errata.data.rows import write_lines
 from errata.reward import auc
+from scripts import ROOT, load
 
-ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "data"
 WORDS = ["river", "stone", "old", "green", "house", "market", "early", "train", "quiet", "letter"]
 WRONG, RIGHT = "wrongly", "right"
@@ -25,13 +23,7 @@ WRONG, RIGHT = "wrongly", "right"
 
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("post_edits", ROOT / "recipes" / "post_edits.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("recipes", "post_edits")
 
 
 def sentence(number: int, lang: str, rng: random.Random) -> dict[str, Any]:

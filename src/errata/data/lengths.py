@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol, TypeVar
 
 from errata.data.encoding import LongRow
@@ -48,6 +48,10 @@ class LengthCounts:
         """Count a row that is left out."""
         self.rows_in += 1
         self.dropped_too_long += 1
+
+    def __add__(self, other: LengthCounts) -> LengthCounts:
+        mine, others = asdict(self), asdict(other)
+        return LengthCounts(**{name: mine[name] + others[name] for name in mine})
 
     def __str__(self) -> str:
         """The counts in words."""

@@ -19,7 +19,7 @@ from errata.types import Edit, Label, Op, Span, Ties, Unit
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Piece", "apply", "diff", "pieces"]
+__all__ = ["ORIGIN", "Piece", "apply", "diff", "pieces"]
 
 _KEPT = re.compile(rb"\0*")
 _PHRASE_GAP = 1
@@ -52,7 +52,8 @@ class Piece(NamedTuple):
     j: int
 
 
-_ORIGIN = Piece(Op.SUBSTITUTE, 0, 0, 0, 0)  # any operation but KEEP, which would merge with the first piece
+ORIGIN = Piece(Op.SUBSTITUTE, 0, 0, 0, 0)  # any operation but KEEP, which would merge with the first piece
+"""Where the first piece begins."""
 
 
 def diff(
@@ -105,7 +106,7 @@ def diff(
             Span(start.a, end.a, original[start.a : end.a], *((start.i, end.i) if with_tokens else ())),
             Span(start.b, end.b, edited[start.b : end.b], *((start.j, end.j) if with_tokens else ())),
         )
-        for start, end in pairwise([_ORIGIN, *found])
+        for start, end in pairwise([ORIGIN, *found])
     ]
 
 
@@ -243,7 +244,7 @@ def _merged(a: _Units, b: _Units, unit: Unit, ties: Ties) -> list[Piece]:
 
     White space that changed before a kept unit or a substituted word is a piece of its own.
     """
-    ends = [_ORIGIN]
+    ends = [ORIGIN]
     for op, i, j in _steps(a, b, ties):
         last, a_end, b_end = ends[-1], a.cuts[i], b.cuts[j]
         if (op is Op.KEEP and a.text[last.a : a_end] != b.text[last.b : b_end]) or (
@@ -277,10 +278,10 @@ def _op(original: str, edited: str) -> Op:
 
 def _phrases(found: Sequence[Piece], a: _Units, b: _Units) -> list[Piece]:
     """Word pieces with nearby changes taken together; the rule is in ``diff``."""
-    ends = [_ORIGIN]
+    ends = [ORIGIN]
     first = None  # where in ends the last change of words lies, if the next one may join it
     kept = 0  # words since then
-    last = _ORIGIN
+    last = ORIGIN
     for piece in found:
         read, written = a.text[last.a : piece.a], b.text[last.b : piece.b]
         ends.append(piece)

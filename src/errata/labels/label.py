@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from errata.data.encoding import Encoder, LongRow
 from errata.data.lengths import LengthCounts
 from errata.edits.align import align
-from errata.edits.difference import Piece, pieces
+from errata.edits.difference import ORIGIN, pieces
 from errata.edits.words import split_text
 from errata.labels.counts import changed
 from errata.labels.project import END, project_all
@@ -200,7 +200,7 @@ def _changes(
         return _changed_words(originals, editeds, ties)
     sides: tuple[list[NDArray[np.int8]], list[NDArray[np.int8]]] = ([], [])
     for original, edited in zip(originals, editeds, strict=True):
-        found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(original, edited, unit, ties=ties)]
+        found = [ORIGIN, *pieces(original, edited, unit, ties=ties)]
         names = [_LABELS[piece.op] for piece in found[1:]]
         for side, ends in zip(sides, ([piece.a for piece in found], [piece.b for piece in found]), strict=True):
             side += [np.repeat(np.array(names, np.int8), np.diff(ends)), np.zeros(1, np.int8)]
@@ -245,10 +245,12 @@ def _align(
     """The labels of ids aligned with ids; what a side lost for its length is aligned all the same."""
     whole = []
     for side, text, sampled in ((original, row.original, row.original_ids), (edited, row.edited, None)):
-        ids = side.response_ids[: len(side.response_ids) - side.ended]
-        whole.append(encoder.body_ids(sampled) if sampled else encoder.text_ids(text)) if side.cut else whole.append(
-            ids
-        )
+        if not side.cut:
+            whole.append(side.response_ids[: len(side.response_ids) - side.ended])
+        elif sampled:
+            whole.append(encoder.body_ids(sampled))
+        else:
+            whole.append(encoder.text_ids(text))
     for side, labels in zip((original, edited), align(whole[0], whole[1], ties), strict=True):
         yield [*labels, Label.KEPT][: len(side.response_ids)]
 
@@ -257,7 +259,7 @@ def _blame(row: Correction, original: Encoded, labels: list[int], rules: LabelRu
     """Mark the token right after each gap into which the edit inserts text, where that token was kept."""
     unit = Unit.WORD if rules.unit == Unit.TOKEN else rules.unit
     stops = [stop for _, stop in original.offsets]
-    found = [Piece(Op.KEEP, 0, 0, 0, 0), *pieces(row.original, row.edited, unit, ties=rules.ties)]
+    found = [ORIGIN, *pieces(row.original, row.edited, unit, ties=rules.ties)]
     for last, piece in pairwise(found):
         if piece.op is not Op.INSERT or not row.edited[last.b : piece.b].strip():
             continue

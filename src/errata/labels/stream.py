@@ -49,10 +49,9 @@ class LabelReport:
     """Why the first of them could not."""
 
     def __add__(self, other: LabelReport) -> LabelReport:
-        mine, others = asdict(self.lengths), asdict(other.lengths)
         return LabelReport(
             labels=self.labels + other.labels,
-            lengths=LengthCounts(**{name: mine[name] + others[name] for name in mine}),
+            lengths=self.lengths + other.lengths,
             unlabelled=self.unlabelled + other.unlabelled,
             first_error=self.first_error or other.first_error,
         )
