@@ -6,13 +6,10 @@ stage on two threads; and a fixed number of threads gives the same numbers every
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers.utils import logging
+
+from errata.data.workers import worker_pool
 
 __all__ = ["Stage", "run_stages"]
 
@@ -100,11 +99,7 @@ def _timed(stage: Stage) -> float:
 
 
 def _executor(workers: int) -> Any:
-    if workers == 1:
-        return _Here()
-    # Spawned, not forked: a forked copy of torch's thread pool hangs.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+    return _Here() if workers == 1 else worker_pool(workers, _settle)
 
 
 class _Here:
@@ -136,17 +131,3 @@ def _settle() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ["ACCELERATE_USE_CPU"] = "1"
     logging.disable_progress_bar()
-
-
-def _start_worker(parent: int) -> None:
-    _settle()
-    # Ctrl-C reaches the whole process group; the parent says what there is to say.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-
-    def follow_parent() -> None:
-        # After kill -9 of the parent nobody would tell us; go on, and the next run would write beside us.
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=follow_parent, daemon=True).start()

@@ -12,10 +12,9 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
-from multiprocessing import get_context
 from pathlib import Path
 
 from errata import __version__
@@ -23,6 +22,7 @@ from errata.data import Encoder, new_file
 from errata.data.encoding import TooLong
 from errata.data.lengths import LengthCounts
 from errata.data.rows import write_lines
+from errata.data.workers import worker_pool
 from errata.labels.counts import LabelCounts, count_labels
 from errata.labels.files import SCHEMA, write_labels
 from errata.labels.label import label_all
@@ -135,8 +135,7 @@ def _in_order(
         for rows, path in chain(first, work):
             yield _label_part(rows, path, encoder, rules)
         return
-    # Fresh processes: a fork would take the tokenizer's threads along half-way.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (make_encoder, rules)) as pool:
+    with worker_pool(workers, _start, (make_encoder, rules)) as pool:
         running: deque[Future[LabelReport]] = deque()
         try:
             for rows, path in chain(first, work):
