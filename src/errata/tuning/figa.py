@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts
@@ -42,7 +42,16 @@ class FIGAConfig(OfflineConfig):
     bad_weight: float = 0.2
     """β: size of the push away from deleted and substituted tokens of the original. The paper has 0.5."""
     gate: float = 0.6
-    """A bad token is pushed only while its cross-entropy is at most this (nats; 0.6 is a probability of 0.549)."""
+    """A bad token is pushed only while its cross-entropy is at most this (nats; 0.6 is a probability of 0.549); inf
+    pushes always."""
+    gate_low: float = 0.0
+    """A bad token is pushed only from this cross-entropy on (nats); above 0 it is the band of the paper's earlier code."""
+    inserted_weight: float | None = None
+    """Weight of inserted tokens, where it is not that of substitutes (good_weight)."""
+    deleted_weight: float | None = None
+    """Push away from deleted tokens, where it is not that of substituted ones (bad_weight)."""
+    end_weight: float | None = None
+    """Weight of the edited text's end of sequence, where it is not good_weight."""
 
 
 PAPER = {"good_weight": 1.0, "kept_weight": 0.0, "bad_weight": 0.5, "gate": 0.6, "epochs": 5.0, "batch_size": 128}
@@ -70,16 +79,17 @@ def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
     β also on tokens blamed for an omission, of which there are none unless the labels were asked to mark them.
     """
     edited, original = row.edited, row.original
+    good, bad = config.good_weight, config.bad_weight
     return WeightedPair(
         edited.encoded,
         token_weights(
             edited.labels,
             kept=config.kept_weight,
-            inserted=config.good_weight,
-            substituted=config.good_weight,
+            inserted=good if config.inserted_weight is None else config.inserted_weight,
+            substituted=good,
             deleted=0.0,
             omission=0.0,
-            end=config.good_weight,
+            end=good if config.end_weight is None else config.end_weight,
             ended=edited.encoded.ended,
         ),
         original.encoded,
@@ -87,9 +97,9 @@ def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
             original.labels,
             kept=0.0,
             inserted=0.0,
-            substituted=config.bad_weight,
-            deleted=config.bad_weight,
-            omission=config.bad_weight,
+            substituted=bad,
+            deleted=bad if config.deleted_weight is None else config.deleted_weight,
+            omission=bad,
             end=0.0,
             ended=original.encoded.ended,
         ),
@@ -132,7 +142,7 @@ def figa(
         load_causal(model),
         rows,
         collate=partial(collate_weighted, encoder=encoder),
-        loss=partial(_loss, gate=config.gate),
+        loss=partial(_loss, low=config.gate_low, high=config.gate),
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -148,7 +158,13 @@ def collate_weighted(pairs: Sequence[WeightedPair], *, encoder: Encoder) -> dict
     return {"batch": batch, "weight_BT": pad_stream(weights, batch)}
 
 
-def _loss(model: nn.Module, inputs: dict[str, Any], *, gate: float) -> StepLoss:
+def _gate(logprob_BU: Tensor, *, low: float, high: float) -> Tensor:
+    if low > 0:
+        return losses.gate_band(logprob_BU, low=low, high=high)
+    return losses.gate_below(logprob_BU, threshold=high)
+
+
+def _loss(model: nn.Module, inputs: dict[str, Any], *, low: float, high: float) -> StepLoss:
     batch = inputs["batch"]
     edited_BT, original_BU = token_logprobs(model, batch).chunk(2)
     edited_weight_BT, original_weight_BU = inputs["weight_BT"].chunk(2)
@@ -160,6 +176,6 @@ def _loss(model: nn.Module, inputs: dict[str, Any], *, gate: float) -> StepLoss:
         original_BU,
         original_weight_BU,
         original_mask_BU,
-        losses.gate_below(original_BU, threshold=gate),
+        _gate(original_BU, low=low, high=high),
     )
     return terms.total, terms.num_tokens
