@@ -210,7 +210,9 @@ def training(rows: list[Correction], encoder: Encoder, folder: Path) -> dict[str
     return {
         "an SFT step, edited texts": partial(learn, lambda: {"batch": pad(edited, pad_id=encoder.pad_id)}, sft_loss),
         "an SFT step, both texts": partial(learn, lambda: {"batch": pad(both, pad_id=encoder.pad_id)}, sft_loss),
-        "a FIGA step": partial(learn, partial(collate_figa, pairs, encoder=encoder), partial(figa_loss, low=0.0, high=0.6)),
+        "a FIGA step": partial(
+            learn, partial(collate_figa, pairs, encoder=encoder), partial(figa_loss, low=0.0, high=0.6)
+        ),
     }
 
 

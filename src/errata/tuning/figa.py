@@ -45,7 +45,7 @@ class FIGAConfig(OfflineConfig):
     """A bad token is pushed only while its cross-entropy is at most this (nats; 0.6 is a probability of 0.549); inf
     pushes always."""
     gate_low: float = 0.0
-    """A bad token is pushed only from this cross-entropy on (nats); above 0 it is the band of the paper's earlier code."""
+    """A bad token is pushed only from this cross-entropy on (nats); above 0: the band of the paper's earlier code."""
     inserted_weight: float | None = None
     """Weight of inserted tokens, where it is not that of substitutes (good_weight)."""
     deleted_weight: float | None = None
