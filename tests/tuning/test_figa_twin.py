@@ -239,7 +239,7 @@ def test_value_and_gradient_are_the_formulas(layout: Layout, way: str, model: nn
     labels = rows(seed=11, copies=1) + rows(seed=13, copies=1)
     _, bad = assert_agree(model, layout, labels, WAYS[way], micros=[len(labels), 9])
     passed = sum(WAYS[way].gate_low <= ce <= WAYS[way].gate for ce in bad)
-    assert 0 < passed, "something is pushed down"
+    assert passed > 0, "something is pushed down"
     assert passed < len(bad) or math.isinf(WAYS[way].gate)
 
 
@@ -258,6 +258,25 @@ def test_a_step_in_which_no_token_counts(layout: Layout, model: nn.Module) -> No
         model, layout, labels, FIGAConfig(good_weight=0.0, kept_weight=0.0, gate=0.0), micros=[2, len(labels)]
     )
     assert count == 0
+
+
+@pytest.mark.parametrize("size", [-1.0, 1e-7, 1e3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_weight_pulls_as_hard_as_it_says_whatever_its_sign_and_size(
+    layout: Layout, size: float, model: nn.Module
+) -> None:
+    pairs = [weigh(row, WAYS["kept, gate 2.5"]) for row in rows(seed=5, copies=1)]
+    pairs = [replace(pair, original_weights=(0.0,) * len(pair.original_weights)) for pair in pairs]
+    times = [replace(pair, edited_weights=tuple(size * weight for weight in pair.edited_weights)) for pair in pairs]
+    (once, tokens), (scaled, same_tokens) = (layout(model, each, WAYS["paper"]) for each in (pairs, times))
+    assert tokens == same_tokens
+    assert scaled.item() == pytest.approx(size * once.item(), rel=CLOSE)
+    gradient = []
+    for loss in (once, scaled):
+        loss.backward()
+        gradient.append(gradients(model))
+    for name, expected in gradient[0].items():
+        torch.testing.assert_close(gradient[1][name] / size, expected, rtol=CLOSE, atol=CLOSE * expected.abs().max())
 
 
 def test_the_rows_are_what_they_should_be() -> None:
