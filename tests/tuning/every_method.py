@@ -60,6 +60,9 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
         "sft_few": sft(start, ragged[:1], encoder, SFTConfig(**step), out / "sft_few"),
         "figa": figa(start, labels, encoder, FIGAConfig(**step, gate=3.0), out / "figa"),
         "figa_ragged": figa(start, labels[:13], encoder, FIGAConfig(**step, gate=3.0), out / "figa_ragged"),
+        "figa_weights": figa(
+            start, tiny.with_own_weights(labels[:13]), encoder, FIGAConfig(**step, gate=3.0), out / "figa_weights"
+        ),
         "dpo": dpo(start, pairs, encoder, DPOConfig(**step), out / "dpo"),
         "token_reward": train_token_reward(start, labels, encoder, TokenRewardConfig(**step), out / "token_reward"),
         "sequence_reward": train_sequence_reward(
@@ -95,12 +98,12 @@ def stopping_at(call: int, loss: Any) -> Any:
     """The loss of a run that dies at its ``call``-th micro-batch."""
     calls = 0
 
-    def stopping(*arguments: Any) -> Any:
+    def stopping(*arguments: Any, **settings: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
             raise StoppedError
-        return loss(*arguments)
+        return loss(*arguments, **settings)
 
     return stopping
 

@@ -16,7 +16,7 @@ from tuning import every_method
 pytestmark = pytest.mark.slow
 
 METHODS = [
-    *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged"),
+    *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged", "figa_weights"),
     *("dpo", "token_reward", "sequence_reward", "ppo"),
 ]
 

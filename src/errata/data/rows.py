@@ -99,7 +99,8 @@ def iter_corrections(path: Path, *, form: Format | None = None, set_aside: Path 
 
     The pairs are ``rejected, chosen``, ``original, edited`` and ``draft, sent``; texts are as in ``iter_preferences``.
     ``rejected_ids`` (or ``original_ids``) are the sampled ids of the former, where they are known; ``reason`` (a
-    text or a list of texts) says why. ``form`` is another published format, as of ``recognise_file``. Arguments, ids,
+    text or a list of texts) says why; ``rejected_weights`` and ``chosen_weights`` (or those names of another pair) are
+    lists of ``[start, stop, weight]``. ``form`` is another published format, as of ``recognise_file``. Arguments, ids,
     further fields and errors are else those of ``iter_prompts``.
     """
     return _read(path, any_pair if form is None else form.parse, set_aside)
@@ -328,9 +329,11 @@ def row_fields(row: PromptRow | Demonstration | Preference | Correction) -> Fiel
         fields |= {"response": row.response}
     elif isinstance(row, Correction):
         fields |= _answers(prompt, rejected=row.original, chosen=row.edited)
-        own.add("reason")
+        weights = {"rejected_weights": row.original_weights, "chosen_weights": row.edited_weights}
+        own |= {"reason", *weights}
         if row.original_ids is not None:
             fields["rejected_ids"] = list(row.original_ids)
+        fields |= {name: [list(span) for span in spans] for name, spans in weights.items() if spans is not None}
         if row.reasons:
             fields["reason"] = list(row.reasons)
     if clash := (fields.keys() | own) & row.extra.keys():

@@ -63,7 +63,7 @@ PAPER = {"good_weight": 1.0, "kept_weight": 0.0, "bad_weight": 0.5, "gate": 0.6,
 
 @dataclass(frozen=True, slots=True)
 class WeightedPair:
-    """Two per-token streams: what to imitate and by how much, what to unlearn and by how much (both ≥ 0 in FIGA)."""
+    """Two per-token streams: what to imitate and how much (below 0: unlearn it), what to unlearn and how much (≥ 0)."""
 
     edited: Encoded
     edited_weights: tuple[float, ...]
@@ -79,13 +79,15 @@ class WeightedPair:
 def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
     """FIGA's signals (PAPERS B2): α on inserted, substitute and end; γ on kept; β on deleted, substituted.
 
-    β also on tokens blamed for an omission, of which there are none unless the labels were asked to mark them.
+    β also on tokens blamed for an omission, of which there are none unless the labels were asked to mark them. A side
+    that brings weights of its own has those instead, on ignored tokens, too.
     """
     edited, original = row.edited, row.original
     good, bad = config.good_weight, config.bad_weight
     return WeightedPair(
         edited.encoded,
-        token_weights(
+        edited.weights
+        or token_weights(
             edited.labels,
             kept=config.kept_weight,
             inserted=good if config.inserted_weight is None else config.inserted_weight,
@@ -96,7 +98,8 @@ def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
             ended=edited.encoded.ended,
         ),
         original.encoded,
-        token_weights(
+        original.weights
+        or token_weights(
             original.labels,
             kept=0.0,
             inserted=0.0,
@@ -136,6 +139,7 @@ def figa(
         "stage": "figa",
         "rows": len(rows),
         **asdict(LengthCounts.of(labels) if counts is None else counts),
+        "rows_with_own_weights": sum(bool(row.edited.weights or row.original.weights) for row in labels),
         "excluded_without_gradient": len(pairs) - len(rows),
         "fingerprint": fingerprint_of("figa", identity(model), config, data),
     }
