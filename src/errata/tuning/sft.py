@@ -18,7 +18,7 @@ from errata.models import (
     fit,
     identity,
     is_finished,
-    load_causal,
+    load_policy,
     pad,
     read_card,
     token_logprobs,
@@ -61,7 +61,7 @@ def sft(
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     return fit(
-        load_causal(model),
+        load_policy(model, config),
         encoded,
         collate=lambda batch: {"batch": pad(batch, pad_id=encoder.pad_id)},
         loss=_loss,
@@ -76,4 +76,4 @@ def _loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     batch = inputs["batch"]
     mask_BT = batch.response_mask_BT
     loss_BT = losses.weighted_nll(token_logprobs(model, batch), mask_BT.float(), mask_BT)
-    return loss_BT.sum(), mask_BT.sum()
+    return StepLoss(loss_BT.sum(), mask_BT.sum())
