@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from errata.models import (
     read_card,
     token_logprobs,
 )
-from errata.types import Correction, Demonstration
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
+from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
 __all__ = ["SFTConfig", "demonstrations", "sft"]
 
@@ -39,9 +41,17 @@ def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
 
 
 def sft(
-    model: Path | str, rows: Sequence[Demonstration], encoder: Encoder, config: SFTConfig, out: Path
+    model: Path | str,
+    rows: Sequence[Demonstration],
+    encoder: Encoder,
+    config: SFTConfig,
+    out: Path,
+    *,
+    heldout: Sequence[TokenLabels] | None = None,
 ) -> dict[str, Any]:
     """Imitate the responses: L = −(1/N) Σ_t log π(y_t | x, y_<t), N response tokens (end of sequence included).
+
+    ``heldout`` rows are evaluated during training, and never learned from; their loss is that of the edited texts.
 
     Returns:
         The card written beside the model.
@@ -56,20 +66,35 @@ def sft(
         "stage": "sft",
         "rows": len(encoded),
         **asdict(counts),
-        "fingerprint": fingerprint_of("sft", identity(model), config, [row.ids for row in encoded]),
+        "response_tokens": sum(len(row.response_ids) for row in encoded),
+        **heldout_card(heldout),
+        "fingerprint": fingerprint_of(
+            "sft", identity(model), config, [row.ids for row in encoded], *heldout_ids(heldout)
+        ),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
+    collate = partial(_collate, encoder=encoder)
+    evaluate = None
+    if heldout is not None:
+        evaluate = HeldOut(heldout, model, encoder, config).evaluation(
+            [row.edited.encoded for row in heldout], collate, _loss
+        )
     return fit(
         load_policy(model, config),
         encoded,
-        collate=lambda batch: {"batch": pad(batch, pad_id=encoder.pad_id)},
+        collate=collate,
         loss=_loss,
+        evaluate=evaluate,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
         card=card,
     )
+
+
+def _collate(rows: Sequence[Encoded], *, encoder: Encoder) -> dict[str, Any]:
+    return {"batch": pad(rows, pad_id=encoder.pad_id)}
 
 
 def _loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
