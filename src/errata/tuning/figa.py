@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts
-from errata.labels import token_weights
+from errata.labels import count_labels, token_weights
 from errata.models import (
     LayoutKind,
     OfflineConfig,
@@ -26,9 +26,10 @@ from errata.models import (
     is_finished,
     laid_out_logprobs,
     lay_out,
-    load_causal,
+    load_policy,
     read_card,
 )
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Encoded, TokenLabels
 
 __all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa", "figa_step_loss", "weigh"]
@@ -120,11 +121,13 @@ def figa(
     out: Path,
     *,
     counts: LengthCounts | None = None,
+    heldout: Sequence[TokenLabels] | None = None,
 ) -> dict[str, Any]:
     """L = [Σ_t w_t CE_t(ỹ) − β Σ_{t changed, CE_t(ŷ) ≤ gate} CE_t(ŷ)] / N, N over the whole optimizer step.
 
     Rows in which no token has a weight are left out and counted in the card, as is what ``counts`` of labelling says
-    of rows that were too long (without it, what the labels themselves show).
+    of rows that were too long (without it, what the labels themselves show). ``heldout`` rows are evaluated during
+    training, and never learned from.
 
     Returns:
         The card written beside the model.
@@ -141,17 +144,27 @@ def figa(
         **asdict(LengthCounts.of(labels) if counts is None else counts),
         "rows_with_own_weights": sum(bool(row.edited.weights or row.original.weights) for row in labels),
         "excluded_without_gradient": len(pairs) - len(rows),
-        "fingerprint": fingerprint_of("figa", identity(model), config, data),
+        "labels": asdict(count_labels(labels)),
+        **heldout_card(heldout),
+        "fingerprint": fingerprint_of("figa", identity(model), config, data, *heldout_ids(heldout)),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
-    policy = load_causal(model)
+    policy = load_policy(model, config)
     kind, card["layout"] = choose_layout(policy, config.layout)
+    collate = partial(collate_weighted, encoder=encoder, kind=kind)
+    loss = partial(figa_step_loss, low=config.gate_low, high=config.gate)
+    evaluate = None
+    if heldout is not None:
+        evaluate = HeldOut(heldout, model, encoder, config).evaluation(
+            [weigh(row, config) for row in heldout], collate, loss
+        )
     return fit(
         policy,
         rows,
-        collate=partial(collate_weighted, encoder=encoder, kind=kind),
-        loss=partial(figa_step_loss, low=config.gate_low, high=config.gate),
+        collate=collate,
+        loss=loss,
+        evaluate=evaluate,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -162,7 +175,7 @@ def figa(
 def collate_weighted(
     pairs: Sequence[WeightedPair], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN
 ) -> dict[str, Any]:
-    """What the loss is given: ``layout``, and ``weight_SK`` (magnitudes), first of the edited texts, then of originals.
+    """What the loss is given: ``layout``, and ``weight_SK``, first of the edited texts, then magnitudes of originals.
 
     A token without weight is not read.
     """
@@ -196,4 +209,5 @@ def figa_step_loss(model: nn.Module, inputs: dict[str, Any], *, low: float, high
         original_mask_BU,
         _gate(original_BU, low=low, high=high),
     )
-    return terms.total, terms.num_tokens
+    passed = {"bad_through_gate": (terms.counts_BU.sum(), original_mask_BU.sum())}
+    return StepLoss(terms.total, terms.num_tokens, passed)

@@ -24,10 +24,11 @@ from errata.models import (
     is_finished,
     laid_out_logprobs,
     lay_out,
-    load_causal,
+    load_policy,
     read_card,
 )
-from errata.types import Correction, Demonstration, Encoded
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
+from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
 __all__ = ["SFTConfig", "collate_demonstrations", "demonstrations", "sft", "sft_step_loss"]
 
@@ -43,9 +44,17 @@ def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
 
 
 def sft(
-    model: Path | str, rows: Sequence[Demonstration], encoder: Encoder, config: SFTConfig, out: Path
+    model: Path | str,
+    rows: Sequence[Demonstration],
+    encoder: Encoder,
+    config: SFTConfig,
+    out: Path,
+    *,
+    heldout: Sequence[TokenLabels] | None = None,
 ) -> dict[str, Any]:
     """Imitate the responses: L = −(1/N) Σ_t log π(y_t | x, y_<t), N response tokens (end of sequence included).
+
+    ``heldout`` rows are evaluated during training, and never learned from; their loss is that of the edited texts.
 
     Returns:
         The card written beside the model.
@@ -60,17 +69,28 @@ def sft(
         "stage": "sft",
         "rows": len(encoded),
         **asdict(counts),
-        "fingerprint": fingerprint_of("sft", identity(model), config, [row.ids for row in encoded]),
+        "response_tokens": sum(len(row.response_ids) for row in encoded),
+        **heldout_card(heldout),
+        "fingerprint": fingerprint_of(
+            "sft", identity(model), config, [row.ids for row in encoded], *heldout_ids(heldout)
+        ),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
-    policy = load_causal(model)
+    policy = load_policy(model, config)
     kind, card["layout"] = choose_layout(policy, config.layout)
+    collate = partial(collate_demonstrations, encoder=encoder, kind=kind)
+    evaluate = None
+    if heldout is not None:
+        evaluate = HeldOut(heldout, model, encoder, config).evaluation(
+            [row.edited.encoded for row in heldout], collate, sft_step_loss
+        )
     return fit(
         policy,
         encoded,
-        collate=partial(collate_demonstrations, encoder=encoder, kind=kind),
+        collate=collate,
         loss=sft_step_loss,
+        evaluate=evaluate,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -90,4 +110,4 @@ def sft_step_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     """The summed loss and the response tokens of one micro-batch, as ``collate_demonstrations`` gives it."""
     mask_BT = inputs["layout"].wanted_SK
     loss_BT = losses.weighted_nll(laid_out_logprobs(model, inputs["layout"]), mask_BT.float(), mask_BT)
-    return loss_BT.sum(), mask_BT.sum()
+    return StepLoss(loss_BT.sum(), mask_BT.sum())
