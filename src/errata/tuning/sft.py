@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from errata import losses
@@ -23,7 +25,7 @@ from errata.models import (
     read_card,
     token_logprobs,
 )
-from errata.types import Correction, Demonstration
+from errata.types import Correction, Demonstration, Encoded
 
 __all__ = ["SFTConfig", "demonstrations", "sft"]
 
@@ -39,9 +41,17 @@ def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
 
 
 def sft(
-    model: Path | str, rows: Sequence[Demonstration], encoder: Encoder, config: SFTConfig, out: Path
+    model: Path | str,
+    rows: Sequence[Demonstration],
+    encoder: Encoder,
+    config: SFTConfig,
+    out: Path,
+    *,
+    row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Imitate the responses: L = −(1/N) Σ_t log π(y_t | x, y_<t), N response tokens (end of sequence included).
+    """Imitate the responses: L = −(1/N) Σ_t w log π(y_t | x, y_<t), N response tokens (end of sequence included).
+
+    w is 1, or what ``row_weights`` says of the row with this id.
 
     Returns:
         The card written beside the model.
@@ -51,19 +61,22 @@ def sft(
     """
     counts = LengthCounts()
     found = encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts)
-    encoded = [side for _, (side,) in found]
+    weighted = [(side, (row_weights or {}).get(row.id, 1.0)) for row, (side,) in found]
+    data: list[Any] = [side.ids for side, _ in weighted]
+    if row_weights:
+        data.append([weight for _, weight in weighted])
     card: dict[str, Any] = {
         "stage": "sft",
-        "rows": len(encoded),
+        "rows": len(weighted),
         **asdict(counts),
-        "fingerprint": fingerprint_of("sft", identity(model), config, [row.ids for row in encoded]),
+        "fingerprint": fingerprint_of("sft", identity(model), config, data),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     return fit(
         load_causal(model),
-        encoded,
-        collate=lambda batch: {"batch": pad(batch, pad_id=encoder.pad_id)},
+        weighted,
+        collate=partial(_collate, encoder=encoder),
         loss=_loss,
         config=config,
         tokenizer=encoder.tokenizer,
@@ -72,8 +85,16 @@ def sft(
     )
 
 
+def _collate(rows: Sequence[tuple[Encoded, float]], *, encoder: Encoder) -> dict[str, Any]:
+    return {
+        "batch": pad([side for side, _ in rows], pad_id=encoder.pad_id),
+        "weight_B": torch.tensor([weight for _, weight in rows]),
+    }
+
+
 def _loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     batch = inputs["batch"]
     mask_BT = batch.response_mask_BT
-    loss_BT = losses.weighted_nll(token_logprobs(model, batch), mask_BT.float(), mask_BT)
+    weight_BT = mask_BT * inputs["weight_B"][:, None]
+    loss_BT = losses.weighted_nll(token_logprobs(model, batch), weight_BT, mask_BT)
     return loss_BT.sum(), mask_BT.sum()
