@@ -222,6 +222,8 @@ class _Run:
     def claim(self) -> None:
         """Note what the run is of; a run of anything else must not go on from these stages.
 
+        As long as nothing was trained, a run with other settings starts anew in the same folder.
+
         Raises:
             ValueError: the folder holds another run, or something else.
         """
@@ -235,14 +237,18 @@ class _Run:
         mark, path = fingerprint_of(settings), self.out / "settings.json"
         if path.exists():
             noted = json.loads(path.read_text(encoding="utf-8"))
-            if noted["fingerprint"] != mark:
+            if noted["fingerprint"] == mark:
+                return
+            if (self.out / "candidates").exists():
                 changed = [key for key, value in settings.items() if noted.get(key) != json.loads(json.dumps(value))]
                 raise ValueError(
                     f"{self.out} holds a run with other settings ({', '.join(changed)}); delete it, or give another "
                     "--out"
                 )
-            return
-        if self.out.exists() and any(self.out.iterdir()):
+            for stage in ("log", "split"):
+                shutil.rmtree(self.out / stage, ignore_errors=True)
+            (self.out / "doctor.json").unlink(missing_ok=True)
+        elif self.out.exists() and any(self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
         write_json(path, {"fingerprint": mark, **settings})
 

@@ -40,8 +40,11 @@ def learned_terminal(found: Learned) -> Group:
     table.add_column("", overflow="fold")
     for name in ("old model", "new model", "new − old"):
         table.add_column(name, justify="right")
-    for name, *cells in _figures(found):
-        table.add_row(name, *cells)
+    for title, rows in _figures(found):
+        table.add_section()
+        table.add_row(Text(title, "bold"))
+        for row in rows:
+            table.add_row(*row)
     lines = [Text(visible(line)) for line in _said(found)]
     conditions = [
         Text.assemble(("✓ ", "green") if one.holds else ("✗ ", "bold red"), visible(one.said))
@@ -73,10 +76,6 @@ def learned_html(found: Learned) -> str:
         said=_said(found),
         accepted=[(how, *_against(one)) for how, one in found.accepted.items()],
         candidates=[(one.name, _interval(one.edit_cost)) for one in found.candidates],
-        rule=found.split["rule"],
-        left_out=_left_out(found.split),
-        masked=found.log["masked"],
-        log=found.log,
         findings=[{"mark": _MARKS[one["severity"]], **one} for one in found.doctor],
         examples=[_example(one) for one in found.examples],
         rows=found.measured.comparison["greedy"].rows,
@@ -104,33 +103,36 @@ def _facts(found: Learned) -> list[tuple[str, str]]:
     ]
 
 
-def _figures(found: Learned) -> Iterator[tuple[str, str, str, str]]:
-    """Name, old, new, difference."""
+def _figures(found: Learned) -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]:
+    """Groups of rows: name, old, new, difference."""
     measured = found.measured
     for how in ("greedy", "sampled"):
         old, new, versus = measured.old[how], measured.new[how], measured.comparison[how]
+        costs = _n(old.edit_cost.mean), _n(new.edit_cost.mean), _interval(versus.difference)
         yield (
-            f"edit cost left, {how}, words",
-            _interval(old.edit_cost),
-            _interval(new.edit_cost),
-            _interval(versus.difference),
+            f"Drafts, {how}",
+            [
+                ("edit cost left, words", *costs),
+                ("better / same / worse, %", "", "", _shares(versus)),
+                *(
+                    (name, _n(of(old), digits), _n(of(new), digits), _signed(of(new) - of(old), digits))
+                    for name, digits, of in _DRAFT_FIGURES
+                ),
+            ],
         )
-        yield f"better / same / worse, {how}, %", "", "", _shares(versus)
-        for name, digits, of in _DRAFT_FIGURES:
-            yield f"{name}, {how}", _n(of(old), digits), _n(of(new), digits), _signed(of(new) - of(old), digits)
-    for name in ("good", "bad", "kept"):
-        yield _pair(
-            f"log-probability of {name} tokens, nats",
-            *(getattr(side, name) for side in (measured.old_tokens, measured.new_tokens)),
-        )
+    tokens = [
+        _pair(f"{name} tokens", getattr(measured.old_tokens, name), getattr(measured.new_tokens, name))
+        for name in ("good", "bad", "kept")
+    ]
+    yield "Log-probability, nats a token", tokens
     if measured.old_general is not None:
-        yield _pair("loss on the general text, nats a token", measured.old_general, measured.new_general)
+        yield "Forgetting", [_pair("loss on the general text", measured.old_general, measured.new_general)]
 
 
 _DRAFT_FIGURES: Sequence[tuple[str, int, Any]] = (
-    ("length, tokens", 1, lambda one: one.length),
-    ("come to an end, %", 1, lambda one: 100 * one.ended),
-    ("repeated runs of 4 words, %", 1, lambda one: 100 * one.repetition),
+    ("tokens", 1, lambda one: one.length),
+    ("that end, %", 1, lambda one: 100 * one.ended),
+    ("repetition, %", 1, lambda one: 100 * one.repetition),
 )
 
 

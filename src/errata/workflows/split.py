@@ -62,7 +62,7 @@ def split_rows(
     - ``users``: users, in the order of a hash, are held out as long as their rows fit into the share.
     - ``time``: the newest rows are held out.
     - ``prompt``: prompts, in the order of a hash, are held out as long as their rows fit into the share.
-    - ``auto``: the first of these that the log has the fields for.
+    - ``auto``: the first of these for which there are several users, and several times.
 
     In every mode a row to train on is left out whose prompt (but for case and white space) is held out, too.
 
@@ -79,7 +79,9 @@ def split_rows(
     if not 0 < share < 1:
         raise ValueError(f"the held-out share is {share}; give a number between 0 and 1, such as 0.2")
     if by == "auto":
-        by = "users-and-time" if users and times else "users" if users else "time" if times else "prompt"
+        several_users, several_times = (len({*(each or ())} - {None}) > 1 for each in (users, times))
+        both = several_users and several_times
+        by = "users-and-time" if both else "users" if several_users else "time" if several_times else "prompt"
     if "users" in by and users is None:
         raise ValueError(f"the log names no user, and it is to be split by {by}; name the field with --user-field")
     if "time" in by and times is None:

@@ -137,8 +137,8 @@ def _cost(found: Measured, decoding: str) -> str:
     difference: Interval = found.comparison[decoding].difference
     what = "falls" if difference.high < 0 else "rises" if difference.low > 0 else "cannot be told from unchanged"
     return (
-        f"what is left to correct {what}: {_n(new)} words a draft, {_n(old)} with the old model, a difference of {_n(difference.mean)} "
-        f"(95 % interval {_n(difference.low)} to {_n(difference.high)})"
+        f"what is left to correct {what}: {_n(new)} words a draft, {_n(old)} with the old model, a difference of "
+        f"{_n(difference.mean)} (95 % interval {_n(difference.low)} to {_n(difference.high)})"
     )
 
 
