@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +209,9 @@ def text_loss(
         ValueError: no UTF-8, or less than two tokens.
     """
     total, count = 0.0, 0
-    part: list[Encoded] = []
     with tqdm(total=max_tokens, desc=what, unit=" tokens", leave=False, delay=2, disable=None) as bar:
         windows = _windows(path, encoder, window)
-        while count < max_tokens and (part := [each for each, _ in zip(windows, range(batch_size), strict=False)]):
+        while count < max_tokens and (part := list(islice(windows, batch_size))):
             for values in _scored(model, part, encoder):
                 total -= sum(values)
                 count += len(values)
