@@ -21,6 +21,7 @@ from errata.models import (
     fit,
     is_finished,
     load_causal,
+    load_policy,
     pad,
     read_card,
     save_model,
@@ -46,7 +47,7 @@ def collate(rows: list[Encoded]) -> dict[str, Any]:
 def train(start: Path, out: Path, config: OfflineConfig = CONFIG, *, loss: Any = nll, rows: Any = ROWS) -> dict:
     card = {"fingerprint": fingerprint_of(config, [row.ids for row in rows])}
     return fit(
-        load_causal(start),
+        load_policy(start, config),
         rows,
         collate=collate,
         loss=loss,
@@ -265,6 +266,55 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(start: Path, whole: Path, tmp
     assert (work_of(out) / "checkpoint-4" / "complete").exists()
     assert train(start, out) == read_card(whole)
     assert tiny.difference(out, whole) == 0
+
+
+LORA = replace(CONFIG, lora_rank=2, learning_rate=1e-2)
+
+
+@pytest.mark.parametrize("call", [5, 9], ids=["first pass", "second pass"])
+def test_an_adapter_that_died_goes_on_bit_for_bit_from_a_checkpoint_of_its_own_size(
+    call: int, start: Path, tmp_path: Path
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    card = train(start, whole, LORA)
+    with pytest.raises(StoppedError):
+        train(start, out, LORA, loss=stopping_at(call))
+    (last,) = {path.parent for path in work_of(out).glob("checkpoint-*/complete")} - {
+        work_of(out) / f"checkpoint-{step}" for step in ((2,) if call == 9 else ())
+    }
+    assert (last / "adapter_model.safetensors").exists()
+    assert not (last / "model.safetensors").exists()
+    assert train(start, out, LORA) == card
+    assert tiny.difference(out, whole) == 0
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert sorted((out / "adapter" / name).read_bytes()) == sorted((whole / "adapter" / name).read_bytes())
+    assert tiny.difference(start, out) > 5e-3
+
+
+def test_micro_batches_of_an_adapter_add_up(start: Path, tmp_path: Path) -> None:
+    for micro in (8, 1):
+        train(start, tmp_path / str(micro), replace(LORA, micro_batch_size=micro))
+    assert tiny.difference(tmp_path / "8", tmp_path / "1") < 1e-5
+
+
+@pytest.mark.parametrize("config", [CONFIG, LORA], ids=["all", "lora"])
+def test_activations_computed_again_change_nothing(config: OfflineConfig, start: Path, tmp_path: Path) -> None:
+    cards = [
+        train(start, tmp_path / str(again), replace(config, gradient_checkpointing=again)) for again in (False, True)
+    ]
+    assert tiny.difference(tmp_path / "False", tmp_path / "True") < 1e-6
+    assert cards[1]["loss"] == pytest.approx(cards[0]["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("config", [CONFIG, LORA], ids=["all", "lora"])
+def test_bfloat16_computes_roughly_and_keeps_its_weights_whole(
+    config: OfflineConfig, start: Path, tmp_path: Path
+) -> None:
+    whole, half = (train(start, tmp_path / str(bf16), replace(config, bf16=bf16)) for bf16 in (False, True))
+    assert half["loss"] == pytest.approx(whole["loss"], rel=0.02)
+    assert half["loss"] != whole["loss"]
+    assert {value.dtype for value in tiny.weights(tmp_path / "True").values()} == {torch.float32}
+    assert 0 < tiny.difference(tmp_path / "False", tmp_path / "True") < tiny.difference(start, tmp_path / "False") / 2
 
 
 def test_a_finished_run_is_reused_and_never_overwritten(start: Path, tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ UNSAFE, REFUSED = 3, 4
 class Learn:
     """From a log of drafts and what people sent instead to a better model, or to a refusal in words.
 
-    The log is read and masked, and the newest rows of users who came last are held out. FIGA and SFT learn from the
-    edits; the better of the two drafts the held-out rows anew, as the old model does, and is promoted only if it leaves
-    less to correct for certain and nothing else breaks. --out gets report.html, summary.json, all rows and drafts and,
-    of a promoted model, model/, which plain transformers loads. Stop it at any moment; the same command goes on.
+    The log is read and masked, and the newest rows of users who came last are held out. FIGA and SFT train small
+    adapters on the edits; the better one drafts the held-out rows anew, as the old model does, and is promoted only if
+    it leaves less to correct for certain and nothing else breaks. --out gets report.html, summary.json, all rows and
+    drafts and, of a promoted model, model/, which plain transformers loads. Stop it at any moment; the same command
+    goes on.
 
     Exit code 0: promoted. 4: refused, and why is said. 3: not safe to train. 1: the input is wrong. 2: the command is.
 

@@ -1,5 +1,6 @@
 """Models: thin wrappers over Hugging Face. The one shift, scalar heads, sampling, and the one offline training loop."""
 
+from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
 from errata.models.generation import Generator, Sampling, TransformersGenerator
 from errata.models.load import device, identity, load_causal, load_tokenizer, read_card, save_model, without_dropout
@@ -11,7 +12,7 @@ from errata.models.scalar_head import (
     token_rewards,
     token_values,
 )
-from errata.models.training import OfflineConfig, StepLoss, fingerprint_of, fit, is_finished
+from errata.models.training import OfflineConfig, StepLoss, fingerprint_of, fit, is_finished, load_policy
 
 __all__ = [
     "Generator",
@@ -20,15 +21,20 @@ __all__ = [
     "StepLoss",
     "TokenBatch",
     "TransformersGenerator",
+    "adapter_off",
+    "add_adapter",
     "device",
     "fingerprint_of",
     "fit",
+    "has_adapter",
     "identity",
     "is_finished",
     "load_causal",
+    "load_policy",
     "load_sequence_reward_model",
     "load_token_reward_model",
     "load_tokenizer",
+    "merged",
     "pad",
     "pad_stream",
     "read_card",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,11 @@ def save_model(
     *,
     card: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
+    adapter: Path | None = None,
 ) -> None:
     """Write model, tokenizer and what was done to them (``errata.json``) in one step; plain transformers loads it.
 
-    ``files`` are texts to write beside them, by name.
+    ``files`` are texts to write beside them, by name; ``adapter`` is a folder to copy there, as ``adapter/``.
     """
     with new_folder(folder) as partial:
         model.save_pretrained(partial)
@@ -79,6 +81,8 @@ def save_model(
         (partial / CARD).write_text(json.dumps(dict(card or {}), indent=2) + "\n", encoding="utf-8")
         for name, text in (files or {}).items():
             (partial / name).write_text(text, encoding="utf-8")
+        if adapter is not None:
+            shutil.copytree(adapter, partial / "adapter")
 
 
 def read_card(folder: Path | str) -> dict[str, Any]:

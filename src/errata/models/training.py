@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,12 +33,21 @@ from transformers import (
 )
 
 from errata.data.files import new_file
-from errata.models.load import read_card, save_model
+from errata.models.adapters import Quantize, add_adapter, has_adapter, load_adapter, load_quantized, merged
+from errata.models.load import device, load_causal, read_card, save_model
 
-__all__ = ["OfflineConfig", "StepLoss", "fingerprint_of", "fit", "is_finished"]
+__all__ = ["OfflineConfig", "StepLoss", "fingerprint_of", "fit", "is_finished", "load_policy"]
 
-StepLoss = tuple[Tensor, Tensor]
-"""The unnormalised loss of a micro-batch and the number of items it sums over, both scalars."""
+
+class StepLoss(NamedTuple):
+    """What a loss says of a micro-batch; all of it is summed over the micro-batches and processes of a step."""
+
+    total: Tensor
+    """The unnormalised loss, a scalar."""
+    count: Tensor  # type: ignore[assignment]  # which tuples also have as a method
+    """The number of items that it sums over."""
+    shares: Mapping[str, tuple[Tensor, Tensor]] = {}
+    """Numerators and denominators of shares to be shown beside the loss, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +72,34 @@ class OfflineConfig:
     """Gradients are clipped to this norm after normalisation; 0 clips nothing."""
     bf16: bool = False
     """Compute in bfloat16."""
+    lora_rank: int = 0
+    """Train an adapter of this rank on all linear layers (LoRA); 0 trains all weights."""
+    lora_alpha: int | None = None
+    """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
+    quantize: Quantize = "none"
+    """Hold the frozen weights in 4 bits (QLoRA); needs --lora-rank, and bitsandbytes."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     save_every: int = 200
     """Steps between checkpoints; a run that was killed goes on from the last complete one."""
     seed: int = 0
     """Seeds the order of the rows and new heads."""
+
+
+def load_policy(folder: Path | str, config: OfflineConfig) -> Any:
+    """The causal language model in ``folder``, to be trained as ``config`` says: all of it, or frozen with an adapter.
+
+    Raises:
+        ValueError: there is none, or the settings do not go together.
+    """
+    if config.lora_rank < 0:
+        raise ValueError(f"--lora-rank {config.lora_rank} is no rank; 0 trains all weights, 8 to 64 are usual")
+    if config.quantize != "none" and not config.lora_rank:
+        raise ValueError(f"weights in {config.quantize} stay as they are; give --lora-rank to train an adapter on them")
+    model = load_quantized(folder) if config.quantize != "none" else load_causal(folder)
+    if not config.lora_rank:
+        return model
+    return add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
 
 
 def fingerprint_of(*parts: Any) -> str:
@@ -133,7 +166,7 @@ class _StepTrainer(Trainer):
         del num_items_in_batch  # The Trainer counts labels; the count that matters comes from the loss.
         model.train()
         with self.compute_loss_context_manager():
-            total, count = self.loss(model, inputs["inputs"])
+            total, count, _ = StepLoss(*self.loss(model, inputs["inputs"]))
             if not inputs["counts"]:
                 total, count = total * 0, count * 0
         self.accelerator.backward(total * self.accelerator.gradient_accumulation_steps)
@@ -161,6 +194,12 @@ class _StepTrainer(Trainer):
         del train_dataset
         assert isinstance(self.train_dataset, _Passes)  # which has an order of its own
         return SequentialSampler(self.train_dataset)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if has_adapter(self.model) and not self.is_fsdp_enabled:
+            load_adapter(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log({**logs, **({key: self.last[key] for key in self.last} if "loss" in logs else {})}, start_time)
@@ -250,7 +289,12 @@ def fit(
     if trainer.accelerator.num_processes > 1:
         trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        save_model(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out, card=written)
+        trained, adapter = trainer.accelerator.unwrap_model(trainer.model), None
+        if has_adapter(trained):
+            adapter = work / "adapter"
+            trained.save_pretrained(adapter)
+            trained = merged(trained.name_or_path, adapter)
+        save_model(trained, tokenizer, out, card=written, adapter=adapter)
         shutil.rmtree(work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return written
@@ -259,6 +303,10 @@ def fit(
 def _arguments(config: OfflineConfig, work: Path) -> TrainingArguments:
     world = max(1, int(os.environ.get("WORLD_SIZE", "1")))
     micro = min(config.micro_batch_size, max(1, config.batch_size // world))
+    # The older of the names of transformers 5 is deprecated in its newer versions.
+    newer = hasattr(TrainingArguments, "activation_checkpointing")
+    checkpointing = "activation_checkpointing" if newer else "gradient_checkpointing"
+    recompute: dict[str, Any] = {checkpointing: True, f"{checkpointing}_kwargs": {"use_reentrant": False}}
     return TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=micro,
@@ -271,6 +319,8 @@ def _arguments(config: OfflineConfig, work: Path) -> TrainingArguments:
         weight_decay=config.weight_decay,
         max_grad_norm=0.0,  # normalise_gradients clips, after scaling
         bf16=config.bf16,
+        use_cpu=device().type == "cpu",  # without it, bfloat16 asks for a GPU
+        **(recompute if config.gradient_checkpointing else {}),
         seed=config.seed,
         data_seed=config.seed,
         save_strategy="steps",

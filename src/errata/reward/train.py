@@ -194,6 +194,8 @@ def _train(
     collate: Callable[[list[Any]], Any],
     loss: Callable[[Any, Any], StepLoss],
 ) -> dict[str, Any]:
+    if config.lora_rank or config.quantize != "none":
+        raise ValueError("a reward model trains all weights; leave --lora-rank and --quantize out")
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     return fit(
@@ -267,14 +269,14 @@ def collate_labels(rows: Sequence[TokenLabels], *, encoder: Encoder) -> dict[str
 def _sequence_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     better_B, worse_B = sequence_rewards(model, inputs["batch"]).chunk(2)
     loss_B = losses.sequence_bradley_terry(better_B, worse_B)
-    return loss_B.sum(), _count(loss_B)
+    return StepLoss(loss_B.sum(), _count(loss_B))
 
 
 def _bradley_terry_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     edited_BT, original_BU = token_rewards(model, inputs["batch"]).chunk(2)
     edited_mask_BT, original_mask_BU = inputs["mask_BT"].chunk(2)
     loss_B = losses.token_bradley_terry(edited_BT, edited_mask_BT, original_BU, original_mask_BU)
-    return loss_B.sum(), _count(loss_B)
+    return StepLoss(loss_B.sum(), _count(loss_B))
 
 
 def _class_loss(model: nn.Module, inputs: dict[str, Any], *, config: TokenRewardConfig) -> StepLoss:
@@ -284,7 +286,7 @@ def _class_loss(model: nn.Module, inputs: dict[str, Any], *, config: TokenReward
     if config.sequence_coefficient:
         better_B, worse_B = torch.where(mask_BT, reward_BT, 0).sum(1).chunk(2)
         total = total + config.sequence_coefficient * losses.sequence_bradley_terry(better_B, worse_B).sum()
-    return total, (sign_BT != 0).sum()
+    return StepLoss(total, (sign_BT != 0).sum())
 
 
 def _count(x_B: Tensor) -> Tensor:

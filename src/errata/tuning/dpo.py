@@ -22,7 +22,7 @@ from errata.models import (
     fit,
     identity,
     is_finished,
-    load_causal,
+    load_policy,
     pad,
     read_card,
     token_logprobs,
@@ -77,7 +77,7 @@ def dpo(
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
-    policy = load_causal(model)
+    policy = load_policy(model, config)
     return fit(
         policy,
         _with_reference(policy, kept, encoder, config.micro_batch_size),
@@ -119,4 +119,4 @@ def _loss(model: nn.Module, inputs: dict[str, Any], *, beta: float) -> StepLoss:
     better_B, worse_B = token_logprobs(model, inputs["batch"]).sum(1).chunk(2)
     ref_better_B, ref_worse_B = inputs["ref_logprob_B"].chunk(2)
     loss_B = losses.dpo(better_B, worse_B, ref_better_B, ref_worse_B, beta=beta)
-    return loss_B.sum(), torch.tensor(len(loss_B), device=loss_B.device)
+    return StepLoss(loss_B.sum(), torch.tensor(len(loss_B), device=loss_B.device))

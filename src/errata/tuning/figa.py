@@ -20,7 +20,7 @@ from errata.models import (
     fit,
     identity,
     is_finished,
-    load_causal,
+    load_policy,
     pad,
     pad_stream,
     read_card,
@@ -146,7 +146,7 @@ def figa(
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     return fit(
-        load_causal(model),
+        load_policy(model, config),
         rows,
         collate=partial(collate_weighted, encoder=encoder),
         loss=partial(_loss, low=config.gate_low, high=config.gate),
@@ -185,4 +185,4 @@ def _loss(model: nn.Module, inputs: dict[str, Any], *, low: float, high: float) 
         original_mask_BU,
         _gate(original_BU, low=low, high=high),
     )
-    return terms.total, terms.num_tokens
+    return StepLoss(terms.total, terms.num_tokens)

@@ -20,7 +20,7 @@ from errata.models import (
     fit,
     identity,
     is_finished,
-    load_causal,
+    load_policy,
     pad,
     read_card,
     token_logprobs,
@@ -74,7 +74,7 @@ def sft(
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     return fit(
-        load_causal(model),
+        load_policy(model, config),
         weighted,
         collate=partial(_collate, encoder=encoder),
         loss=_loss,
@@ -97,4 +97,4 @@ def _loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     mask_BT = batch.response_mask_BT
     weight_BT = mask_BT * inputs["weight_B"][:, None]
     loss_BT = losses.weighted_nll(token_logprobs(model, batch), weight_BT, mask_BT)
-    return loss_BT.sum(), mask_BT.sum()
+    return StepLoss(loss_BT.sum(), mask_BT.sum())

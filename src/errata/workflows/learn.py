@@ -80,7 +80,7 @@ class LearnConfig:
     epochs: float = 3.0
     """Passes over the rows."""
     learning_rate: float = 2e-4
-    """Peak learning rate."""
+    """Peak learning rate; without an adapter (--lora-rank 0) take a tenth of it or less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,12 @@ class LearnDetails(Limits):
     """FIGA: weight of kept tokens."""
     bad_weight: float = 0.2
     """FIGA: size of the push away from what was struck out."""
+    lora_rank: int = 16
+    """Train an adapter of this rank, merged when it is saved (LoRA); 0 trains all weights, at a lower learning rate."""
+    quantize: Literal["none", "4bit"] = "none"
+    """Hold the frozen weights in 4 bits while an adapter is trained (QLoRA); needs bitsandbytes."""
+    gradient_checkpointing: bool = False
+    """Less memory, a third more time."""
     batch_size: int = 32
     """Rows in one optimizer step."""
     micro_batch_size: int = 8
@@ -471,6 +477,9 @@ class _Run:
             batch_size=self.details.batch_size,
             micro_batch_size=self.details.micro_batch_size,
             bf16=self.details.bf16,
+            lora_rank=self.details.lora_rank,
+            quantize=self.details.quantize,
+            gradient_checkpointing=self.details.gradient_checkpointing,
             seed=self.details.seed,
         )
 

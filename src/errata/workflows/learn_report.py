@@ -45,7 +45,9 @@ def learned_terminal(found: Learned) -> Group:
         table.add_row(Text(title, "bold"))
         for row in rows:
             table.add_row(*row)
-    lines = [Text(visible(line)) for line in _said(found)]
+    lines = [
+        Text(visible(line)) for line in [*_said(found), FAIR, f"Logged drafts: {_interval(found.logged_cost)} words."]
+    ]
     conditions = [
         Text.assemble(("✓ ", "green") if one.holds else ("✗ ", "bold red"), visible(one.said))
         for one in found.decision.conditions
@@ -131,7 +133,7 @@ def _figures(found: Learned) -> Iterator[tuple[str, list[tuple[str, str, str, st
 
 _DRAFT_FIGURES: Sequence[tuple[str, int, Any]] = (
     ("tokens", 1, lambda one: one.length),
-    ("that end, %", 1, lambda one: 100 * one.ended),
+    ("drafts that end, %", 1, lambda one: 100 * one.ended),
     ("repetition, %", 1, lambda one: 100 * one.repetition),
 )
 
@@ -160,8 +162,6 @@ def _said(found: Learned) -> list[str]:
         f"{log['bad_rows']:,} that cannot be used.",
         f"{split['rule']} {split['train']:,} edits{trained} are trained on, {split['selection']:,} chose the method, "
         f"{split['heldout']:,}{users} judge.",
-        FAIR,
-        f"Logged drafts of the held-out rows: {_interval(found.logged_cost)} words.",
     ]
     said += [f"{count:,} rows are left out: {reason}." for reason, count in _left_out(split)]
     if log["masked"]:
@@ -211,11 +211,12 @@ def _pieces(draft: str, sent: str) -> list[tuple[str, str, str]]:
 
 
 def _n(value: float, digits: int = 2) -> str:
-    return f"{value:,.{digits}f}".replace("-", "−")
+    # round: no minus before a nought
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
 
 
 def _signed(value: float, digits: int) -> str:
-    return f"{value:+,.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:+,.{digits}f}".replace("-", "−")
 
 
 def _interval(value: Interval | None) -> str:

@@ -143,7 +143,7 @@ def _cost(found: Measured, decoding: str) -> str:
 
 
 def _n(value: float) -> str:
-    return f"{value:,.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:,.2f}".replace("-", "−")  # round: no minus before a nought
 
 
 def _p(value: float) -> str:
