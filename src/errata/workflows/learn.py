@@ -192,7 +192,7 @@ class _Run:
 
     def __call__(self) -> Learned:
         self.claim()
-        self.made("log", f"reading {self.log}", self.read_log)
+        self.made("log/counts.json", f"reading {self.log}", self.read_log)
         self.made("split", "setting rows apart", self.split)
         self.made("doctor.json", "asking the doctor", self.examine)
         for arm in self.arms:
@@ -286,40 +286,29 @@ class _Run:
     # Stages.
 
     def read_log(self, path: Path) -> None:
-        """The rows as they are stored: masked, with user and time, without other fields."""
+        """The rows as they are stored: masked, with user and time, without other fields. The counts come last."""
         form, _ = recognise_file(self.log)
         mask = (lambda text: mask_texts([text])[0][0]) if self.config.mask_private else None
-        with new_folder(path) as folder:
-            bad = folder / "bad_rows.jsonl"
-            rows = list(
-                tqdm(
-                    iter_corrections(self.log, form=form, set_aside=bad, rewrite=mask),
-                    desc="rows",
-                    leave=False,
-                    delay=2,
-                    disable=None,
-                )
-            )
-            named = {
-                "user": self.field(rows, self.details.user_field, USER_FIELDS, "user"),
-                "time": self.field(rows, self.details.time_field, TIME_FIELDS, "time"),
-            }
-            stored = _Stored(mask=self.config.mask_private, user_field=named["user"], time_field=named["time"])
-            write_rows(
-                folder / "rows.jsonl", map(stored, tqdm(rows, desc="storing", leave=False, delay=2, disable=None))
-            )
-            counts = {
-                "rows": len(rows),
-                "bad_rows": sum(1 for _ in read_lines(bad)),
-                "unchanged": sum(row.original == row.edited for row in rows),
-                "masked": dict(stored.masked),
-                "rows_masked": stored.rows_masked,
-                "sampled_ids_dropped": stored.ids_dropped,
-                "user_field": named["user"],
-                "time_field": named["time"],
-                "fields_left_out": sorted({name for row in rows for name in row.extra} - set(named.values())),
-            }
-            write_json(folder / "counts.json", counts)
+        bad = path.with_name("bad_rows.jsonl")
+        read = iter_corrections(self.log, form=form, set_aside=bad, rewrite=mask)
+        rows = list(tqdm(read, desc="rows", leave=False, delay=2, disable=None))
+        user = self.field(rows, self.details.user_field, USER_FIELDS, "user")
+        time = self.field(rows, self.details.time_field, TIME_FIELDS, "time")
+        stored = _Stored(mask=self.config.mask_private, user_field=user, time_field=time)
+        shown = tqdm(rows, desc="masking", leave=False, delay=2, disable=None)
+        write_rows(path.with_name("rows.jsonl"), map(stored, shown))
+        counts = {
+            "rows": len(rows),
+            "bad_rows": sum(1 for _ in read_lines(bad)),
+            "unchanged": sum(not _edited(row) for row in rows),
+            "masked": dict(stored.masked),
+            "rows_masked": stored.rows_masked,
+            "sampled_ids_dropped": stored.ids_dropped,
+            "user_field": user,
+            "time_field": time,
+            "fields_left_out": sorted({name for row in rows for name in row.extra} - {user, time}),
+        }
+        write_json(path, counts)
 
     def field(self, rows: Sequence[Correction], asked: str | None, usual: Sequence[str], what: str) -> str | None:
         """The field that says who or when, or None.
@@ -379,16 +368,26 @@ class _Run:
         return split_rows(rows, share=share, users=users, times=times, by=by)
 
     def inner_split(self, train: Sequence[Correction], counts: Mapping[str, Any]) -> Split:
-        """The rows that choose between methods: whole users if possible; a cut in time besides would cost too much."""
+        """The rows that choose between methods, by the first rule that leaves enough.
+
+        Whole users where that is possible; a cut in time besides would cost too much.
+        """
         rules: list[SplitBy] = ["prompt"]
         rules[:0] = ["time"] if counts["time_field"] else []
         rules[:0] = ["users"] if counts["user_field"] else []
         for by in rules[:-1]:
             try:
-                return self.split_rows(train, counts, self.details.selection_share, by)
-            except ValueError:  # one user, one time: the next rule
+                found = self.split_rows(train, counts, self.details.selection_share, by)
+            except ValueError:  # one user, one time
                 continue
+            if sum(map(_edited, found.heldout)) >= self.fewest_to_choose:
+                return found
         return self.split_rows(train, counts, self.details.selection_share, rules[-1])
+
+    @property
+    def fewest_to_choose(self) -> int:
+        """Edited rows without which no choice is made."""
+        return min(self.details.min_rows, 10)
 
     def drafted(self, rows: Sequence[Correction], left_out: Counter[str]) -> list[Correction]:
         """The rows for which a draft can and shall be written."""
@@ -414,7 +413,7 @@ class _Run:
         fewest = self.details.min_rows
         left_out = "; ".join(f"{count} left out: {reason}" for reason, count in outer.left_out.items())
         what = f"{left_out}. {outer.rule}" if left_out else outer.rule
-        for name, need in (("train", fewest), ("heldout", fewest), ("selection", min(fewest, 10))):
+        for name, need in (("train", fewest), ("heldout", fewest), ("selection", self.fewest_to_choose)):
             count = len(sides[name])
             if count >= need or (name == "selection" and len(self.arms) == 1):
                 continue
