@@ -151,7 +151,10 @@ def test_settings_that_do_not_go_together(llama: Path, monkeypatch: pytest.Monke
         load_policy(llama, OfflineConfig(quantize="4bit", lora_rank=2))
 
 
-def test_four_bits_of_a_folder_without_a_model_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_bits_need_a_gpu_and_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(ValueError, match="needs a GPU"):
+        load_quantized(tmp_path / "nothing")
+    monkeypatch.setattr("errata.models.adapters.device", lambda: torch.device("cuda"))
     with pytest.raises(ValueError, match=str(tmp_path)):
         load_quantized(tmp_path / "nothing")

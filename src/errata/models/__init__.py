@@ -2,6 +2,7 @@
 
 from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
+from errata.models.divergence import token_kl
 from errata.models.generation import Generator, Sampling, TransformersGenerator
 from errata.models.load import device, identity, load_causal, load_tokenizer, read_card, save_model, without_dropout
 from errata.models.logprobs import token_entropy, token_logprobs
@@ -42,6 +43,7 @@ __all__ = [
     "sequence_rewards",
     "to_lists",
     "token_entropy",
+    "token_kl",
     "token_logprobs",
     "token_rewards",
     "token_values",

@@ -30,10 +30,13 @@ def load_quantized(folder: Path | str) -> nn.Module:
     """A causal language model whose linear layers are held in 4 bits (NF4, doubly quantized; QLoRA), to be adapted.
 
     Raises:
-        ValueError: bitsandbytes is missing, or there is no such model.
+        ValueError: bitsandbytes or a GPU is missing, or there is no such model.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError("--quantize 4bit needs bitsandbytes; pip install 'errata[qlora]', or train without it")
+    if device().type == "cpu":
+        # There bitsandbytes packs weights for inference at the first evaluation, and later gradients are wrong.
+        raise ValueError("--quantize 4bit needs a GPU; train on a CPU without it")
     check_folder(folder)
     how = BitsAndBytesConfig(
         load_in_4bit=True,

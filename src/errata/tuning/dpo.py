@@ -28,7 +28,8 @@ from errata.models import (
     token_logprobs,
 )
 from errata.reward import encode_pair
-from errata.types import Correction, Encoded, Preference
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
+from errata.types import Correction, Encoded, Preference, TokenLabels
 
 __all__ = ["DPOConfig", "collate_pairs", "dpo"]
 
@@ -52,11 +53,18 @@ class _Row:
 
 
 def dpo(
-    model: Path | str, rows: Sequence[Preference | Correction], encoder: Encoder, config: DPOConfig, out: Path
+    model: Path | str,
+    rows: Sequence[Preference | Correction],
+    encoder: Encoder,
+    config: DPOConfig,
+    out: Path,
+    *,
+    heldout: Sequence[TokenLabels] | None = None,
 ) -> dict[str, Any]:
     """L = −log σ(β [log π/π_ref(y_w) − log π/π_ref(y_l)]); the reference is ``model`` itself, scored once beforehand.
 
-    Rows whose two sides are the same ids have no gradient: they are left out and counted in the card.
+    Rows whose two sides are the same ids have no gradient: they are left out and counted in the card. ``heldout`` rows
+    are evaluated during training, edited text over original, and never learned from.
 
     Returns:
         The card written beside the model.
@@ -73,16 +81,25 @@ def dpo(
         "rows": len(kept),
         **asdict(counts),
         "excluded_without_gradient": len(pairs) - len(kept),
-        "fingerprint": fingerprint_of("dpo", identity(model), config, data),
+        "response_tokens": sum(len(side.response_ids) for pair in kept for side in pair),
+        **heldout_card(heldout),
+        "fingerprint": fingerprint_of("dpo", identity(model), config, data, *heldout_ids(heldout)),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     policy = load_policy(model, config)
+    collate, loss = partial(_collate, encoder=encoder), partial(_loss, beta=config.beta)
+    evaluate = None
+    if heldout is not None:
+        sides = [(row.edited.encoded, row.original.encoded) for row in heldout]
+        scored = _with_reference(policy, sides, encoder, config.micro_batch_size)
+        evaluate = HeldOut(heldout, model, encoder, config).evaluation(scored, collate, loss)
     return fit(
         policy,
         _with_reference(policy, kept, encoder, config.micro_batch_size),
-        collate=partial(_collate, encoder=encoder),
-        loss=partial(_loss, beta=config.beta),
+        collate=collate,
+        loss=loss,
+        evaluate=evaluate,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts
-from errata.labels import token_weights
+from errata.labels import count_labels, token_weights
 from errata.models import (
     OfflineConfig,
     StepLoss,
@@ -26,6 +26,7 @@ from errata.models import (
     read_card,
     token_logprobs,
 )
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Encoded, TokenLabels
 
 __all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa", "weigh"]
@@ -119,13 +120,14 @@ def figa(
     out: Path,
     *,
     counts: LengthCounts | None = None,
+    heldout: Sequence[TokenLabels] | None = None,
     row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """L = [Σ_t w_t CE_t(ỹ) − β Σ_{t changed, CE_t(ŷ) ≤ gate} CE_t(ŷ)] / N, N over the whole optimizer step.
 
     Rows in which no token has a weight are left out and counted in the card, as is what ``counts`` of labelling says
-    of rows that were too long (without it, what the labels themselves show). ``row_weights`` multiply all weights of
-    the rows with these ids.
+    of rows that were too long (without it, what the labels themselves show). ``heldout`` rows are evaluated during
+    training, and never learned from. ``row_weights`` multiply all weights of the rows with these ids.
 
     Returns:
         The card written beside the model.
@@ -141,15 +143,25 @@ def figa(
         "rows": len(rows),
         **asdict(LengthCounts.of(labels) if counts is None else counts),
         "excluded_without_gradient": len(pairs) - len(rows),
-        "fingerprint": fingerprint_of("figa", identity(model), config, data),
+        "labels": asdict(count_labels(labels)),
+        **heldout_card(heldout),
+        "fingerprint": fingerprint_of("figa", identity(model), config, data, *heldout_ids(heldout)),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
+    collate = partial(collate_weighted, encoder=encoder)
+    loss = partial(_loss, low=config.gate_low, high=config.gate)
+    evaluate = None
+    if heldout is not None:
+        evaluate = HeldOut(heldout, model, encoder, config).evaluation(
+            [weigh(row, config) for row in heldout], collate, loss
+        )
     return fit(
         load_policy(model, config),
         rows,
-        collate=partial(collate_weighted, encoder=encoder),
-        loss=partial(_loss, low=config.gate_low, high=config.gate),
+        collate=collate,
+        loss=loss,
+        evaluate=evaluate,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -185,4 +197,5 @@ def _loss(model: nn.Module, inputs: dict[str, Any], *, low: float, high: float) 
         original_mask_BU,
         _gate(original_BU, low=low, high=high),
     )
-    return StepLoss(terms.total, terms.num_tokens)
+    bad = original_mask_BU & (original_weight_BU != 0)
+    return StepLoss(terms.total, terms.num_tokens, {"bad_through_gate": (terms.counts_BU.sum(), bad.sum())})

@@ -25,7 +25,8 @@ from errata.models import (
     read_card,
     token_logprobs,
 )
-from errata.types import Correction, Demonstration, Encoded
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
+from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
 __all__ = ["SFTConfig", "demonstrations", "sft"]
 
@@ -47,11 +48,14 @@ def sft(
     config: SFTConfig,
     out: Path,
     *,
+    heldout: Sequence[TokenLabels] | None = None,
     row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Imitate the responses: L = −(1/N) Σ_t w log π(y_t | x, y_<t), N response tokens (end of sequence included).
 
     w is 1, or what ``row_weights`` says of the row with this id.
+
+    ``heldout`` rows are evaluated during training, and never learned from; their loss is that of the edited texts.
 
     Returns:
         The card written beside the model.
@@ -69,15 +73,24 @@ def sft(
         "stage": "sft",
         "rows": len(weighted),
         **asdict(counts),
-        "fingerprint": fingerprint_of("sft", identity(model), config, data),
+        "response_tokens": sum(len(side.response_ids) for side, _ in weighted),
+        **heldout_card(heldout),
+        "fingerprint": fingerprint_of("sft", identity(model), config, data, *heldout_ids(heldout)),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
+    collate = partial(_collate, encoder=encoder)
+    evaluate = None
+    if heldout is not None:
+        evaluate = HeldOut(heldout, model, encoder, config).evaluation(
+            [(row.edited.encoded, 1.0) for row in heldout], collate, _loss
+        )
     return fit(
         load_policy(model, config),
         weighted,
-        collate=partial(_collate, encoder=encoder),
+        collate=collate,
         loss=_loss,
+        evaluate=evaluate,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
