@@ -126,7 +126,7 @@ def _figures(found: Learned) -> Iterator[tuple[str, list[tuple[str, str, str, st
         _pair(f"{name} tokens", getattr(measured.old_tokens, name), getattr(measured.new_tokens, name))
         for name in ("good", "bad", "kept")
     ]
-    yield "Log-probability, nats a token", tokens
+    yield "Log-probability, nats", tokens
     if measured.old_general is not None:
         yield "Forgetting", [_pair("loss on the general text", measured.old_general, measured.new_general)]
 
