@@ -50,6 +50,8 @@ def test_what_is_better_is_promoted_and_plain_transformers_loads_it(promoted: tu
     assert found.decision.promoted
     assert found.measured.comparison["greedy"].difference.mean == -1
     assert found.measured.old["greedy"].edit_cost.mean == found.logged_cost.mean == 1
+    assert found.measured.new["greedy"].edit_cost.mean == 0
+    assert (found.measured.old["greedy"].length, found.measured.new["greedy"].length) == (4, 3)
     model = AutoModelForCausalLM.from_pretrained(out / "model")
     assert isinstance(model, LlamaForCausalLM)
     encoder = tiny.encoder()
@@ -239,6 +241,13 @@ def test_the_report_is_one_page_in_which_nothing_of_the_log_is_markup(promoted: 
     assert "http" not in page.replace("http-equiv", "")
     for said in ("Promoted", "drafting anew", "sent by other users after it", "no proof that they were good"):
         assert said in page
+
+
+def test_a_rewrite_is_shown_as_one_and_white_space_goes_with_it(promoted: tuple[Path, Learned]) -> None:
+    _, found = promoted
+    example = replace(found.examples[0], old="I like my red cat", sent="I like your blue dog")
+    page = learned_html(replace(found, examples=(example,)))
+    assert "I like <del>my red cat</del><ins>your blue dog</ins>" in page
 
 
 def test_the_report_in_the_terminal(promoted: tuple[Path, Learned]) -> None:

@@ -46,14 +46,24 @@ def learned_terminal(found: Learned) -> Group:
         for row in rows:
             table.add_row(*row)
     lines = [
-        Text(visible(line)) for line in [*_said(found), FAIR, f"Logged drafts: {_interval(found.logged_cost)} words."]
+        *_said(found),
+        *(f"The doctor: {one['what']} ({one['rows']:,} rows)." for one in found.doctor if one["severity"] == "warning"),
+        FAIR,
+        f"Logged drafts: {_interval(found.logged_cost)} words.",
     ]
     conditions = [
         Text.assemble(("✓ ", "green") if one.holds else ("✗ ", "bold red"), visible(one.said))
         for one in found.decision.conditions
     ]
     style = "bold green" if found.decision.promoted else "bold red"
-    return Group(*lines, Text(""), table, *conditions, Text(""), Text(visible(headline(found)), style))
+    return Group(
+        *(Text(visible(line)) for line in lines),
+        Text(""),
+        table,
+        *conditions,
+        Text(""),
+        Text(visible(headline(found)), style),
+    )
 
 
 def headline(found: Learned) -> str:
@@ -171,9 +181,6 @@ def _said(found: Learned) -> list[str]:
         said.append(f"{log['sampled_ids_dropped']:,} rows lost their sampled ids, which spell what was masked.")
     if found.measured.old_general is None:
         said.append("Forgetting was not measured; give --general a file of general text.")
-    said += [
-        f"The doctor: {one['what']} ({one['rows']:,} rows)." for one in found.doctor if one["severity"] == "warning"
-    ]
     return said
 
 
@@ -203,7 +210,8 @@ def _example(one: Example) -> dict[str, Any]:
 def _pieces(draft: str, sent: str) -> list[tuple[str, str, str]]:
     """A draft and what it takes to make it what was sent: kept, deleted and inserted text, one of the three each."""
     found = []
-    for kept, run in groupby(diff(draft, sent), key=lambda edit: edit.op is Op.KEEP):
+    # White space that stays between two changes goes with them, or a rewrite would be read word against word.
+    for kept, run in groupby(diff(draft, sent), key=lambda edit: edit.op is Op.KEEP and not edit.edited.text.isspace()):
         together = list(run)
         before, after = ("".join(getattr(edit, side).text for edit in together) for side in ("original", "edited"))
         found.append((before, "", "") if kept else ("", before, after))
