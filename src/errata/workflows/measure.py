@@ -127,7 +127,7 @@ def describe(answers: Sequence[Rollout], sent: Mapping[str, str], *, seed: int =
 def repetition(text: str, *, size: int = 4) -> float:
     """The share of a text's runs of ``size`` words that stood in it before; 0 for a text that is too short for two.
 
-    >>> repetition("so it goes on and so it goes on and so it goes on")
+    >>> repetition("so it goes on so it goes on so it goes")
     0.5
     """
     words = split_words(text)
