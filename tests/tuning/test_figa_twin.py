@@ -18,9 +18,9 @@ from torch import Tensor, nn
 import tiny
 from errata.data import Encoder
 from errata.labels import LabelRules, label_all
-from errata.models import StepLoss, load_causal
+from errata.models import LayoutKind, StepLoss, load_causal
 from errata.tuning import FIGAConfig, WeightedPair, weigh
-from errata.tuning.figa import PAPER, _loss, collate_weighted
+from errata.tuning.figa import PAPER, collate_weighted, figa_step_loss
 from errata.types import Correction, Label, LabeledTokens, TokenLabels, WeightSpan
 
 CLOSE = 1e-6
@@ -35,10 +35,20 @@ Layout = Callable[[nn.Module, Sequence[WeightedPair], FIGAConfig], StepLoss]
 
 def plain(model: nn.Module, pairs: Sequence[WeightedPair], config: FIGAConfig) -> StepLoss:
     """Both sides in one rectangle, edited texts first."""
-    return _loss(model, collate_weighted(pairs, encoder=WHOLE), low=config.gate_low, high=config.gate)
+    return step_loss(model, pairs, config, LayoutKind.PLAIN)
 
 
-LAYOUTS: list[Layout] = [plain]
+def shared(model: nn.Module, pairs: Sequence[WeightedPair], config: FIGAConfig) -> StepLoss:
+    """What the sides share once, only what is read, packed."""
+    return step_loss(model, pairs, config, LayoutKind.SHARED)
+
+
+def step_loss(model: nn.Module, pairs: Sequence[WeightedPair], config: FIGAConfig, kind: LayoutKind) -> StepLoss:
+    batch = collate_weighted(pairs, encoder=WHOLE, kind=kind)
+    return figa_step_loss(model, batch, low=config.gate_low, high=config.gate)
+
+
+LAYOUTS: list[Layout] = [plain, shared]
 
 # Rows.
 

@@ -129,7 +129,7 @@ def test_they_survive_resume(start: Path, tmp_path: Path) -> None:
     labels = own(21)
     figa(start, labels, ENCODER, CONFIG, tmp_path / "whole")
     module = sys.modules["errata.tuning.figa"]
-    with pytest.raises(StoppedError), patched(module, "_loss", stopping_at(4, module._loss)):
+    with pytest.raises(StoppedError), patched(module, "figa_step_loss", stopping_at(4, module.figa_step_loss)):
         figa(start, labels, ENCODER, CONFIG, tmp_path / "resumed")
     work = tmp_path / ".resumed.training"
     assert [folder.name for folder in work.glob("checkpoint-*")] == ["checkpoint-2"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,11 @@ def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
     )
 
 
+def _times(pair: WeightedPair, factor: float) -> WeightedPair:
+    edited, original = (tuple(w * factor for w in side) for side in (pair.edited_weights, pair.original_weights))
+    return replace(pair, edited_weights=edited, original_weights=original)
+
+
 def figa(
     model: Path | str,
     labels: Sequence[TokenLabels],
@@ -122,12 +127,13 @@ def figa(
     *,
     counts: LengthCounts | None = None,
     heldout: Sequence[TokenLabels] | None = None,
+    row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """L = [Σ_t w_t CE_t(ỹ) − β Σ_{t changed, CE_t(ŷ) ≤ gate} CE_t(ŷ)] / N, N over the whole optimizer step.
 
     Rows in which no token has a weight are left out and counted in the card, as is what ``counts`` of labelling says
     of rows that were too long (without it, what the labels themselves show). ``heldout`` rows are evaluated during
-    training, and never learned from.
+    training, and never learned from. ``row_weights`` multiply all weights of the rows with these ids.
 
     Returns:
         The card written beside the model.
@@ -135,7 +141,7 @@ def figa(
     Raises:
         ValueError: no row is left.
     """
-    pairs = [weigh(row, config) for row in labels]
+    pairs = [_times(weigh(row, config), (row_weights or {}).get(row.id, 1.0)) for row in labels]
     rows = [pair for pair in pairs if pair.has_gradient]
     data = [(p.edited.ids, p.edited_weights, p.original.ids, p.original_weights) for p in pairs]
     card: dict[str, Any] = {
