@@ -4,7 +4,7 @@ For new prompts the start writes ŷ; the writer of the world, careful this time,
 model scores both. It is the demo's sequence model, trained on noisy preferences between samples of the start for other
 prompts; it has seen neither these prompts nor a reference. Rows are kept by η₁, η₂ and η₃, which are quantiles of its
 scores; the demo's editor revises ŷ; FIGA learns from the revisions. The editor corrects by the card and overlooks half,
-as in the demo: it is given y, and does not need it.
+as in the demo (--diligence 1: nothing): it is given y, and does not need it.
 
     python recipes/spa.py --out runs/spa --seeds 5
 
@@ -76,6 +76,8 @@ class Settings:
     """η₃ is this quantile of R(y) − R(ŷ)."""
     reference_defects: float = 0.25
     """Accidents of the references, as a share of those of the writer that the start learned from; habits have none."""
+    diligence: float = 0.5
+    """Probability that the editor notices a defect."""
     prompts: int = 1200
     """Other prompts, whose preferences the reward model learns from."""
     heldout: int = 400
@@ -125,6 +127,7 @@ def stages(settings: Settings, seed: int) -> Iterator[Stage]:
         prompts=settings.prompts,
         heldout=settings.heldout,
         start_responses=settings.start_responses,
+        diligence=settings.diligence,
         max_new_tokens=settings.max_new_tokens,
         workers=1,
     )
@@ -208,13 +211,13 @@ def tune(run: SeedRun, path: Path) -> None:
 
 def find(run: SeedRun, path: Path) -> None:
     """What the filters kept, what each arm learned from, and what it leaves to correct."""
-    scored, start = read_corrections(run.folder / "spa/scored.jsonl"), run.folder / "spa/report.json"
+    scored = read_corrections(run.folder / "spa/scored.jsonl")
     rewards = np.array([[row.extra["original_reward"], row.extra["output_reward"]] for row in scored])
     defects = [defects_of(row.prompt, row.original) for row in scored]
     write_json(
         path,
         {
-            "spa": read_json(start),
+            "spa": read_json(run.folder / "spa/report.json"),
             "reward model": {
                 "R(y) above R(ŷ)": float((rewards[:, 1] > rewards[:, 0]).mean()),
                 "correlation of R(ŷ) with its defects": float(np.corrcoef(rewards[:, 0], defects)[0, 1]),
