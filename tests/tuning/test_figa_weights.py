@@ -88,12 +88,16 @@ def test_they_survive_collation() -> None:
     inputs = collate_weighted(
         [weigh(row, FIGAConfig(**PAPER)) for row in (longer, label(ROW, ENCODER))], encoder=ENCODER
     )
-    ids_BT, weight_BT, mask_BT = inputs["batch"].ids_BT, inputs["weight_BT"], inputs["batch"].response_mask_BT
+    layout, weight_SK = inputs["layout"], inputs["weight_SK"]
     tokens = ENCODER.tokenizer.convert_ids_to_tokens
+    read = iter(tokens(layout.target_N.tolist()))
+    named_SK = [[next(read) if wanted else "" for wanted in line] for line in layout.wanted_SK.tolist()]
     for line, text, weights in ((1, ROW.edited, EDITED), (3, ROW.original, ORIGINAL)):
-        assert tokens(ids_BT[line, mask_BT[line]].tolist()) == [*text.split(), "</s>"]
-        assert weight_BT[line, mask_BT[line]].tolist() == pytest.approx(weights, rel=1e-6)
-    assert not weight_BT[~mask_BT].any()
+        named = [word if weight else "" for word, weight in zip([*text.split(), "</s>"], weights, strict=True)]
+        assert named_SK[line][: len(named)] == named
+        assert weight_SK[line, : len(weights)].tolist() == pytest.approx(weights, rel=1e-6)
+        assert not weight_SK[line, len(weights) :].any()
+        assert not any(named_SK[line][len(weights) :])
 
 
 @pytest.mark.parametrize("length", range(4, 9))

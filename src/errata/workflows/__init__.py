@@ -16,15 +16,29 @@ from errata.workflows.measure import (
     write_drafts,
 )
 from errata.workflows.privacy import Masker, mask_correction, mask_texts
+from errata.workflows.spa import (
+    Answer,
+    AnswerScore,
+    Editor,
+    SPAReport,
+    Thresholds,
+    curate_spa,
+    revise,
+    sample_and_score,
+    suggest_thresholds,
+)
 from errata.workflows.split import Split, SplitBy, prompt_key, read_time, split_rows
 from errata.workflows.verdict import Condition, Decision, Limits, Measured, decide
 
 __all__ = [
+    "Answer",
+    "AnswerScore",
     "Candidate",
     "Comparison",
     "Condition",
     "Decision",
     "DraftFigures",
+    "Editor",
     "Example",
     "LearnConfig",
     "LearnDetails",
@@ -33,10 +47,13 @@ __all__ = [
     "Masker",
     "Measured",
     "NotSafe",
+    "SPAReport",
     "Split",
     "SplitBy",
+    "Thresholds",
     "TokenLogprobs",
     "compare",
+    "curate_spa",
     "decide",
     "describe",
     "edit_costs",
@@ -48,7 +65,10 @@ __all__ = [
     "prompt_key",
     "read_time",
     "repetition",
+    "revise",
+    "sample_and_score",
     "split_rows",
+    "suggest_thresholds",
     "text_loss",
     "token_logprobs_by_label",
     "write_drafts",
