@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,8 @@ def shared(offline: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
         ("and so", "the blue dog runs", "the blue dog runs over here"),
         ("say it", "one two six", "one two seven eight"),
         ("so be it", "here is a cat or dog", "here sits no cat, no dog"),
+        ("and so", "a cat or a dog", "now a dog or a red cat"),
+        ("tell it", "six dogs run here", "six blue dogs run"),
         ("same", "the same", "the same"),
         ("empty", "not the same", ""),
         ("long", "word " * 200, "another word"),
@@ -58,9 +61,15 @@ def test_every_contender_of_errata(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ours = [name for name in offline.CONTENDERS if not name.startswith("TRL")]
-    # A measurement wraps the pass of the reference; this takes it off again after the test.
     of_dpo = importlib.import_module("errata.tuning.dpo")
-    monkeypatch.setattr(of_dpo, "_with_reference", of_dpo._with_reference)
+    with_reference = of_dpo._with_reference
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(1)
+        return with_reference(*args)
+
+    # After the test it is taken off again, and what measurements wrap around it.
+    monkeypatch.setattr(of_dpo, "_with_reference", slowly)
 
     def in_this_process(told: Path) -> None:
         with monkeypatch.context() as patch:
@@ -82,6 +91,7 @@ def test_every_contender_of_errata(
         assert found["seconds"] > 0
         assert found["pairs_per_second"] == pytest.approx(2 / found["seconds"])
         assert 0 < found["activation_bytes"] <= found["peak_bytes"]
+    assert measured["DPO"]["seconds"] > 1  # the pass of the reference belongs to it
     printed = capsys.readouterr().out
     assert f"not in {shared}: summedits, fgrlhf, iterater, cad_imdb" in printed
     assert "| times as good | mlqe | mean | target |  |" in printed
@@ -93,14 +103,14 @@ def test_rows_that_are_left_out(offline: ModuleType, shared: Path, tmp_path: Pat
     names, counts = offline.prepare(settings(offline, shared, rows=8, batch_size=2), tmp_path)
     assert names == ["mlqe"]
     assert counts["mlqe"] == {
-        "read": 8,
+        "read": 10,
         "unchanged or empty": 2,
         "too long": 1,
         "joined to other tokens": 1,
-        "used": 4,
+        "used": 6,
     }
     rows = offline.read_corrections(tmp_path / "mlqe.jsonl")
-    assert sorted(row.id for row in rows) == ["0", "1", "2", "3"]
+    assert sorted(row.id for row in rows) == ["0", "1", "2", "3", "4", "5"]
 
 
 def test_targets_by_hand(offline: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +161,7 @@ def test_without_the_files(
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="trl is not installed")
 def test_losses_of_trl(offline: ModuleType, shared: Path, tmp_path: Path) -> None:
     """In every step, after weights have moved, too; each in a process of its own, as TRL warns of much."""
-    told = settings(offline, shared, rows=4, batch_size=2, hidden_size=64)
+    told = settings(offline, shared, rows=6, batch_size=2, hidden_size=64)
     offline.prepare(told, tmp_path)
     found = offline.same_losses(told, tmp_path, "mlqe")
     assert list(found) == ["SFT", "DPO"]
