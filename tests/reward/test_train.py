@@ -173,7 +173,7 @@ def test_ignored_tokens_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for loss in (train_module._bradley_terry_loss, partial(train_module._class_loss, config=config)):
         found = []
         for at in (0.5, 30.0):
-            rewards_BT = torch.linspace(-1, 1, inputs["sign_BT"].numel()).view_as(inputs["sign_BT"]).clone()
+            rewards_BT = torch.linspace(-1, 1, inputs["sign_SK"].numel()).view_as(inputs["sign_SK"]).clone()
             rewards_BT[0, ignored] = at
             total, count = loss(rewards_BT.requires_grad_(), inputs)
             total.backward()
