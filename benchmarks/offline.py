@@ -425,9 +425,9 @@ class Timed:
         self.seconds, self.call = 0.0, getattr(module, name)
         setattr(module, name, self)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()
-        result = self.call(*args)
+        result = self.call(*args, **kwargs)
         self.seconds += time.perf_counter() - started
         return result
 

@@ -175,7 +175,7 @@ def test_ignored_tokens_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         for at in (0.5, 30.0):
             rewards_BT = torch.linspace(-1, 1, inputs["sign_SK"].numel()).view_as(inputs["sign_SK"]).clone()
             rewards_BT[0, ignored] = at
-            total, count = loss(rewards_BT.requires_grad_(), inputs)
+            total, count, _ = loss(rewards_BT.requires_grad_(), inputs)
             total.backward()
             found.append((total.item(), int(count)))
             assert rewards_BT.grad[0, ignored] == 0

@@ -97,7 +97,7 @@ def test_the_same_row_has_the_same_ids_everywhere(start: Path, seen: list[Any], 
     assert originals[1].response_ids == SAMPLED
     assert [encode_pair(row, WHOLE) for row in ROWS] == list(zip(edited, originals, strict=True))
     sft(start, demonstrations(ROWS), WHOLE, SFTConfig(), tmp_path / "sft")
-    assert seen.pop() == edited
+    assert seen.pop() == [(row, 1.0) for row in edited]
     dpo(start, ROWS, WHOLE, DPOConfig(), tmp_path / "dpo")
     assert [(row.better, row.worse) for row in seen.pop()] == list(zip(edited, originals, strict=True))
     figa(start, labels, WHOLE, FIGAConfig(), tmp_path / "figa")
@@ -144,7 +144,7 @@ def test_the_counts_of_sft_and_ppo_are_those_of_their_side(start: Path, seen: li
     assert (card["rows"], card["rows_in"], card["dropped_too_long"], card["truncated"]) == (3, 5, 2, 0)
     card = sft(start, rows, long_rows("truncate"), SFTConfig(), tmp_path / "truncated")
     assert (card["rows"], card["dropped_too_long"], card["truncated"], card["tokens_cut"]) == (4, 1, 1, 5)
-    assert [row.ended for row in seen.pop()] == [True, True, True, False], "nothing teaches the cut one to end there"
+    assert [row.ended for row, _ in seen.pop()] == [True, True, True, False], "nothing teaches the cut one to end there"
     for on_long in ("drop", "truncate"):
         met, card = first_prompts(start, prompts_of(LONG), long_rows(on_long), tmp_path / f"ppo_{on_long}")
         assert (card["prompts"], card["rows_in"], card["dropped_too_long"], card["truncated"]) == (4, 5, 1, 0)

@@ -197,7 +197,7 @@ def by_errata(
     pairs = [weigh(row, config) for row in labels]
     value, count = 0.0, 0
     for first in range(0, len(pairs), micro):
-        total, tokens = layout(model, pairs[first : first + micro], config)
+        total, tokens, _ = layout(model, pairs[first : first + micro], config)
         total.backward()
         value, count = value + total.item(), count + int(tokens)
     n = max(count, 1)
@@ -278,7 +278,7 @@ def test_a_weight_pulls_as_hard_as_it_says_whatever_its_sign_and_size(
     pairs = [weigh(row, WAYS["kept, gate 2.5"]) for row in rows(seed=5, copies=1)]
     pairs = [replace(pair, original_weights=(0.0,) * len(pair.original_weights)) for pair in pairs]
     times = [replace(pair, edited_weights=tuple(size * weight for weight in pair.edited_weights)) for pair in pairs]
-    (once, tokens), (scaled, same_tokens) = (layout(model, each, WAYS["paper"]) for each in (pairs, times))
+    (once, tokens, _), (scaled, same_tokens, _) = (layout(model, each, WAYS["paper"]) for each in (pairs, times))
     assert tokens == same_tokens
     assert scaled.item() == pytest.approx(size * once.item(), rel=CLOSE)
     gradient = []

@@ -293,7 +293,11 @@ def _short_last_layer(model: Any, layout: Layout) -> Iterator[None]:
     layers = max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
     last: Any = layers[-1] if layers else None
     mlp = getattr(last, "mlp", None)
-    if layout.kind is LayoutKind.PLAIN or mlp is None or (model.training and last.gradient_checkpointing):
+    if (
+        layout.kind is LayoutKind.PLAIN
+        or mlp is None
+        or (model.training and getattr(last, "gradient_checkpointing", True))
+    ):
         yield
         return
     columns_M = layout.read_N.unique()
