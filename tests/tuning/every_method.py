@@ -122,7 +122,7 @@ def run_sharded(start: Path, out: Path, *, micro: int, stop_at: int | None = Non
     encoder, labels, held = Encoder(tiny.tokenizer()), tiny.labels(13, seed=4), tiny.labels(5, seed=9)
     step = {**STEP, "micro_batch_size": micro, "epochs": 2, "save_every": 1, "learning_rate": 1e-2}
     module = sys.modules["errata.tuning.figa"]
-    loss, sharded = module._loss, set()
+    loss, sharded = module.figa_step_loss, set()
 
     def noted(model: Any, *arguments: Any, **settings: Any) -> Any:
         sharded.add(any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()))
@@ -132,9 +132,9 @@ def run_sharded(start: Path, out: Path, *, micro: int, stop_at: int | None = Non
     for name, rank in (("all", 0), ("lora", 2)):
         config = FIGAConfig(**step, gate=3.0, lora_rank=rank, evaluate_every=2, patience=9)
         if stop_at is not None:
-            with pytest.raises(StoppedError), patched(module, "_loss", stopping_at(stop_at, loss)):
+            with pytest.raises(StoppedError), patched(module, "figa_step_loss", stopping_at(stop_at, loss)):
                 figa(start, labels, encoder, config, out / name, heldout=held)
-        with patched(module, "_loss", noted):
+        with patched(module, "figa_step_loss", noted):
             cards[name] = figa(start, labels, encoder, config, out / name, heldout=held)
         cards[name]["sharded"] = sorted(sharded)
     return cards
