@@ -49,7 +49,7 @@ from transformers.utils import logging as transformers_logging
 from errata.data import Encoder, new_file, read_corrections, write_rows
 from errata.data.encoding import load_encoder
 from errata.labels import label_all
-from errata.models import load_causal, save_model
+from errata.models import TokenBatch, load_causal, logprobs, save_model
 from errata.reward import TokenRewardConfig, encode_pair, train_token_reward
 from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, dpo, figa, sft
 from errata.types import Correction
@@ -89,8 +89,16 @@ class Job:
 
 
 def errata_figa(job: Job, rows: list[Correction], encoder: Encoder, *, kept: float, layout: str) -> None:
+    if layout == "textbook":
+        logprobs._logits, layout = every_logit, "plain"
     config = FIGAConfig(kept_weight=kept, layout=layout, **common(job))
     figa(job.model, list(label_all(rows, encoder)), encoder, config, Path(job.work) / "out")
+
+
+def every_logit(model: Any, batch: TokenBatch, temperature: float) -> torch.Tensor:
+    """The whole vocabulary at every place, as a model gives it; errata's plain layout begins at the first response."""
+    output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_mask_BT.long(), use_cache=False)
+    return output.logits[:, :-1].float() / temperature
 
 
 def errata_reward(job: Job, rows: list[Correction], encoder: Encoder, *, layout: str) -> None:
@@ -167,6 +175,7 @@ def train_trl(trainer: Any, settings: Any, job: Job, texts: list[dict[str, str]]
 
 
 CONTENDERS: Mapping[str, Callable[[Job, list[Correction], Encoder], None]] = {
+    "FIGA, kept 0, textbook": lambda *a: errata_figa(*a, kept=0.0, layout="textbook"),
     "FIGA, kept 0, plain": lambda *a: errata_figa(*a, kept=0.0, layout="plain"),
     "FIGA, kept 0": lambda *a: errata_figa(*a, kept=0.0, layout="auto"),
     "FIGA, kept .5, plain": lambda *a: errata_figa(*a, kept=0.5, layout="plain"),
@@ -195,6 +204,7 @@ class Target(NamedTuple):
 
 
 TARGETS = (
+    Target("FIGA, kept 0", "FIGA, kept 0, textbook", "pairs_per_second", 4.0, FOUR),
     Target("FIGA, kept 0", "FIGA, kept 0, plain", "pairs_per_second", 4.0, FOUR),
     Target("FIGA, kept 0", "FIGA, kept 0, plain", "pairs_per_second", 2.5, ("cad_imdb",)),
     Target("FIGA, kept 0", "FIGA, kept 0, plain", "activation_bytes", 3.0, FOUR),
