@@ -1,0 +1,116 @@
+"""The study's own arithmetic by hand, and the whole of it on tiny worlds with a few arms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from errata.types import Encoded, Label, LabeledTokens, TokenLabels
+from scripts import load
+
+KEPT, INSERTED, DELETED = Label.KEPT, Label.INSERTED, Label.DELETED
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    module = load("recipes", "figa_study")
+    # Two methods and two variations show all there is to see.
+    methods = ("DPO on preferences", "FIGA")
+    module.CHOSEN = {name: module.CHOSEN[name] for name in methods}
+    module.TRIES = {name: module.TRIES[name][:2] for name in methods}
+    every = module.variations
+    module.variations = lambda: {name: every()[name] for name in ("no gate", "signal: bag of words")}
+    return module
+
+
+def flags(out: Path, **settings: object) -> list[str]:
+    small = {"seeds": 2, "wide-seeds": 2, "preferences": 8, "heldout": 3, "start-responses": 32, "workers": 1}
+    lists = ["--rows", "3", "6", "--varied", "3", "6"]
+    return [f"--out={out}", *(f"--{key}={value}" for key, value in (small | settings).items()), *lists]
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "study"
+    assert recipe.main(flags(out)) == 0
+    return out
+
+
+def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["start"]["gone"] == [0, 0, 0]
+    assert set(summary["methods"]) == set(recipe.CHOSEN)
+    assert set(summary["variations"]) == {"as chosen", "no gate", "signal: bag of words"}
+    for part in ("methods", "variations"):
+        for found in summary[part].values():
+            assert {rows: one["seeds"] for rows, one in found.items()} == {"3": 2, "6": 2}
+    assert summary["methods"]["FIGA"] == summary["variations"]["as chosen"]
+    assert summary["methods"]["FIGA"]["3"]["greedy_less"] == [0, 0, 0]
+    worth = summary["worth"]
+    assert [worth[f"DPO, {rows} preferences"]["typed"] for rows in (3, 6, 8)] == [0, 0, 0]
+    reads = [worth[f"DPO, {rows} preferences"]["read"] for rows in (3, 6, 8)]
+    assert sorted(set(reads)) == reads
+    half, all_of_it = (worth[f"FIGA, 3 {what}corrections"] for what in ("", "thorough "))
+    assert half["read"] == all_of_it["read"] > 0
+    assert 0 < half["typed"] < all_of_it["typed"]
+    assert not list(finished.glob("seed-*/arms/*/"))  # no model is kept
+
+
+def test_thorough_corrections_leave_nothing(recipe: ModuleType, finished: Path) -> None:
+    run = recipe.seed_run(recipe.Settings(out=finished, preferences=8, heldout=3, start_responses=32), 0)
+    thorough, half = run.edits("thorough"), run.edits("start")
+    assert [row.original for row in thorough] == [row.original for row in half]
+    assert sum(recipe.edit_cost(row.prompt, row.edited) for row in thorough) == 0
+    assert sum(recipe.edit_cost(row.prompt, row.edited) for row in half) > 0
+
+
+def test_a_rerun_makes_nothing_and_other_settings_are_refused(
+    recipe: ModuleType, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arm = next(finished.glob("seed-0/arms/figa*.json"))
+    before, stamp = (finished / "summary.json").read_text(), arm.stat().st_mtime_ns
+    assert recipe.main(flags(finished)) == 0
+    assert ((finished / "summary.json").read_text(), arm.stat().st_mtime_ns) == (before, stamp)
+    assert recipe.main(flags(finished, heldout=4)) == 1
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_the_search_has_seeds_of_its_own(
+    recipe: ModuleType, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recipe.main([*flags(finished), "--search"]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 1 + 4
+    tried = {path.parent.parent.name for path in finished.glob("seed-*/arms/*.json")} - {"seed-0", "seed-1"}
+    assert tried == {"seed-100", "seed-101"}
+    assert len(list((finished / "seed-101/arms").glob("*.json"))) == 1 + 4
+    assert len(list((finished / "seed-100/arms").glob("*.json"))) == 1 + 8
+
+
+def test_all_methods_get_as_many_tries() -> None:
+    module = load("recipes", "figa_study")
+    assert {len({arm.name for arm in tries}) for tries in module.TRIES.values()} == {6}
+    assert set(module.TRIES) == set(module.CHOSEN)
+    for name, arm in module.CHOSEN.items():
+        assert arm in module.TRIES[name]
+
+
+def test_each_variation_changes_something_else() -> None:
+    module = load("recipes", "figa_study")
+    names = [arm.name for arm in (module.CHOSEN["FIGA"], *module.variations().values())]
+    assert len(set(names)) == len(names)
+
+
+def side(*ids: int) -> LabeledTokens:
+    return LabeledTokens(Encoded((9, *ids), 1, (), True), (KEPT,) * len(ids), "")
+
+
+def test_a_bag_of_words_sees_no_order(recipe: ModuleType) -> None:
+    row = TokenLabels(id="", original=side(1, 2, 1, 3, 1, 0), edited=side(3, 1, 4, 4, 0))
+    found = recipe.bag_of_words(row)
+    assert found.original.labels == (KEPT, DELETED, DELETED, KEPT, DELETED, KEPT)
+    assert found.edited.labels == (KEPT, KEPT, INSERTED, INSERTED, KEPT)
+    assert found.original.encoded == row.original.encoded
