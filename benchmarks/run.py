@@ -36,13 +36,12 @@ from errata.demo.tokenizer import build_tokenizer
 from errata.demo.world import DefectRates, make_prompts, write_response
 from errata.edits import diff, words
 from errata.labels import label_all
-from errata.models import load_causal, load_token_reward_model, pad, save_model
+from errata.models import LayoutKind, load_causal, load_token_reward_model, save_model
 from errata.reward import TokenScorer
 from errata.tuning import FIGAConfig, PPOConfig, weigh
-from errata.tuning.figa import _loss as figa_loss
-from errata.tuning.figa import collate_weighted as collate_figa
+from errata.tuning.figa import collate_weighted, figa_step_loss
 from errata.tuning.ppo import _Run as PPORun
-from errata.tuning.sft import _loss as sft_loss
+from errata.tuning.sft import collate_demonstrations, sft_step_loss
 from errata.types import Correction
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "mlqe_pe_ro-en_et-en_train.jsonl.gz"
@@ -199,20 +198,21 @@ def training(rows: list[Correction], encoder: Encoder, folder: Path) -> dict[str
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     labels, config = list(label_all(rows, encoder)), FIGAConfig()
     pairs = [weigh(row, config) for row in labels]
-    edited, both = [row.edited.encoded for row in labels], [p for row in pairs for p in (row.edited, row.original)]
+    edited = [row.edited.encoded for row in labels]
+    sft = collate_demonstrations, sft_step_loss
+    figa = collate_weighted, partial(figa_step_loss, low=config.gate_low, high=config.gate)
 
-    def learn(collate: Callable[[], Any], loss: Callable[[Any, Any], Any]) -> None:
-        total, count = loss(model, collate())
+    def learn(
+        collate: Callable[..., Any], loss: Callable[[Any, Any], Any], rows: Sequence[Any], kind: LayoutKind
+    ) -> None:
+        total, count = loss(model, collate(rows, encoder=encoder, kind=kind))
         (total / count).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return {
-        "an SFT step, edited texts": partial(learn, lambda: {"batch": pad(edited, pad_id=encoder.pad_id)}, sft_loss),
-        "an SFT step, both texts": partial(learn, lambda: {"batch": pad(both, pad_id=encoder.pad_id)}, sft_loss),
-        "a FIGA step": partial(
-            learn, partial(collate_figa, pairs, encoder=encoder), partial(figa_loss, low=0.0, high=0.6)
-        ),
+        **{f"an SFT step, edited texts, {kind}": partial(learn, *sft, edited, kind) for kind in LayoutKind},
+        **{f"a FIGA step, {kind}": partial(learn, *figa, pairs, kind) for kind in LayoutKind},
     }
 
 

@@ -71,7 +71,7 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
     resumed = SFTConfig(**{**step, "epochs": 2}, seed=1)
     if stop_at is not None:
         module = sys.modules["errata.tuning.sft"]
-        with pytest.raises(StoppedError), patched(module, "_loss", stopping_at(stop_at, module._loss)):
+        with pytest.raises(StoppedError), patched(module, "sft_step_loss", stopping_at(stop_at, module.sft_step_loss)):
             sft(start, ragged, encoder, resumed, out / "sft_resumed")
     cards["sft_resumed"] = sft(start, ragged, encoder, resumed, out / "sft_resumed")
     return cards

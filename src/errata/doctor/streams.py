@@ -15,11 +15,12 @@ import torch
 
 from errata.data import Encoder
 from errata.labels import changed
-from errata.models import pad
+from errata.models import common_length
 from errata.reward.train import collate_labels
 from errata.tuning import FIGAConfig, weigh
-from errata.tuning.dpo import collate_pairs
+from errata.tuning.dpo import lay_out_pairs
 from errata.tuning.figa import collate_weighted
+from errata.tuning.sft import collate_demonstrations
 from errata.types import Encoded, TokenLabels
 
 __all__ = ["UNSUPERVISED", "Collate", "Feature", "Method", "Streams", "features_of", "own_batch", "streams_of"]
@@ -48,14 +49,18 @@ def streams_of(row: TokenLabels, method: Method, config: FIGAConfig) -> Streams:
     """What the loss of a method shall see.
 
     ``figa``: its weights, those of the original below zero. ``sft``: 1 on every token of the edited text. ``dpo``: +1
-    on the edited, −1 on the original, and nothing where both are the same ids. ``reward`` (token-level): +1 and −1
+    on the edited, −1 on the original, from the first difference on. ``reward`` (token-level): +1 and −1
     on changed tokens.
     """
     if method == "sft":
         return Streams(None, (1.0,) * len(row.edited.labels))
     if method == "dpo":
-        size = float(row.original.encoded.ids != row.edited.encoded.ids)
-        return Streams((-size,) * len(row.original.labels), (size,) * len(row.edited.labels))
+        # Before the first difference the two sides cancel.
+        alike = common_length(row.edited.encoded, row.original.encoded) - row.edited.encoded.prompt_length
+        return Streams(
+            tuple(-float(k >= alike) for k in range(len(row.original.labels))),
+            tuple(float(k >= alike) for k in range(len(row.edited.labels))),
+        )
     if method == "reward":
         return Streams(
             tuple(-float(mark) for mark in changed(row.original.labels)), tuple(map(float, changed(row.edited.labels)))
@@ -89,26 +94,28 @@ def _feature(name: str, encoded: Encoded, weights: Sequence[float]) -> Feature:
 
 
 def own_batch(rows: Sequence[TokenLabels], method: Method, encoder: Encoder, config: FIGAConfig) -> Mapping[str, Any]:
-    """The batch of errata's own trainer, in the words of a feature: edited texts, then originals."""
+    """The batch of errata's own trainer, plainly laid out, in the words of a feature: edited texts, then originals."""
     if method == "sft":
-        batch = pad([row.edited.encoded for row in rows], pad_id=encoder.pad_id)
-        weight_BT = batch.response_mask_BT.float()
+        layout = collate_demonstrations([row.edited.encoded for row in rows], encoder=encoder)["layout"]
+        weight_SK = layout.wanted_SK.float()
     elif method == "dpo":
-        pairs = [(row.edited.encoded, row.original.encoded) for row in rows]
-        batch = collate_pairs(pairs, encoder=encoder)
-        weight_BT = batch.response_mask_BT.float()
-        differ_B = torch.tensor([float(edited.ids != original.ids) for edited, original in pairs])
-        weight_BT *= torch.cat([differ_B, -differ_B])[:, None]
+        layout = lay_out_pairs([(row.edited.encoded, row.original.encoded) for row in rows], encoder=encoder)
+        weight_SK = layout.wanted_SK.float()
+        weight_SK[len(rows) :] *= -1
     elif method == "reward":
         inputs = collate_labels(rows, encoder=encoder)
-        batch, weight_BT = inputs["batch"], inputs["sign_BT"] * inputs["mask_BT"]
+        layout, weight_SK = inputs["layout"], inputs["sign_SK"].float()
     else:
         inputs = collate_weighted([weigh(row, config) for row in rows], encoder=encoder)
-        batch, weight_BT = inputs["batch"], inputs["weight_BT"].clone()
-        weight_BT[len(rows) :] *= -1  # the loss of FIGA subtracts the second half
+        layout, weight_SK = inputs["layout"], inputs["weight_SK"].clone()
+        weight_SK[len(rows) :] *= -1  # the loss of FIGA subtracts the second half
+    # A token is read off the column before it, but for rewards, which are read at their own.
+    column_N = layout.read_N + (method != "reward")
+    weight_RC = torch.zeros(layout.ids_RC.shape)
+    weight_RC.view(-1)[column_N] = weight_SK[layout.wanted_SK]
     return {
-        "input_ids": batch.ids_BT,
-        "attention_mask": batch.attention_mask_BT,
-        "labels": torch.where(batch.response_mask_BT, batch.ids_BT, UNSUPERVISED),
-        "weights": weight_BT,
+        "input_ids": layout.ids_RC,
+        "attention_mask": layout.group_RC >= 0,
+        "labels": torch.where(weight_RC != 0, layout.ids_RC, UNSUPERVISED),
+        "weights": weight_RC,
     }

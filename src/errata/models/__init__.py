@@ -1,7 +1,18 @@
-"""Models: thin wrappers over Hugging Face. The one shift, scalar heads, sampling, and the one offline training loop."""
+"""Models: thin wrappers over Hugging Face. The shift, layouts, scalar heads, sampling, the offline training loop."""
 
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
 from errata.models.generation import Generator, Sampling, TransformersGenerator
+from errata.models.layout import (
+    Layout,
+    LayoutKind,
+    Wanted,
+    choose_layout,
+    common_length,
+    laid_out_last_scalars,
+    laid_out_logprobs,
+    laid_out_scalars,
+    lay_out,
+)
 from errata.models.load import device, identity, load_causal, load_tokenizer, read_card, save_model, without_dropout
 from errata.models.logprobs import token_entropy, token_logprobs
 from errata.models.scalar_head import (
@@ -15,16 +26,25 @@ from errata.models.training import OfflineConfig, StepLoss, fingerprint_of, fit,
 
 __all__ = [
     "Generator",
+    "Layout",
+    "LayoutKind",
     "OfflineConfig",
     "Sampling",
     "StepLoss",
     "TokenBatch",
     "TransformersGenerator",
+    "Wanted",
+    "choose_layout",
+    "common_length",
     "device",
     "fingerprint_of",
     "fit",
     "identity",
     "is_finished",
+    "laid_out_last_scalars",
+    "laid_out_logprobs",
+    "laid_out_scalars",
+    "lay_out",
     "load_causal",
     "load_sequence_reward_model",
     "load_token_reward_model",

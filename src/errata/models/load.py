@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 CARD = "errata.json"
+HEADS = ("score", "classifier")
+"""What transformers calls the output layer of models that give a number instead of words."""
 
 
 def load_causal(folder: Path | str) -> nn.Module:

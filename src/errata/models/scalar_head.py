@@ -18,9 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoMod
 from transformers.utils import logging as transformers_logging
 
 from errata.models.batch import TokenBatch
-from errata.models.load import check_folder, without_dropout
-
-_HEADS = ("score", "classifier")
+from errata.models.load import HEADS, check_folder, without_dropout
 
 __all__ = ["load_sequence_reward_model", "load_token_reward_model", "sequence_rewards", "token_rewards", "token_values"]
 
@@ -115,7 +113,7 @@ def _load(auto_class: Any, folder: Path | str, kind: str) -> Any:
     finally:
         transformers_logging.set_verbosity(verbosity)
     missing = sorted(info["missing_keys"])
-    if not all(key.split(".")[0] in _HEADS for key in missing) or info["mismatched_keys"]:
+    if not all(key.split(".")[0] in HEADS for key in missing) or info["mismatched_keys"]:
         raise ValueError(f"{folder} does not fill a {config.model_type} backbone: missing {missing}; save it again")
     for key in missing:
         # A head of zeros: rewards and values start at 0 instead of at noise, and every run starts alike.

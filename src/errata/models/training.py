@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -63,6 +63,9 @@ class OfflineConfig:
     """Gradients are clipped to this norm after normalisation; 0 clips nothing."""
     bf16: bool = False
     """Compute in bfloat16."""
+    layout: Literal["auto", "plain"] = "auto"
+    """auto: compute what the two sides of a pair share once, and nothing that no loss reads, where the model gives the
+    same numbers so (it is tried out; the card says). plain: each side a row of its own."""
     save_every: int = 200
     """Steps between checkpoints; a run that was killed goes on from the last complete one."""
     seed: int = 0

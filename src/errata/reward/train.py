@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,19 +16,21 @@ from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows
 from errata.labels import changed
 from errata.models import (
+    LayoutKind,
     OfflineConfig,
     StepLoss,
+    Wanted,
+    choose_layout,
     fingerprint_of,
     fit,
     identity,
     is_finished,
+    laid_out_last_scalars,
+    laid_out_scalars,
+    lay_out,
     load_sequence_reward_model,
     load_token_reward_model,
-    pad,
-    pad_stream,
     read_card,
-    sequence_rewards,
-    token_rewards,
 )
 from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLabels
 
@@ -110,7 +113,7 @@ def train_sequence_reward(
         encoder,
         kept,
         build=partial(load_sequence_reward_model, pad_id=encoder.pad_id, end_id=encoder.end_id),
-        collate=lambda batch: {"batch": _both_sides(batch, encoder)},
+        collate=partial(_collate_ends, encoder=encoder),
         loss=_sequence_loss,
     )
 
@@ -191,15 +194,17 @@ def _train(
     rows: Sequence[Any],
     *,
     build: Callable[[Path | str], nn.Module],
-    collate: Callable[[list[Any]], Any],
+    collate: Callable[..., Any],
     loss: Callable[[Any, Any], StepLoss],
 ) -> dict[str, Any]:
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
+    built = build(model)
+    kind, card["layout"] = choose_layout(built, config.layout)
     return fit(
-        build(model),
+        built,
         rows,
-        collate=collate,
+        collate=partial(collate, kind=kind),
         loss=loss,
         config=config,
         tokenizer=encoder.tokenizer,
@@ -248,43 +253,49 @@ def _card(
     }
 
 
-def _both_sides(pairs: Sequence[Pair], encoder: Encoder) -> Any:
-    # One rectangle for one forward pass: first the better texts, then the worse ones.
-    return pad([better for better, _ in pairs] + [worse for _, worse in pairs], pad_id=encoder.pad_id)
+def _collate_ends(pairs: Sequence[Pair], *, encoder: Encoder, kind: LayoutKind) -> dict[str, Any]:
+    """Both sides of each pair, first the better ones, read at their last token."""
+    groups = [[Wanted(side, np.arange(1 - len(side.response_ids), 1) == 0) for side in pair] for pair in pairs]
+    return {"layout": lay_out(groups, kind, pad_id=encoder.pad_id, predicted=False)}
 
 
-def collate_labels(rows: Sequence[TokenLabels], *, encoder: Encoder) -> dict[str, Any]:
-    """What the losses are given: ids and masks in ``batch``, ``sign_BT`` and ``mask_BT``, first of the edited texts."""
-    batch = _both_sides([(row.edited.encoded, row.original.encoded) for row in rows], encoder)
-    # Good tokens +1, bad tokens −1, kept tokens 0; ignored ones are not there.
+def collate_labels(
+    rows: Sequence[TokenLabels], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN
+) -> dict[str, Any]:
+    """What the losses are given: ``layout``, which reads all but ignored tokens, and ``sign_SK``: good tokens +1, bad
+    ones −1, kept ones 0. First the edited texts, then the originals.
+    """  # noqa: D205
+    groups = [
+        [Wanted(side.encoded, np.not_equal(side.labels, Label.IGNORED)) for side in (row.edited, row.original)]
+        for row in rows
+    ]
+    layout = lay_out(groups, kind, pad_id=encoder.pad_id, predicted=False)
     signs = [[float(mark) for mark in changed(row.edited.labels)] for row in rows]
     signs += [[-float(mark) for mark in changed(row.original.labels)] for row in rows]
-    sides = [row.edited for row in rows] + [row.original for row in rows]
-    counts_BT = pad_stream([[float(label != Label.IGNORED) for label in side.labels] for side in sides], batch).bool()
-    return {"batch": batch, "sign_BT": pad_stream(signs, batch).long(), "mask_BT": counts_BT}
+    return {"layout": layout, "sign_SK": layout.stream(signs).long()}
 
 
 def _sequence_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
-    better_B, worse_B = sequence_rewards(model, inputs["batch"]).chunk(2)
+    better_B, worse_B = laid_out_last_scalars(model, inputs["layout"]).chunk(2)
     loss_B = losses.sequence_bradley_terry(better_B, worse_B)
     return loss_B.sum(), _count(loss_B)
 
 
 def _bradley_terry_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
-    edited_BT, original_BU = token_rewards(model, inputs["batch"]).chunk(2)
-    edited_mask_BT, original_mask_BU = inputs["mask_BT"].chunk(2)
+    edited_BT, original_BU = laid_out_scalars(model, inputs["layout"]).chunk(2)
+    edited_mask_BT, original_mask_BU = inputs["layout"].wanted_SK.chunk(2)
     loss_B = losses.token_bradley_terry(edited_BT, edited_mask_BT, original_BU, original_mask_BU)
     return loss_B.sum(), _count(loss_B)
 
 
 def _class_loss(model: nn.Module, inputs: dict[str, Any], *, config: TokenRewardConfig) -> StepLoss:
-    sign_BT, mask_BT = inputs["sign_BT"], inputs["mask_BT"]
-    reward_BT = token_rewards(model, inputs["batch"])
-    total = losses.changed_token_classes(reward_BT, sign_BT, mask_BT, kept_coefficient=config.kept_coefficient).sum()
+    sign_SK, mask_SK = inputs["sign_SK"], inputs["layout"].wanted_SK
+    reward_SK = laid_out_scalars(model, inputs["layout"])
+    total = losses.changed_token_classes(reward_SK, sign_SK, mask_SK, kept_coefficient=config.kept_coefficient).sum()
     if config.sequence_coefficient:
-        better_B, worse_B = torch.where(mask_BT, reward_BT, 0).sum(1).chunk(2)
+        better_B, worse_B = reward_SK.sum(1).chunk(2)
         total = total + config.sequence_coefficient * losses.sequence_bradley_terry(better_B, worse_B).sum()
-    return total, (sign_BT != 0).sum()
+    return total, (sign_SK != 0).sum()
 
 
 def _count(x_B: Tensor) -> Tensor:

@@ -8,29 +8,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows
 from errata.models import (
+    Layout,
+    LayoutKind,
     OfflineConfig,
     StepLoss,
-    TokenBatch,
+    Wanted,
+    choose_layout,
+    common_length,
     device,
     fingerprint_of,
     fit,
     identity,
     is_finished,
+    laid_out_logprobs,
+    lay_out,
     load_causal,
-    pad,
     read_card,
-    token_logprobs,
 )
 from errata.reward import encode_pair
 from errata.types import Correction, Encoded, Preference
 
-__all__ = ["DPOConfig", "collate_pairs", "dpo"]
+__all__ = ["DPOConfig", "dpo", "dpo_step_loss", "lay_out_pairs"]
+
+Pair = tuple[Encoded, Encoded]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +85,12 @@ def dpo(
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     policy = load_causal(model)
+    kind, card["layout"] = choose_layout(policy, config.layout)
     return fit(
         policy,
-        _with_reference(policy, kept, encoder, config.micro_batch_size),
-        collate=partial(_collate, encoder=encoder),
-        loss=partial(_loss, beta=config.beta),
+        _with_reference(policy, kept, encoder, config.micro_batch_size, kind),
+        collate=partial(collate_pairs, encoder=encoder, kind=kind),
+        loss=partial(dpo_step_loss, beta=config.beta),
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -92,31 +100,39 @@ def dpo(
 
 @torch.no_grad()
 def _with_reference(
-    model: nn.Module, pairs: Sequence[tuple[Encoded, Encoded]], encoder: Encoder, batch_size: int
+    model: nn.Module, pairs: Sequence[Pair], encoder: Encoder, batch_size: int, kind: LayoutKind
 ) -> list[_Row]:
     rows: list[_Row] = []
     model.to(device())
     for start in range(0, len(pairs), batch_size):
         part = pairs[start : start + batch_size]
-        batch = collate_pairs(part, encoder=encoder)
-        better, worse = token_logprobs(model, batch.to(device())).sum(1).chunk(2)
-        rows += [_Row(b, w, rb, rw) for (b, w), rb, rw in zip(part, better.tolist(), worse.tolist(), strict=True)]
+        layout = lay_out_pairs(part, encoder=encoder, kind=kind).to(device())
+        better, worse = laid_out_logprobs(model, layout).sum(1).chunk(2)
+        rows += [_Row(*pair, rb, rw) for pair, rb, rw in zip(part, better.tolist(), worse.tolist(), strict=True)]
     return rows
 
 
-def collate_pairs(pairs: Sequence[tuple[Encoded, Encoded]], *, encoder: Encoder) -> TokenBatch:
-    """Ids and masks for one forward pass: first the better texts, then the worse ones."""
-    return pad([better for better, _ in pairs] + [worse for _, worse in pairs], pad_id=encoder.pad_id)
+def lay_out_pairs(pairs: Sequence[Pair], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN) -> Layout:
+    """Both sides of each pair, first the better ones. Read is what follows the first difference: before it the two
+    sides are the same tokens after the same tokens, and their log-probabilities cancel exactly.
+    """  # noqa: D205
+    groups = []
+    for pair in pairs:
+        alike = max(common_length(*pair) - pair[0].prompt_length, 0)
+        groups.append([Wanted(side, np.arange(len(side.response_ids)) >= alike) for side in pair])
+    return lay_out(groups, kind, pad_id=encoder.pad_id)
 
 
-def _collate(rows: Sequence[_Row], *, encoder: Encoder) -> dict[str, Any]:
-    batch = collate_pairs([(row.better, row.worse) for row in rows], encoder=encoder)
+def collate_pairs(rows: Sequence[_Row], *, encoder: Encoder, kind: LayoutKind) -> dict[str, Any]:
+    """What the loss is given: ``layout``, and the reference's log-probabilities ``ref_logprob_S`` of what it reads."""
     reference = [row.ref_better for row in rows] + [row.ref_worse for row in rows]
-    return {"batch": batch, "ref_logprob_B": torch.tensor(reference)}
+    layout = lay_out_pairs([(row.better, row.worse) for row in rows], encoder=encoder, kind=kind)
+    return {"layout": layout, "ref_logprob_S": torch.tensor(reference)}
 
 
-def _loss(model: nn.Module, inputs: dict[str, Any], *, beta: float) -> StepLoss:
-    better_B, worse_B = token_logprobs(model, inputs["batch"]).sum(1).chunk(2)
-    ref_better_B, ref_worse_B = inputs["ref_logprob_B"].chunk(2)
+def dpo_step_loss(model: nn.Module, inputs: dict[str, Any], *, beta: float) -> StepLoss:
+    """The summed loss and the pairs of one micro-batch, as ``collate_pairs`` gives it."""
+    better_B, worse_B = laid_out_logprobs(model, inputs["layout"]).sum(1).chunk(2)
+    ref_better_B, ref_worse_B = inputs["ref_logprob_S"].chunk(2)
     loss_B = losses.dpo(better_B, worse_B, ref_better_B, ref_worse_B, beta=beta)
     return loss_B.sum(), torch.tensor(len(loss_B), device=loss_B.device)

@@ -8,27 +8,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts
 from errata.labels import token_weights
 from errata.models import (
+    LayoutKind,
     OfflineConfig,
     StepLoss,
+    Wanted,
+    choose_layout,
     fingerprint_of,
     fit,
     identity,
     is_finished,
+    laid_out_logprobs,
+    lay_out,
     load_causal,
-    pad,
-    pad_stream,
     read_card,
-    token_logprobs,
 )
 from errata.types import Encoded, TokenLabels
 
-__all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa", "weigh"]
+__all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa", "figa_step_loss", "weigh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +141,13 @@ def figa(
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
+    policy = load_causal(model)
+    kind, card["layout"] = choose_layout(policy, config.layout)
     return fit(
-        load_causal(model),
+        policy,
         rows,
-        collate=partial(collate_weighted, encoder=encoder),
-        loss=partial(_loss, low=config.gate_low, high=config.gate),
+        collate=partial(collate_weighted, encoder=encoder, kind=kind),
+        loss=partial(figa_step_loss, low=config.gate_low, high=config.gate),
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -150,12 +155,20 @@ def figa(
     )
 
 
-def collate_weighted(pairs: Sequence[WeightedPair], *, encoder: Encoder) -> dict[str, Any]:
-    """What the loss is given: ids and masks in ``batch``, and ``weight_BT`` (≥ 0), first of the edited texts."""
-    # One rectangle for one forward pass: first the edited texts, then the originals.
-    batch = pad([p.edited for p in pairs] + [p.original for p in pairs], pad_id=encoder.pad_id)
+def collate_weighted(
+    pairs: Sequence[WeightedPair], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN
+) -> dict[str, Any]:
+    """What the loss is given: ``layout``, and ``weight_SK`` (magnitudes), first of the edited texts, then of originals.
+
+    A token without weight is not read.
+    """
+    groups = [
+        [Wanted(p.edited, np.not_equal(p.edited_weights, 0)), Wanted(p.original, np.not_equal(p.original_weights, 0))]
+        for p in pairs
+    ]
+    layout = lay_out(groups, kind, pad_id=encoder.pad_id)
     weights = [p.edited_weights for p in pairs] + [p.original_weights for p in pairs]
-    return {"batch": batch, "weight_BT": pad_stream(weights, batch)}
+    return {"layout": layout, "weight_SK": layout.stream(weights)}
 
 
 def _gate(logprob_BU: Tensor, *, low: float, high: float) -> Tensor:
@@ -164,11 +177,12 @@ def _gate(logprob_BU: Tensor, *, low: float, high: float) -> Tensor:
     return losses.gate_below(logprob_BU, threshold=high)
 
 
-def _loss(model: nn.Module, inputs: dict[str, Any], *, low: float, high: float) -> StepLoss:
-    batch = inputs["batch"]
-    edited_BT, original_BU = token_logprobs(model, batch).chunk(2)
-    edited_weight_BT, original_weight_BU = inputs["weight_BT"].chunk(2)
-    edited_mask_BT, original_mask_BU = batch.response_mask_BT.chunk(2)
+def figa_step_loss(model: nn.Module, inputs: dict[str, Any], *, low: float, high: float) -> StepLoss:
+    """FIGA's sum and N of one micro-batch, as ``collate_weighted`` gives it; the gate passes from low to high nats."""
+    layout = inputs["layout"]
+    edited_BT, original_BU = laid_out_logprobs(model, layout).chunk(2)
+    edited_weight_BT, original_weight_BU = inputs["weight_SK"].chunk(2)
+    edited_mask_BT, original_mask_BU = layout.wanted_SK.chunk(2)
     terms = losses.figa(
         edited_BT,
         edited_weight_BT,

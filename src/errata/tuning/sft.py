@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,23 @@ from torch import nn
 from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows
 from errata.models import (
+    LayoutKind,
     OfflineConfig,
     StepLoss,
+    Wanted,
+    choose_layout,
     fingerprint_of,
     fit,
     identity,
     is_finished,
+    laid_out_logprobs,
+    lay_out,
     load_causal,
-    pad,
     read_card,
-    token_logprobs,
 )
-from errata.types import Correction, Demonstration
+from errata.types import Correction, Demonstration, Encoded
 
-__all__ = ["SFTConfig", "demonstrations", "sft"]
+__all__ = ["SFTConfig", "collate_demonstrations", "demonstrations", "sft", "sft_step_loss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +64,13 @@ def sft(
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
+    policy = load_causal(model)
+    kind, card["layout"] = choose_layout(policy, config.layout)
     return fit(
-        load_causal(model),
+        policy,
         encoded,
-        collate=lambda batch: {"batch": pad(batch, pad_id=encoder.pad_id)},
-        loss=_loss,
+        collate=partial(collate_demonstrations, encoder=encoder, kind=kind),
+        loss=sft_step_loss,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -72,8 +78,16 @@ def sft(
     )
 
 
-def _loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
-    batch = inputs["batch"]
-    mask_BT = batch.response_mask_BT
-    loss_BT = losses.weighted_nll(token_logprobs(model, batch), mask_BT.float(), mask_BT)
+def collate_demonstrations(
+    rows: Sequence[Encoded], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN
+) -> dict[str, Any]:
+    """What the loss is given: ``layout``, in which every response token is read."""
+    groups = [[Wanted(row, [True] * len(row.response_ids))] for row in rows]
+    return {"layout": lay_out(groups, kind, pad_id=encoder.pad_id)}
+
+
+def sft_step_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
+    """The summed loss and the response tokens of one micro-batch, as ``collate_demonstrations`` gives it."""
+    mask_BT = inputs["layout"].wanted_SK
+    loss_BT = losses.weighted_nll(laid_out_logprobs(model, inputs["layout"]), mask_BT.float(), mask_BT)
     return loss_BT.sum(), mask_BT.sum()
