@@ -76,46 +76,55 @@ def figa_values(**values: float) -> Values:
     return {**common, "gate": 4.0, **values}
 
 
+def _grid(method: str, *tries: tuple[float, ...], data: str = "edits") -> list[Arm]:
+    names = ("learning_rate", "epochs", "beta")
+    return [Arm(method=method, data=data, values=dict(zip(names, one, strict=False))) for one in tries]
+
+
 TRIES: Mapping[str, Sequence[Arm]] = {
-    "SFT on edits": [
-        Arm(method="sft", values={"learning_rate": rate, "epochs": epochs})
-        for rate in (1e-4, 3e-4, 1e-3)
-        for epochs in (3.0, 6.0)
-    ],
-    "DPO on edits": [
-        Arm(method="dpo", values={"learning_rate": rate, "epochs": 2.0, "beta": beta})
-        for rate in (3e-5, 1e-4, 3e-4)
-        for beta in (0.1, 0.3)
-    ],
-    "DPO on preferences": [
-        Arm(method="dpo", data="preferences", values={"learning_rate": rate, "epochs": 2.0, "beta": beta})
-        for rate in (1e-4, 3e-4, 1e-3)
-        for beta in (0.1, 0.3)
-    ],
+    "SFT on edits": _grid(
+        "sft", *((rate, passes) for rate in (1e-4, 3e-4, 1e-3) for passes in (3.0, 6.0)), (2e-3, 3.0), (1e-3, 10.0)
+    ),
+    "DPO on edits": _grid(
+        "dpo",
+        *((rate, 2.0, beta) for rate in (3e-5, 1e-4, 3e-4) for beta in (0.1, 0.3)),
+        *((rate, 2.0, 1.0) for rate in (1e-4, 3e-4)),
+    ),
+    "DPO on preferences": _grid(
+        "dpo",
+        *((rate, 2.0, beta) for rate in (1e-4, 3e-4, 1e-3) for beta in (0.1, 0.3)),
+        *((3e-4, passes, 1.0) for passes in (2.0, 5.0)),
+        data="preferences",
+    ),
     "FIGA": [
-        Arm(method="figa", values=figa_values(gate=0.6)),
-        Arm(method="figa", values=figa_values()),
-        Arm(method="figa", values=figa_values(learning_rate=1e-3)),
-        Arm(method="figa", values=figa_values(epochs=6.0)),
-        Arm(method="figa", values=figa_values(bad_weight=0.5)),
-        Arm(method="figa", values=figa_values(kept_weight=0.2)),
+        Arm(method="figa", values=figa_values(**change))
+        for change in (
+            {"gate": 0.6},
+            {},
+            {"learning_rate": 1e-3},
+            {"epochs": 6.0},
+            {"bad_weight": 0.5},
+            {"kept_weight": 0.2},
+            {"learning_rate": 1e-3, "kept_weight": 1.0},
+            {"learning_rate": 1e-3, "epochs": 6.0},
+        )
     ],
     "FIGA, the paper's weights": [
-        Arm(method="figa", values={**PAPER, "learning_rate": rate, "epochs": epochs})
-        for rate in (3e-5, 1e-4, 3e-4)
-        for epochs in (3.0, 5.0)
+        Arm(method="figa", values={**PAPER, "learning_rate": rate, "epochs": passes})
+        for rate in (1e-5, 3e-5, 1e-4, 3e-4)
+        for passes in (3.0, 5.0)
     ],
 }
-"""Six tries for each method."""
+"""Eight tries for each method."""
 
 CHOSEN: Mapping[str, Arm] = {
-    "SFT on edits": Arm(method="sft", values={"learning_rate": 3e-4, "epochs": 3.0}),
-    "DPO on edits": Arm(method="dpo", values={"learning_rate": 1e-4, "epochs": 2.0, "beta": 0.3}),
+    "SFT on edits": Arm(method="sft", values={"learning_rate": 1e-3, "epochs": 3.0}),
+    "DPO on edits": Arm(method="dpo", values={"learning_rate": 3e-5, "epochs": 2.0, "beta": 0.1}),
     "DPO on preferences": Arm(
-        method="dpo", data="preferences", values={"learning_rate": 3e-4, "epochs": 2.0, "beta": 0.3}
+        method="dpo", data="preferences", values={"learning_rate": 3e-4, "epochs": 2.0, "beta": 1.0}
     ),
-    "FIGA": Arm(method="figa", values=figa_values()),
-    "FIGA, the paper's weights": Arm(method="figa", values={**PAPER, "learning_rate": 1e-4, "epochs": 3.0}),
+    "FIGA": Arm(method="figa", values=figa_values(epochs=6.0)),
+    "FIGA, the paper's weights": Arm(method="figa", values={**PAPER, "learning_rate": 1e-5, "epochs": 5.0}),
 }
 """Of these, what holds at both numbers of rows."""
 
@@ -131,7 +140,7 @@ class Settings:
     seeds: int = 10
     """Repetitions; each draws everything anew, the start model included."""
     wide_seeds: int = 5
-    """Of these, how many also run what is costly: all methods at the most rows, variations at the more rows."""
+    """Of these, how many also run the other numbers of rows, and the variations at the larger of theirs."""
     rows: tuple[int, ...] = (100, 300, 1000, 2000)
     """Numbers of corrections (or preferences) to learn from."""
     varied: tuple[int, int] = (300, 1000)
@@ -282,19 +291,19 @@ def first_round(settings: Settings) -> Iterator[Stage]:
 
 
 def second_round(settings: Settings) -> Iterator[Stage]:
-    """The better half of each method's on more rows of the second seed."""
+    """The best three of each method on more rows of the second seed."""
     for arms in TRIES.values():
-        for arm in better_half(settings, arms):
+        for arm in best_three(settings, arms):
             yield arm_stage(settings, SEARCH_SEEDS[1], replace(arm, rows=settings.varied[1]))
 
 
-def better_half(settings: Settings, arms: Sequence[Arm]) -> list[Arm]:
-    """Those that leave the least to correct greedily."""
+def best_three(settings: Settings, arms: Sequence[Arm]) -> list[Arm]:
+    """The three that leave the least to correct greedily."""
 
     def cost(arm: Arm) -> float:
         return float(_read(settings, SEARCH_SEEDS[0], replace(arm, rows=settings.varied[0]))["greedy"]["cost"])
 
-    return sorted(arms, key=cost)[: len(arms) // 2]
+    return sorted(arms, key=cost)[:3]
 
 
 def summarise_search(settings: Settings) -> list[dict[str, Any]]:
@@ -302,7 +311,7 @@ def summarise_search(settings: Settings) -> list[dict[str, Any]]:
     rounds = list(zip(settings.varied, SEARCH_SEEDS, strict=True))
     found = [{"method": "start", "try": "", **{str(rows): _read(settings, seed, START) for rows, seed in rounds}}]
     for method, arms in TRIES.items():
-        better = better_half(settings, arms)
+        better = best_three(settings, arms)
         for arm in arms:
             seen = rounds if arm in better else rounds[:1]
             measured = {str(rows): _read(settings, seed, replace(arm, rows=rows)) for rows, seed in seen}
@@ -363,12 +372,11 @@ def plan(settings: Settings) -> Iterator[tuple[Arm, int]]:
     """Every arm and on how many seeds it runs."""
     few, more = settings.varied
     seeds, wide = settings.seeds, min(settings.seeds, settings.wide_seeds)
-    most = max(settings.rows)
     yield START, seeds
     yield from ((replace(arm, rows=few), seeds) for arm in [*CHOSEN.values(), *variations().values()])
-    yield from ((arm, seeds) for arm in worth(settings).values())
-    for rows in sorted(settings.rows, key=lambda rows: rows != more):
-        yield from ((replace(arm, rows=rows), wide if rows == most else seeds) for arm in CHOSEN.values())
+    yield from ((arm, wide if arm.rows == settings.preferences else seeds) for arm in worth(settings).values())
+    yield from ((replace(arm, rows=more), seeds) for arm in CHOSEN.values())
+    yield from ((replace(arm, rows=rows), wide) for rows in settings.rows for arm in CHOSEN.values())
     yield from ((replace(arm, rows=more), wide) for arm in variations().values())
 
 

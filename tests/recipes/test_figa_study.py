@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -17,10 +18,11 @@ KEPT, INSERTED, DELETED = Label.KEPT, Label.INSERTED, Label.DELETED
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
     module = load("recipes", "figa_study")
-    # Two methods and two variations show all there is to see.
+    # Short responses of two methods and two variations show all there is to see.
+    module.DemoConfig = partial(module.DemoConfig, max_new_tokens=6)
     methods = ("DPO on preferences", "FIGA")
     module.CHOSEN = {name: module.CHOSEN[name] for name in methods}
-    module.TRIES = {name: module.TRIES[name][:2] for name in methods}
+    module.TRIES = {name: module.TRIES[name][:4] for name in methods}
     every = module.variations
     module.variations = lambda: {name: every()[name] for name in ("no gate", "signal: bag of words")}
     return module
@@ -83,16 +85,17 @@ def test_the_search_has_seeds_of_its_own(
 ) -> None:
     assert recipe.main([*flags(finished), "--search"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 1 + 4
-    tried = {path.parent.parent.name for path in finished.glob("seed-*/arms/*.json")} - {"seed-0", "seed-1"}
-    assert tried == {"seed-100", "seed-101"}
-    assert len(list((finished / "seed-101/arms").glob("*.json"))) == 1 + 4
-    assert len(list((finished / "seed-100/arms").glob("*.json"))) == 1 + 8
+    assert len(table) == 2 + 1 + 8
+    # All tries on few rows, the best three of each method on more, on another seed.
+    assert {path.name for path in finished.glob("seed-1??")} == {"seed-100", "seed-101"}
+    assert len(list((finished / "seed-100/arms").glob("* 3 *.json"))) == 8
+    assert len(list((finished / "seed-101/arms").glob("* 6 *.json"))) == 6
+    assert sum(line.endswith("|  |  |  |") for line in table) == 2
 
 
 def test_all_methods_get_as_many_tries() -> None:
     module = load("recipes", "figa_study")
-    assert {len({arm.name for arm in tries}) for tries in module.TRIES.values()} == {6}
+    assert {len({arm.name for arm in tries}) for tries in module.TRIES.values()} == {8}
     assert set(module.TRIES) == set(module.CHOSEN)
     for name, arm in module.CHOSEN.items():
         assert arm in module.TRIES[name]
