@@ -33,7 +33,7 @@ from errata.edits import statistics
 from errata.labels import label_all
 from errata.models import TransformersGenerator, load_causal
 from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, dpo, figa, sft
-from errata.types import Label, TokenLabels
+from errata.types import Label, Preference, TokenLabels
 from errata.winrate import Interval, paired_t_interval, t_interval
 
 __all__ = ["Settings", "main", "run"]
@@ -52,7 +52,8 @@ class Arm:
 
     method: str
     data: str = "edits"
-    """``edits`` by an editor who overlooks half, ``thorough`` ones by one who does not, or ``preferences``."""
+    """``edits`` by an editor who overlooks half, ``thorough`` ones by one who overlooks nothing, ``preferences``, or
+    the same without noise (``certain``)."""
     rows: int = 0
     values: Values = field(default_factory=dict)
     signal: str = "edit"
@@ -140,7 +141,7 @@ class Settings:
     seeds: int = 10
     """Repetitions; each draws everything anew, the start model included."""
     wide_seeds: int = 5
-    """Of these, how many also run the other numbers of rows, and the variations at the larger of theirs."""
+    """Of these, how many also run the variations, the other numbers of rows, and the most preferences."""
     rows: tuple[int, ...] = (100, 300, 1000, 2000)
     """Numbers of corrections (or preferences) to learn from."""
     varied: tuple[int, int] = (300, 1000)
@@ -242,12 +243,7 @@ def tune(run: SeedRun, arm: Arm, out: Path) -> dict[str, Any]:
     """Train one policy on the first rows; returns its card."""
     start, encoder = run.folder / "data" / "start", run.encoder
     common: dict[str, Any] = {"batch_size": BATCH, "micro_batch_size": BATCH, "seed": run.seed, **arm.values}
-    preferences = arm.data == "preferences"
-    rows = (
-        read_preferences(run.folder / "data" / "preferences.jsonl")
-        if preferences
-        else run.edits("thorough" if arm.data == "thorough" else "start")
-    )[: arm.rows]
+    rows = rows_of(run, arm)
     if arm.method == "sft":
         return sft(start, demonstrations(rows), encoder, SFTConfig(**common), out)
     if arm.method == "dpo":
@@ -256,6 +252,28 @@ def tune(run: SeedRun, arm: Arm, out: Path) -> dict[str, Any]:
     if arm.signal == "bag":
         labels = [bag_of_words(row) for row in labels]
     return figa(start, labels, encoder, FIGAConfig(**common), out)
+
+
+def rows_of(run: SeedRun, arm: Arm) -> list[Any]:
+    """The first corrections, or preferences, of the arm's kind."""
+    if arm.data in ("edits", "thorough"):
+        return run.edits("thorough" if arm.data == "thorough" else "start")[: arm.rows]
+    rows = read_preferences(run.folder / "data" / "preferences.jsonl")[: arm.rows]
+    return [without_noise(row) for row in rows] if arm.data == "certain" else rows
+
+
+def without_noise(row: Preference) -> Preference:
+    """The response with fewer defects is chosen; which it was stays where both have as many."""
+    chosen, rejected = (judge(row.prompt, text).count for text in (row.chosen, row.rejected))
+    if chosen <= rejected:
+        return row
+    return replace(
+        row,
+        chosen=row.rejected,
+        rejected=row.chosen,
+        chosen_ids=row.rejected_ids,
+        rejected_ids=row.chosen_ids,
+    )
 
 
 def bag_of_words(row: TokenLabels) -> TokenLabels:
@@ -358,26 +376,28 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
 
 
 def study_stages(settings: Settings) -> Iterator[Stage]:
-    """Seed by seed what all seeds run, then what only some do."""
-    arms = list(plan(settings))
-    for costly in (False, True):
-        for seed in range(settings.seeds):
+    """What matters most first."""
+    for arms, seeds in waves(settings):
+        for seed in range(seeds):
             yield from data_stages(settings, seed)
-            for arm, seeds in arms:
-                if seed < seeds and costly == (seeds < settings.seeds):
-                    yield arm_stage(settings, seed, arm)
+            yield from (arm_stage(settings, seed, arm) for arm in arms)
 
 
-def plan(settings: Settings) -> Iterator[tuple[Arm, int]]:
-    """Every arm and on how many seeds it runs."""
+def waves(settings: Settings) -> list[tuple[list[Arm], int]]:
+    """All arms, and on how many seeds they run."""
     few, more = settings.varied
-    seeds, wide = settings.seeds, min(settings.seeds, settings.wide_seeds)
-    yield START, seeds
-    yield from ((replace(arm, rows=few), seeds) for arm in [*CHOSEN.values(), *variations().values()])
-    yield from ((arm, wide if arm.rows == settings.preferences else seeds) for arm in worth(settings).values())
-    yield from ((replace(arm, rows=more), seeds) for arm in CHOSEN.values())
-    yield from ((replace(arm, rows=rows), wide) for rows in settings.rows for arm in CHOSEN.values())
-    yield from ((replace(arm, rows=more), wide) for arm in variations().values())
+    worthy = list(worth(settings).values())
+    costly = [arm for arm in worthy if arm.rows == settings.preferences or arm.data == "certain"]
+    main = [replace(arm, rows=rows) for rows in settings.varied for arm in CHOSEN.values()]
+    varied = {rows: [replace(arm, rows=rows) for arm in variations().values()] for rows in settings.varied}
+    others = [replace(arm, rows=rows) for rows in settings.rows for arm in CHOSEN.values()]
+    wide = min(settings.seeds, settings.wide_seeds)
+    return [
+        ([START, *main, *(arm for arm in worthy if arm not in costly)], settings.seeds),
+        (varied[few], wide),
+        ([*costly, *others], wide),
+        (varied[more], wide),
+    ]
 
 
 def variations() -> dict[str, Arm]:
@@ -402,20 +422,25 @@ def variations() -> dict[str, Arm]:
 
 def worth(settings: Settings) -> dict[str, Arm]:
     """Some corrections, and how many preferences leave as little?"""
-    few, preferred = settings.varied[0], CHOSEN["DPO on preferences"]
+    few, more = settings.varied
+    preferred, many = CHOSEN["DPO on preferences"], max(settings.rows)
     numbers = sorted({*(rows for rows in settings.rows if rows >= few), settings.preferences})
     return {
-        f"FIGA, {few} corrections": replace(CHOSEN["FIGA"], rows=few),
-        f"FIGA, {few} thorough corrections": replace(CHOSEN["FIGA"], rows=few, data="thorough"),
-        **{f"DPO, {rows} preferences": replace(preferred, rows=rows) for rows in numbers},
+        **{f"{rows} corrections, FIGA": replace(CHOSEN["FIGA"], rows=rows) for rows in (few, more)},
+        **{
+            f"{few} thorough corrections, {name.removesuffix(' on edits')}": replace(arm, rows=few, data="thorough")
+            for name, arm in CHOSEN.items()
+            if arm.data == "edits"
+        },
+        **{f"{rows} preferences, DPO": replace(preferred, rows=rows) for rows in numbers},
+        f"{many} preferences without noise, DPO": replace(preferred, rows=many, data="certain"),
     }
 
 
 def summarise(settings: Settings) -> dict[str, Any]:
     """All seeds together, with 95 % t-intervals over them."""
-    seeds: dict[str, int] = {}
-    for arm, number in plan(settings):
-        seeds[arm.name] = max(number, seeds.get(arm.name, 0))
+    # The first waves have the most seeds.
+    seeds = {arm.name: number for arms, number in reversed(waves(settings)) for arm in arms}
 
     def line(arm: Arm, baseline: Arm) -> dict[str, Any]:
         each = [_read(settings, seed, arm) for seed in range(seeds[arm.name])]
@@ -461,15 +486,11 @@ def words(settings: Settings, arm: Arm) -> dict[str, float]:
     """What an arm's rows cost people, mean over seeds: words typed, and words read to correct or to prefer."""
     typed, seen = [], []
     for seed in range(settings.seeds):
-        run = seed_run(settings, seed)
-        if arm.data == "preferences":
-            pairs = read_preferences(run.folder / "data" / "preferences.jsonl")[: arm.rows]
-            typed.append(0)
-            seen.append(sum(len(f"{row.chosen} {row.rejected}".split()) for row in pairs))
-        else:
-            rows = run.edits("thorough" if arm.data == "thorough" else "start")[: arm.rows]
-            typed.append(statistics(rows).words_typed)
-            seen.append(sum(len(row.original.split()) for row in rows))
+        rows = rows_of(seed_run(settings, seed), arm)
+        corrected = arm.data in ("edits", "thorough")
+        typed.append(statistics(rows).words_typed if corrected else 0)
+        texts = [row.original if corrected else f"{row.chosen} {row.rejected}" for row in rows]
+        seen.append(sum(len(text.split()) for text in texts))
     return {"typed": float(np.mean(typed)), "read": float(np.mean(seen))}
 
 

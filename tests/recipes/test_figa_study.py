@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from errata.types import Encoded, Label, LabeledTokens, TokenLabels
+from errata.demo.editor import correct
+from errata.demo.world import make_prompts
+from errata.types import Encoded, Label, LabeledTokens, Preference, TokenLabels
 from scripts import load
 
 KEPT, INSERTED, DELETED = Label.KEPT, Label.INSERTED, Label.DELETED
@@ -52,10 +56,10 @@ def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None
     assert summary["methods"]["FIGA"]["3"] == summary["variations"]["as chosen"]["3"]
     assert summary["methods"]["FIGA"]["3"]["greedy_less"] == [0, 0, 0]
     worth = summary["worth"]
-    assert [worth[f"DPO, {rows} preferences"]["typed"] for rows in (3, 9)] == [0, 0]
-    reads = [worth[f"DPO, {rows} preferences"]["read"] for rows in (3, 9)]
-    assert 0 < reads[0] < reads[1]
-    half, all_of_it = (worth[f"FIGA, 3 {what}corrections"] for what in ("", "thorough "))
+    preferred = [worth[f"{what}, DPO"] for what in ("3 preferences", "3 preferences without noise", "9 preferences")]
+    assert [one["typed"] for one in preferred] == [0, 0, 0]
+    assert 0 < preferred[0]["read"] == preferred[1]["read"] < preferred[2]["read"]
+    half, all_of_it = (worth[f"3 {what}corrections, FIGA"] for what in ("", "thorough "))
     assert half["read"] == all_of_it["read"] > 0
     assert 0 < half["typed"] < all_of_it["typed"]
     assert not list(finished.glob("seed-*/arms/*/"))  # no model is kept
@@ -105,6 +109,18 @@ def test_each_variation_changes_something_else() -> None:
     module = load("recipes", "figa_study")
     names = [arm.name for arm in (module.CHOSEN["FIGA"], *module.variations().values())]
     assert len(set(names)) == len(names)
+
+
+def test_preferences_without_noise_are_of_fewer_defects(recipe: ModuleType) -> None:
+    prompt = str(make_prompts(1, random.Random(0))[0].prompt)
+    clean = correct(prompt, "", random.Random(0))
+    texts = {"chosen": "", "rejected": clean, "chosen_ids": (1,), "rejected_ids": (2, 3)}
+    row = Preference(id="a", prompt=prompt, **texts)
+    found = recipe.without_noise(row)
+    assert (found.chosen, found.chosen_ids, found.rejected, found.rejected_ids) == (clean, (2, 3), "", (1,))
+    assert recipe.without_noise(found) is found
+    tie = replace(row, rejected="")
+    assert recipe.without_noise(tie) is tie
 
 
 def side(*ids: int) -> LabeledTokens:
