@@ -118,6 +118,18 @@ TRIES: Mapping[str, Sequence[Arm]] = {
 }
 """Eight tries for each method."""
 
+FURTHER: Sequence[Arm] = [
+    Arm(method="figa", values=figa_values(**{"epochs": 6.0, **change}))
+    for change in (
+        {"bad_weight": 0.5},
+        {"bad_weight": 0.5, "kept_weight": 1.0},
+        {"bad_weight": 1.0, "kept_weight": 1.0},
+        {"bad_weight": 0.5, "kept_weight": 1.0, "gate": np.inf},
+        {"bad_weight": 0.5, "kept_weight": 1.0, "epochs": 12.0},
+    )
+]
+"""What else might take half of the editing away; tried on few rows of both search seeds once the rest was known."""
+
 CHOSEN: Mapping[str, Arm] = {
     "SFT on edits": Arm(method="sft", values={"learning_rate": 1e-3, "epochs": 3.0}),
     "DPO on edits": Arm(method="dpo", values={"learning_rate": 3e-5, "epochs": 2.0, "beta": 0.1}),
@@ -140,14 +152,14 @@ class Settings:
     """Make the search instead, on seeds of its own."""
     seeds: int = 10
     """Repetitions; each draws everything anew, the start model included."""
-    wide_seeds: int = 5
-    """Of these, how many also run the variations, the other numbers of rows, and the most preferences."""
+    wide_seeds: int = 3
+    """Of these, how many also run the other numbers of rows, and some variations at the larger of theirs."""
     rows: tuple[int, ...] = (100, 300, 1000, 2000)
     """Numbers of corrections (or preferences) to learn from."""
     varied: tuple[int, int] = (300, 1000)
     """Those at which the search is made, and FIGA's settings vary."""
-    preferences: int = 4000
-    """The most preferences that DPO is given."""
+    prompts: int = 4000
+    """Prompts to sample two responses for; the first of them are corrected, or preferences."""
     heldout: int = 300
     """Prompts to measure on."""
     start_responses: int = 4000
@@ -173,7 +185,7 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings.
     """
     out = settings.out
-    sizes = {key: getattr(settings, key) for key in ("preferences", "heldout", "start_responses")}
+    sizes = {key: getattr(settings, key) for key in ("prompts", "heldout", "start_responses")}
     if (out / "settings.json").exists() and read_json(out / "settings.json") != sizes:
         raise ValueError(f"{out} holds a run with other settings; delete it or give another --out")
     write_json(out / "settings.json", sizes)
@@ -186,7 +198,8 @@ def run(settings: Settings) -> dict[str, Any]:
     if settings.search:
         make(first_round(settings))
         make(second_round(settings))
-        summary = summarise_search(settings)
+        make(third_round(settings))
+        summary = {"tries": summarise_search(settings), "further": summarise_further(settings)}
     else:
         make(study_stages(settings))
         summary = summarise(settings)
@@ -201,7 +214,7 @@ def run(settings: Settings) -> dict[str, Any]:
 def seed_run(settings: Settings, seed: int) -> SeedRun:
     """The demo's own road to preferences and edits, with more prompts."""
     sizes = {"heldout": settings.heldout, "start_responses": settings.start_responses}
-    return SeedRun(DemoConfig(out=settings.out, prompts=settings.preferences, seeds=2, workers=1, **sizes), seed)
+    return SeedRun(DemoConfig(out=settings.out, prompts=settings.prompts, seeds=2, workers=1, **sizes), seed)
 
 
 def data_stages(settings: Settings, seed: int) -> Iterator[Stage]:
@@ -315,6 +328,16 @@ def second_round(settings: Settings) -> Iterator[Stage]:
             yield arm_stage(settings, SEARCH_SEEDS[1], replace(arm, rows=settings.varied[1]))
 
 
+def third_round(settings: Settings) -> Iterator[Stage]:
+    """The further tries on few rows of both seeds."""
+    for arm in (replace(CHOSEN["FIGA"], rows=settings.varied[0]), *_further(settings)):
+        yield from (arm_stage(settings, seed, arm) for seed in SEARCH_SEEDS)
+
+
+def _further(settings: Settings) -> list[Arm]:
+    return [replace(arm, rows=settings.varied[0]) for arm in FURTHER]
+
+
 def best_three(settings: Settings, arms: Sequence[Arm]) -> list[Arm]:
     """The three that leave the least to correct greedily."""
 
@@ -327,22 +350,36 @@ def best_three(settings: Settings, arms: Sequence[Arm]) -> list[Arm]:
 def summarise_search(settings: Settings) -> list[dict[str, Any]]:
     """Every try: its method, its settings, and what was measured in each round it was in."""
     rounds = list(zip(settings.varied, SEARCH_SEEDS, strict=True))
-    found = [{"method": "start", "try": "", **{str(rows): _read(settings, seed, START) for rows, seed in rounds}}]
+    found = [{"method": "start", "try": "", **{f"{rows} rows": _read(settings, seed, START) for rows, seed in rounds}}]
     for method, arms in TRIES.items():
         better = best_three(settings, arms)
         for arm in arms:
             seen = rounds if arm in better else rounds[:1]
-            measured = {str(rows): _read(settings, seed, replace(arm, rows=rows)) for rows, seed in seen}
+            measured = {f"{n} rows": _read(settings, seed, replace(arm, rows=n)) for n, seed in seen}
             found.append({"method": method, "try": _words(arm), **measured})
     return found
 
 
-def search_tables(summary: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def summarise_further(settings: Settings) -> list[dict[str, Any]]:
+    """The further tries on few rows, one column for each seed."""
+    arms = [replace(arm, rows=settings.varied[0]) for arm in (CHOSEN["FIGA"], *FURTHER)]
+    return [
+        {"method": "FIGA", "try": _words(arm), **{f"seed {seed}": _read(settings, seed, arm) for seed in SEARCH_SEEDS}}
+        for arm in arms
+    ]
+
+
+def search_tables(summary: Mapping[str, Any]) -> Iterator[str]:
     """The search, for people."""
+    for part in summary.values():
+        yield from _tries(part)
+
+
+def _tries(summary: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     sizes = [key for key in summary[0] if key not in ("method", "try")]
     head = ["method", "try"]
     for rows in sizes:
-        head += [f"{rows} rows: greedy cost", "formed %", "sampled cost"]
+        head += [f"{rows}: greedy cost", "formed %", "sampled cost"]
     lines = []
     for found in summary:
         lines.append([found["method"], found["try"]])
@@ -387,17 +424,30 @@ def waves(settings: Settings) -> list[tuple[list[Arm], int]]:
     """All arms, and on how many seeds they run."""
     few, more = settings.varied
     worthy = list(worth(settings).values())
-    costly = [arm for arm in worthy if arm.rows == settings.preferences or arm.data == "certain"]
+    costly = [arm for arm in worthy if arm.data == "certain"]
     main = [replace(arm, rows=rows) for rows in settings.varied for arm in CHOSEN.values()]
-    varied = {rows: [replace(arm, rows=rows) for arm in variations().values()] for rows in settings.varied}
+    varied = [replace(arm, rows=few) for arm in variations().values()]
+    fewer = [replace(arm, rows=more) for name, arm in variations().items() if name in AT_MORE_ROWS]
     others = [replace(arm, rows=rows) for rows in settings.rows for arm in CHOSEN.values()]
     wide = min(settings.seeds, settings.wide_seeds)
     return [
         ([START, *main, *(arm for arm in worthy if arm not in costly)], settings.seeds),
-        (varied[few], wide),
-        ([*costly, *others], wide),
-        (varied[more], wide),
+        (varied, settings.seeds),
+        (others, wide),
+        ([*costly, *fewer], wide),
     ]
+
+
+AT_MORE_ROWS = (
+    "kept 1",
+    "β 0.5",
+    "gate 0.6 nats",
+    "no gate",
+    "kept 1 and β 0.5",
+    "signal: constant (SFT)",
+    "signal: bag of words",
+)
+"""The variations that also run at the larger number of rows."""
 
 
 def variations() -> dict[str, Arm]:
@@ -413,6 +463,7 @@ def variations() -> dict[str, Arm]:
         "no gate": {"gate": np.inf},
         "learning rate ⅓": {"learning_rate": rate / 3},
         "learning rate × 3": {"learning_rate": rate * 3},
+        "kept 1 and β 0.5": {"kept_weight": 1.0, "bad_weight": 0.5},
         "signal: constant (SFT)": {"kept_weight": 1.0, "bad_weight": 0.0},
     }
     arms = {name: replace(chosen, values={**chosen.values, **change}) for name, change in changes.items()}
@@ -424,7 +475,6 @@ def worth(settings: Settings) -> dict[str, Arm]:
     """Some corrections, and how many preferences leave as little?"""
     few, more = settings.varied
     preferred, many = CHOSEN["DPO on preferences"], max(settings.rows)
-    numbers = sorted({*(rows for rows in settings.rows if rows >= few), settings.preferences})
     return {
         **{f"{rows} corrections, FIGA": replace(CHOSEN["FIGA"], rows=rows) for rows in (few, more)},
         **{
@@ -432,7 +482,7 @@ def worth(settings: Settings) -> dict[str, Arm]:
             for name, arm in CHOSEN.items()
             if arm.data == "edits"
         },
-        **{f"{rows} preferences, DPO": replace(preferred, rows=rows) for rows in numbers},
+        **{f"{rows} preferences, DPO": replace(preferred, rows=rows) for rows in settings.rows if rows >= few},
         f"{many} preferences without noise, DPO": replace(preferred, rows=many, data="certain"),
     }
 
@@ -475,7 +525,11 @@ def summarise(settings: Settings) -> dict[str, Any]:
             for name, arm in CHOSEN.items()
         },
         "variations": {
-            name: {str(rows): line(replace(arm, rows=rows), replace(chosen, rows=rows)) for rows in settings.varied}
+            name: {
+                str(rows): line(replace(arm, rows=rows), replace(chosen, rows=rows))
+                for rows in settings.varied
+                if replace(arm, rows=rows).name in seeds
+            }
             for name, arm in {"as chosen": chosen, **variations()}.items()
         },
         "worth": {name: {**line(arm, few), **words(settings, arm)} for name, arm in worth(settings).items()},
@@ -517,9 +571,10 @@ def tables(summary: Mapping[str, Any]) -> Iterator[str]:
     rows = []
     for name, found in summary["variations"].items():
         rows.append([name])
-        for one in (found[n] for n in sizes):
+        for one in found.values():
             differences = [_difference(one[f"{decoding}_less"]) for decoding in ("greedy", "sampled")]
             rows[-1] += [f"{one['greedy_cost'][0]:.2f}", differences[0], f"{100 * one['formed']:.0f}", differences[1]]
+        rows[-1] += [""] * (len(head) - len(rows[-1]))
     yield from markdown(head, rows)
     head = ["learned from", "words typed", "words read", "greedy cost", "of the start's gone %", "less the first row"]
     rows = [
@@ -538,7 +593,7 @@ def tables(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _seeds(part: Mapping[str, Any], rows: str) -> int:
-    return min(found[rows]["seeds"] for found in part.values())
+    return min(found[rows]["seeds"] for found in part.values() if rows in found)
 
 
 def _ends(interval: Interval) -> list[float]:

@@ -27,14 +27,15 @@ def recipe() -> ModuleType:
     methods = ("DPO on preferences", "FIGA")
     module.CHOSEN = {name: module.CHOSEN[name] for name in methods}
     module.TRIES = {"FIGA": module.TRIES["FIGA"][:4]}
+    module.FURTHER = module.FURTHER[:1]
     every = module.variations
-    module.variations = lambda: {name: every()[name] for name in ("signal: bag of words",)}
+    module.variations = lambda: {name: every()[name] for name in (module.AT_MORE_ROWS[-1],)}
     return module
 
 
 def flags(out: Path, **settings: object) -> list[str]:
-    small = {"seeds": 2, "wide-seeds": 2, "preferences": 9, "heldout": 2, "start-responses": 32, "workers": 1}
-    lists = ["--rows", "3", "--varied", "3", "6"]
+    small = {"seeds": 2, "wide-seeds": 2, "prompts": 9, "heldout": 2, "start-responses": 32, "workers": 1}
+    lists = ["--rows", "3", "9", "--varied", "3", "6"]
     return [f"--out={out}", *(f"--{key}={value}" for key, value in (small | settings).items()), *lists]
 
 
@@ -50,15 +51,17 @@ def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None
     assert summary["start"]["gone"] == [0, 0, 0]
     assert set(summary["methods"]) == set(recipe.CHOSEN)
     assert set(summary["variations"]) == {"as chosen", "signal: bag of words"}
-    assert all({rows: one["seeds"] for rows, one in found.items()} == {"3": 2} for found in summary["methods"].values())
+    assert all(
+        {rows: one["seeds"] for rows, one in found.items()} == {"3": 2, "9": 2} for found in summary["methods"].values()
+    )
     for found in summary["variations"].values():
         assert {rows: one["seeds"] for rows, one in found.items()} == {"3": 2, "6": 2}
     assert summary["methods"]["FIGA"]["3"] == summary["variations"]["as chosen"]["3"]
     assert summary["methods"]["FIGA"]["3"]["greedy_less"] == [0, 0, 0]
     worth = summary["worth"]
-    preferred = [worth[f"{what}, DPO"] for what in ("3 preferences", "3 preferences without noise", "9 preferences")]
+    preferred = [worth[f"{what}, DPO"] for what in ("3 preferences", "9 preferences", "9 preferences without noise")]
     assert [one["typed"] for one in preferred] == [0, 0, 0]
-    assert 0 < preferred[0]["read"] == preferred[1]["read"] < preferred[2]["read"]
+    assert 0 < preferred[0]["read"] < preferred[1]["read"] == preferred[2]["read"]
     half, all_of_it = (worth[f"3 {what}corrections, FIGA"] for what in ("", "thorough "))
     assert half["read"] == all_of_it["read"] > 0
     assert 0 < half["typed"] < all_of_it["typed"]
@@ -66,7 +69,7 @@ def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None
 
 
 def test_thorough_corrections_leave_nothing(recipe: ModuleType, finished: Path) -> None:
-    run = recipe.seed_run(recipe.Settings(out=finished, preferences=9, heldout=2, start_responses=32), 0)
+    run = recipe.seed_run(recipe.Settings(out=finished, prompts=9, heldout=2, start_responses=32), 0)
     thorough, half = run.edits("thorough"), run.edits("start")
     assert [row.original for row in thorough] == [row.original for row in half]
     assert sum(recipe.edit_cost(row.prompt, row.edited) for row in thorough) == 0
@@ -89,10 +92,10 @@ def test_the_search_has_seeds_of_its_own(
 ) -> None:
     assert recipe.main([*flags(finished), "--search"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 1 + 4
+    assert len(table) == 2 + 1 + 4 + 2 + 2
     # All tries on few rows, the best three of each method on more, on another seed.
     assert {path.name for path in finished.glob("seed-1??")} == {"seed-100", "seed-101"}
-    assert len(list((finished / "seed-100/arms").glob("* 3 *.json"))) == 4
+    assert len(list((finished / "seed-100/arms").glob("* 3 *.json"))) == 5
     assert len(list((finished / "seed-101/arms").glob("* 6 *.json"))) == 3
     assert sum(line.endswith("|  |  |  |") for line in table) == 1
 
