@@ -24,14 +24,15 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -p no:cacheprovider docs README.md --doctest-glob='*.md' --doctest-modules src/errata/data src/errata/losses src/errata/edits src/errata/labels src/errata/doctor
+	$(BIN)/pytest -q -p no:cacheprovider docs README.md --doctest-glob='*.md' --doctest-modules src/errata/data src/errata/losses src/errata/edits src/errata/labels src/errata/doctor src/errata/workflows
 
 docs: $(VENV)/.dev
 	$(BIN)/pytest -q -p no:cacheprovider docs README.md --doctest-glob='*.md'
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/agreement.py
+	$(BIN)/python benchmarks/offline.py
 
 clean:
 	rm -rf $(VENV) runs build dist src/*.egg-info
@@ -46,3 +47,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install -q -c constraints.txt -e '.[check,test,parquet]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	touch $@

@@ -198,7 +198,7 @@ def training(rows: list[Correction], encoder: Encoder, folder: Path) -> dict[str
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     labels, config = list(label_all(rows, encoder)), FIGAConfig()
     pairs = [weigh(row, config) for row in labels]
-    edited = [row.edited.encoded for row in labels]
+    edited = [(row.edited.encoded, 1.0) for row in labels]
     sft = collate_demonstrations, sft_step_loss
     figa = collate_weighted, partial(figa_step_loss, low=config.gate_low, high=config.gate)
 

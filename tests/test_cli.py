@@ -160,6 +160,19 @@ def test_offline_tuning_loads_in_plain_transformers_and_is_reused(folder, method
     assert "delete it or name another" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", ["sft", "figa", "dpo"])
+def test_offline_tuning_looks_at_held_out_corrections(folder, method):
+    out, data = folder / f"held_{method}", "--edits" if method == "figa" else "--data"
+    arguments = ["tune", method, "--model", folder / "model", data, folder / "edits.jsonl", "--out", out, *FAST]
+    assert run(*arguments, "--heldout", folder / "edits.jsonl", "--evaluate-every=1", "--lora-rank=2") == 0
+    card = json.loads((out / "errata.json").read_text())
+    assert card["heldout_rows"] == 6
+    assert card["eval_kl"] >= 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "eval_loss" in line] == list(range(card["steps"] + 1))
+    assert (out / "adapter" / "adapter_config.json").exists()
+
+
 def test_figa_from_a_labels_file_equals_figa_from_edits(folder):
     common = ["--model", folder / "model"]
     assert run("labels", *common, "--edits", folder / "edits.jsonl", "--out", folder / "labels.jsonl") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers import (
 
 from errata.data import Encoder
 from errata.labels import label_all
-from errata.types import Correction, Demonstration, Encoded, PromptRow, TokenLabels
+from errata.types import Correction, Demonstration, Encoded, LabeledTokens, PromptRow, TokenLabels
 
 WORDS = ["say", "tell", "one", "two", "six", "red", "blue", "cat", "dog", "sits", "runs", "here", "now", "rude"]
 CLEAN = WORDS[2:-1]
@@ -128,6 +129,23 @@ def corrections(count: int, *, seed: int = 0) -> list[Correction]:
 
 def labels(count: int, *, seed: int = 0, pad: str = "<pad>") -> list[TokenLabels]:
     return list(label_all(corrections(count, seed=seed), encoder(pad=pad)))
+
+
+def with_own_weights(rows: Sequence[TokenLabels], *, seed: int = 0) -> list[TokenLabels]:
+    """Of any sign and size: every token of either side has one, 0 among them; on the original's they are sizes."""
+    rng = random.Random(seed)
+
+    def weighed(side: LabeledTokens, weights: Sequence[float]) -> LabeledTokens:
+        return replace(side, weights=tuple(rng.choices(weights, k=len(side.labels))))
+
+    return [
+        replace(
+            row,
+            original=weighed(row.original, [0.0, 1e-7, 0.5, 1e3]),
+            edited=weighed(row.edited, [-1e3, -0.5, -1e-7, 0.0, 1e-7, 1.0, 1e3]),
+        )
+        for row in rows
+    ]
 
 
 def encoded(rows: Sequence[Demonstration], built: Encoder) -> list[Encoded]:

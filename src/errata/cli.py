@@ -16,6 +16,7 @@ OVERVIEW = """\
 errata aligns a language model from the corrections that people make to its answers.
 
   errata demo            the whole road on an embedded world: corrections in, better models and a report out
+  errata learn           a log of drafts and what was sent → a better model with proof, or a refusal with reasons
 
   errata edits diff      what an edit changes, word by word; two texts or a file of corrections
   errata edits import    any file of corrections → edits.jsonl, with statistics and the bad rows set aside
@@ -40,7 +41,8 @@ errata aligns a language model from the corrections that people make to its answ
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
-    0 done, 1 the input was wrong, 2 the command line was, 3 not safe to train (`errata doctor`), 130 stopped.
+    0 done, 1 the input was wrong, 2 the command line was, 3 not safe to train (`errata doctor`,
+    `errata learn`), 4 the new model was refused (`errata learn`), 130 stopped.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):

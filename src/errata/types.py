@@ -42,10 +42,16 @@ __all__ = [
     "TokenLabels",
     "Unit",
     "Verdict",
+    "WeightSpan",
 ]
 
 Prompt = str | Sequence[Mapping[str, str]]
 """A plain instruction, or a conversation: messages with ``role`` and ``content``, oldest first."""
+
+
+WeightSpan = tuple[int, int, float]
+"""Characters ``start`` to ``stop`` (exclusive) of one text and their weight. The empty span at the end of the text is
+the end of sequence."""
 
 
 class Unit(StrEnum):
@@ -145,6 +151,10 @@ class Correction:
     original: str
     edited: str
     original_ids: tuple[int, ...] | None = None
+    original_weights: tuple[WeightSpan, ...] | None = None
+    """Somebody's own weights in place of the edit's: how hard to push away from what, ≥ 0. Other characters weigh 0."""
+    edited_weights: tuple[WeightSpan, ...] | None = None
+    """The same for the edited text, of any sign: above zero imitated, below it unlearned."""
     reasons: tuple[str, ...] = ()
     """Why it was edited: ``wrong``, ``unsafe``, ``missing``, ``style``, ``instruction``, or the team's own tags."""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -193,6 +203,9 @@ class LabeledTokens:
     encoded: Encoded
     labels: tuple[int, ...]
     text: str
+    weights: tuple[float, ...] | None = None
+    """Somebody's own weights in place of those that FIGA gives the labels, one for each response token: of any sign on
+    the edited side, ≥ 0 on the original's, whose term the loss subtracts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -118,7 +118,8 @@ def test_reward(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Encoder:
         long = "never"
 
-        def encode_all(self, prompts: list[str], responses: list[str]) -> list[str | LongRow]:
+        def encode_all(self, prompts: list[str], responses: list[str], sampled: list[None]) -> list[str | LongRow]:
+            assert not any(sampled)
             pairs = zip(prompts, responses, strict=True)
             return [LongRow("long") if self.long in response else f"{prompt}|{response}" for prompt, response in pairs]
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -159,6 +160,18 @@ def test_names_of_the_two_texts(tmp_path: Path, names: tuple[str, str]) -> None:
     )
 
 
+@pytest.mark.parametrize("names", [("rejected", "chosen"), ("original", "edited"), ("draft", "sent")])
+def test_weights(tmp_path: Path, names: tuple[str, str]) -> None:
+    row = {"prompt": "p", "draft": "one two", "sent": "one", f"{names[1]}_weights": [[0, 3, -0.5], [3, 3, 1]]}
+    (found,) = read_corrections(lines(tmp_path / "rows.jsonl", row))
+    assert found == Correction(
+        id="row-1", prompt="p", original="one two", edited="one", edited_weights=((0, 3, -0.5), (3, 3, 1))
+    )
+    row = {"prompt": "p", "draft": "one two", "sent": "one", f"{names[0]}_weights": []}
+    (found,) = read_corrections(lines(tmp_path / "rows.jsonl", row))
+    assert (found.original_weights, found.edited_weights) == ((), None)
+
+
 def test_half_a_second_pair_is_an_extra_field(tmp_path: Path) -> None:
     (found,) = read_corrections(lines(tmp_path / "rows.jsonl", correction_fields(original="o", edited=None)))
     assert found.original == "one two"
@@ -244,6 +257,26 @@ BAD: list[tuple[str | bytes | dict[str, Any], str]] = [
     (correction_fields(rejected_ids=[1, -2]), r"field 'rejected_ids' is not"),
     (correction_fields(original_ids=[1.0]), r"field 'original_ids' is not"),
     (correction_fields(original_ids=[True]), r"field 'original_ids' is not"),
+    *(
+        (
+            correction_fields(chosen_weights=weights),
+            r"field 'chosen_weights' is not a list of \[start, stop, weight\]; give",
+        )
+        for weights in [
+            1,
+            "[[0, 1, 1]]",
+            [[0, 1]],
+            [0, 1, 1],
+            [[0, 1, "1"]],
+            [[0, 0.5, 1]],
+            [[True, 1, 1]],
+            [[0, math.nan, 1]],
+        ]
+    ),
+    (
+        correction_fields(rejected_weights=[], draft_weights=[]),
+        r"fields \('rejected_weights', 'draft_weights'\) both hold the weights of one text; keep one",
+    ),
     (correction_fields(original_ids=[1], rejected_ids=[1]), r"fields .* both hold the sampled ids; keep one"),
 ]
 
@@ -394,15 +427,17 @@ def test_reasons_and_answers_come_back(tmp_path: Path) -> None:
             id="a", prompt=TALK, original="one", edited="one two", reasons=("style", "team's own"), extra={"k": 1}
         ),
         Correction(id="b", prompt=TALK, original="", edited="x", original_ids=(3,)),
+        Correction(id="c", prompt=TALK, original="one", edited="x", original_weights=((0, 2, 1e-7), (3, 3, 0.1))),
+        Correction(id="d", prompt=TALK, original="y", edited="x", edited_weights=((0, 1, -1e3),), original_weights=()),
     ]
     for name in FORMATS:
         write_rows(tmp_path / name, found)
         assert read_corrections(tmp_path / name) == found
     assert json.loads(next(read_lines(tmp_path / "rows.jsonl"))[1])["reason"] == ["style", "team's own"]
-    with pytest.raises(ValueError, match=r"row 'a': the extra fields \['reason'\]"):
-        write_rows(
-            tmp_path / "rows.jsonl", [Correction(id="a", prompt="p", original="", edited="", extra={"reason": "x"})]
-        )
+    for name in ("reason", "chosen_weights"):
+        row = Correction(id="a", prompt="p", original="", edited="", extra={name: "x"})
+        with pytest.raises(ValueError, match=rf"row 'a': the extra fields \['{name}'\]"):
+            write_rows(tmp_path / "rows.jsonl", [row])
 
 
 def test_rows_come_before_the_file_is_read_to_its_end(tmp_path: Path) -> None:

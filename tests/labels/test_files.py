@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,22 @@ def test_what_few_rows_have_is_kept(tmp_path: Path, encoder: Encoder) -> None:
     assert labels[0].reasons == ("wrong", "own tag")
     write_labels(tmp_path / "labels.jsonl", labels, short)
     assert read_labels(tmp_path / "labels.jsonl", short) == labels
+
+
+def test_weights_of_ones_own(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels]) -> None:
+    """As ``label`` wrote them, and as somebody adds them to the file; rows without any are as they were."""
+    path = tmp_path / "labels.jsonl"
+    write_labels(path, labels, encoder)
+    before = path.read_bytes().splitlines()
+    tokens = len(labels[2].edited.labels)
+    spoil(path, lambda row: row["edited"].update(weights=[-1e3, 1e-7, *[0] * (tokens - 3), 0.1]))
+    found = read_labels(path, encoder)
+    assert found[2].edited.weights == (-1e3, 1e-7, *[0.0] * (tokens - 3), 0.1)
+    assert [row.edited.weights for row in found if row is not found[2]] == [None] * 3
+    assert {row.original.weights for row in found} == {None}
+    write_labels(path, found, encoder)
+    assert read_labels(path, encoder) == found
+    assert [k for k, line in enumerate(path.read_bytes().splitlines()) if line != before[k]] == [2]
 
 
 def test_what_a_row_holds(tmp_path: Path, encoder: Encoder, labels: list[TokenLabels]) -> None:
@@ -90,6 +107,21 @@ def spoil(path: Path, change: Any) -> None:
         (
             lambda row: row["edited"]["ids"].__setitem__(0, 999),
             r"line 3: row 'r2', edited: ids from 2 to 999",
+        ),
+        *(
+            (lambda row, side=side, weights=weights: row[side].update(weights=weights(row[side]["labels"])), message)
+            for side, weights, message in [
+                (
+                    "edited",
+                    lambda labels: [1.0] * (len(labels) - 1),
+                    r"'r2', edited: .* give a list of one for each, the",
+                ),
+                ("original", lambda labels: [1.0] * (len(labels) + 1), r"'r2', original: \d+ weights for \d+ response"),
+                ("edited", lambda labels: 1.0, r"'r2', edited: 1.0 as weights for"),
+                ("edited", lambda labels: [math.nan] * len(labels), r"'r2', edited: weight nan is no finite number"),
+                ("original", lambda labels: ["1"] * len(labels), r"'r2', original: weight '1' is no finite number"),
+                ("original", lambda labels: [-1e-7] * len(labels), r"'r2', original: weight -1e-07 is below zero"),
+            ]
         ),
         (lambda row: row.update(id="r1"), r"line 3: row 'r1' comes twice; the file is damaged: label again"),
     ],

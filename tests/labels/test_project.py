@@ -8,12 +8,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edits.table import distance_by_table
-from edits.tokenizers import byte_level, every_tokenizer, metaspace, pairs
+from edits.tokenizers import byte_level, every_tokenizer, metaspace, pairs, texts
 from errata.data import Encoder
 from errata.edits import diff
-from errata.labels import LabelCounts, LabelRules, changed, count_labels, label, label_all, project
+from errata.labels import LabelCounts, LabelRules, changed, count_labels, label, label_all, project, project_weights
 from errata.labels.project import project_all
-from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Span, Ties, TokenLabels, Unit
+from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Span, Ties, TokenLabels, Unit, WeightSpan
 
 K, N, D, S, M, X = Label  # N for new: INSERTED; M for missing: OMISSION; X: IGNORED
 
@@ -108,6 +108,70 @@ def test_pieces_of_one_character_share_its_label() -> None:
     assert project([(Span(0, 1, "\u3000"), S)], "\u3000", Encoded((1, 2), 0, ((0, 1), (1, 1)), True)) == (S, K)
 
 
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([], (0, 0, 0, 0, 0)),
+        ([(0, 3, -0.5)], (-0.5, 0, 0, 0, 0)),
+        ([(3, 4, 1e3)], (0, 0, 0, 0, 0)),  # the space of " cat" alone
+        ([(2, 5, 1e-7)], (1e-7, 1e-7, 0, 0, 0)),
+        ([(7, 8, 2)], (0, 0, 2, 0, 0)),  # half of a token of white space
+        ([(0, 10, 1)], (1, 1, 1, 1, 0)),  # the text, and not its end
+        ([(10, 10, -3)], (0, 0, 0, 0, -3)),
+        ([(4, 5, 1), (6, 7, -2)], (0, -2, 0, 0, 0)),  # the largest in size, in any order
+        ([(6, 7, -2), (4, 5, 1)], (0, -2, 0, 0, 0)),
+        ([(0, 10, 1), (0, 2, -1)], (-1, 1, 1, 1, 0)),  # of two of one size the later
+        ([(0, 2, -1), (0, 10, 1)], (1, 1, 1, 1, 0)),
+        ([(0, 10, 1), (4, 7, 0)], (1, 1, 1, 1, 0)),  # 0 takes no weight away
+    ],
+)
+def test_project_weights_golden(spans: list[WeightSpan], expected: tuple[float, ...]) -> None:
+    text = "The cat\r\n!"
+    encoded = Encoded((5, 6, 7, 8, 9, 10, 2), 2, ((0, 3), (3, 7), (7, 9), (9, 10), (10, 10)), True)
+    assert project_weights(spans, text, encoded) == expected
+    cut_off = Encoded((5, 6, 7, 8), 2, ((0, 3), (3, 7)), False, 3)
+    assert project_weights(spans, text, cut_off) == expected[:2]
+
+
+def test_more_weights_than_a_byte_counts() -> None:
+    """As a language model gives them, one for each word."""
+    text = "ab" * 300
+    offsets = (*((k, k + 2) for k in range(0, 600, 2)), (600, 600))
+    spans = [(k, k + 2, k / 100 - 3) for k in range(0, 600, 2)]
+    encoded = Encoded((1,) * 301, 0, offsets, True)
+    assert project_weights(spans, text, encoded) == (*(weight for _, _, weight in spans), 0)
+
+
+@pytest.mark.parametrize("span", [(-1, 2), (0, 4), (2, 1), (1, 1), (4, 4), (0, 0)])
+def test_no_span_of_the_text(span: tuple[int, int]) -> None:
+    encoded = Encoded((1, 2), 0, ((0, 3), (3, 3)), True)
+    with pytest.raises(ValueError, match=rf"\[{span[0]}, {span[1]}\] is no span of a text of 3 characters; count"):
+        project_weights([(*span, 1.0)], "cat", encoded)
+    assert project_weights([(0, 0, 1.0)], "", Encoded((2,), 0, ((0, 0),), True)) == (1.0,), "an empty text has an end"
+
+
+@every_tokenizer
+@given(text=texts, data=st.data())
+def test_weights_reach_the_tokens_that_touch_their_span(tokenizer_of: Any, text: str, data: st.DataObject) -> None:
+    places = st.integers(0, len(text))
+    pairs_of_places = st.tuples(places, places).map(sorted).filter(lambda p: p[0] < p[1] or p[0] == len(text))
+    weights = st.sampled_from([-1e3, -1.0, -1e-7, 0.0, 0.5, 1.0])
+    spans = [(*p, w) for p, w in data.draw(st.lists(st.tuples(pairs_of_places, weights), max_size=5))]
+    encoded = Encoder(tokenizer_of()).encode("Ask", text)
+
+    def rank(character: int) -> tuple[float, int]:
+        covering = [k for k, (start, stop, _) in enumerate(spans) if start <= character < max(stop, start + 1)]
+        return max(((abs(spans[k][2]), k) for k in covering), default=(0.0, -1))
+
+    expected = []
+    for start, stop in encoded.offsets:
+        characters = range(start, max(stop, start + 1))
+        solid = [k for k in characters if k < len(text) and not text[k].isspace()]
+        best = max(rank(k) for k in solid or characters)[1]
+        expected.append(spans[best][2] if best >= 0 else 0.0)
+    assert project_weights(spans, text, encoded) == tuple(expected)
+
+
 @every_tokenizer
 @given(pair=pairs(), unit=st.sampled_from(["word", "char", "phrase"]), ties=st.sampled_from(Ties))
 @example(pair=("", ""), unit="word", ties=Ties.TAGGER)
@@ -183,6 +247,39 @@ def test_errors_name_the_row() -> None:
         label(correction("cat", "mat", original_ids=(5,)), encoder)
     with pytest.raises(ValueError, match=r"unknown unit 'tokens'; use one of word, phrase, char, token"):
         label(correction("cat", "mat"), encoder, LabelRules(unit="tokens"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"original_weights": ((0, 3, -0.5),)}, r"original weights: weight -0.5 is below zero: .* without its sign"),
+        ({"original_weights": ((0, 4, 0.5),)}, r"original weights: \[0, 4\] is no span of a text of 3 characters"),
+        ({"edited_weights": ((0, 3, float("nan")),)}, r"edited weights: weight nan is no finite number"),
+        ({"edited_weights": ((0, 3, 1.0), (0, 5, 1.0))}, r"edited weights: \[0, 5\] is no span"),
+    ],
+)
+def test_weights_that_cannot_be_used_name_row_and_side(weights: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"row 'r': {message}"):
+        label(correction("cat", "mat", **weights), Encoder(byte_level()))
+    fine = correction("cat", "mat", edited_weights=((0, 3, -0.5),), original_weights=((0, 3, 0.5),))
+    assert label(fine, Encoder(byte_level())).edited.weights is not None
+    refused = list[str]()
+    rows = [fine, correction("cat", "mat", **weights), fine]
+    found = list(label_all(rows, Encoder(byte_level()), on_error=lambda row, error: refused.append(str(error))))
+    assert (len(found), len(refused)) == (2, 1), "its neighbours are labelled"
+
+
+@pytest.mark.parametrize("unit", ["word", "phrase", "char", "token"])
+def test_weights_do_not_depend_on_the_rules(unit: str) -> None:
+    row = correction("The cat sat", "The cat eats", edited_weights=((4, 7, -0.5), (12, 12, 2.0)))
+    labels = label(row, Encoder(byte_level()), LabelRules(unit=unit, omissions="blame"))
+    assert labels.original.weights is None
+    texts = [labels.edited.text[start:stop] for start, stop in labels.edited.encoded.offsets]
+    assert dict(zip(texts, labels.edited.weights or (), strict=True)) == {
+        **dict.fromkeys(texts, 0.0),
+        " cat": -0.5,
+        "": 2.0,
+    }
 
 
 def test_ignored_tokens_are_no_change() -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.labels import token_weights
+from errata.labels.weights import check_weights
 from errata.types import Label
 
 K, N, D, S, M, X = Label  # N for new: INSERTED; M for missing: OMISSION; X: IGNORED
@@ -47,3 +48,17 @@ def test_one_weight_for_each_token(labels: list[Label], ended: bool) -> None:
 def test_unknown_label(wrong: int) -> None:
     with pytest.raises(ValueError, match=r"run from 0 to 5"):
         token_weights((0, wrong), kept=1, inserted=1, deleted=1, substituted=1, omission=7, end=None, ended=True)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 1e39, 10**400, True, "1", None])
+@pytest.mark.parametrize("original", [False, True])
+def test_a_weight_is_a_finite_number(wrong: object, original: bool) -> None:
+    with pytest.raises(ValueError, match=r"weight .* is no finite number; give one"):
+        check_weights([1.0, wrong], original=original)
+
+
+def test_weights_have_any_sign_and_size_and_the_originals_are_sizes() -> None:
+    check_weights([-1e3, -1e-7, 0, 1e-7, 1e3, 3e38], original=False)
+    check_weights([0.0, -0.0, 1e-7, 1e3], original=True)
+    with pytest.raises(ValueError, match=r"weight -1e-07 is below zero: on the original side .* without its sign"):
+        check_weights([1.0, -1e-7], original=True)

@@ -163,15 +163,17 @@ def test_ignored_tokens_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = labelled([Correction(id="a", prompt="say", original="now cat", edited="cat red dog")])
     edited = replace(row.edited, labels=(0, int(Label.IGNORED), *row.edited.labels[2:]))
     inputs = train_module.collate_labels([replace(row, edited=edited)], encoder=ENCODER)
-    ignored = row.edited.encoded.prompt_length + 1
-    assert not inputs["mask_BT"][0, ignored]
-    assert inputs["mask_BT"].sum() == inputs["batch"].response_mask_BT.sum() - 1
-    monkeypatch.setattr(train_module, "token_rewards", lambda rewards_BT, _: rewards_BT)
+    ignored, wanted_SK = 1, inputs["layout"].wanted_SK
+    assert not wanted_SK[0, ignored]
+    assert wanted_SK.sum() == len(row.edited.labels) + len(row.original.labels) - 1
+    monkeypatch.setattr(
+        train_module, "laid_out_scalars", lambda rewards_SK, layout: torch.where(layout.wanted_SK, rewards_SK, 0)
+    )
     config = TokenRewardConfig(sequence_coefficient=1.0)
     for loss in (train_module._bradley_terry_loss, partial(train_module._class_loss, config=config)):
         found = []
         for at in (0.5, 30.0):
-            rewards_BT = torch.linspace(-1, 1, inputs["sign_BT"].numel()).view_as(inputs["sign_BT"]).clone()
+            rewards_BT = torch.linspace(-1, 1, inputs["sign_SK"].numel()).view_as(inputs["sign_SK"]).clone()
             rewards_BT[0, ignored] = at
             total, count = loss(rewards_BT.requires_grad_(), inputs)
             total.backward()

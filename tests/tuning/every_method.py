@@ -1,6 +1,6 @@
 """Every way to train, on fixed rows: run by ``torchrun`` in two processes, and imported by the test for one.
 
-torchrun --nproc_per_node 2 every_method.py START OUT
+torchrun --nproc_per_node 2 every_method.py START OUT [sharded]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, DistributedType
 
 import tiny
 from errata.data import Encoder
@@ -60,6 +61,17 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
         "sft_few": sft(start, ragged[:1], encoder, SFTConfig(**step), out / "sft_few"),
         "figa": figa(start, labels, encoder, FIGAConfig(**step, gate=3.0), out / "figa"),
         "figa_ragged": figa(start, labels[:13], encoder, FIGAConfig(**step, gate=3.0), out / "figa_ragged"),
+        "figa_weights": figa(
+            start, tiny.with_own_weights(labels[:13]), encoder, FIGAConfig(**step, gate=3.0), out / "figa_weights"
+        ),
+        "figa_lora": figa(
+            start,
+            labels[:13],
+            encoder,
+            FIGAConfig(**{**step, "epochs": 2}, gate=3.0, lora_rank=2, evaluate_every=1, patience=9),
+            out / "figa_lora",
+            heldout=tiny.labels(5, seed=9),
+        ),
         "dpo": dpo(start, pairs, encoder, DPOConfig(**step), out / "dpo"),
         "token_reward": train_token_reward(start, labels, encoder, TokenRewardConfig(**step), out / "token_reward"),
         "sequence_reward": train_sequence_reward(
@@ -95,19 +107,59 @@ def stopping_at(call: int, loss: Any) -> Any:
     """The loss of a run that dies at its ``call``-th micro-batch."""
     calls = 0
 
-    def stopping(*arguments: Any) -> Any:
+    def stopping(*arguments: Any, **settings: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == call:
             raise StoppedError
-        return loss(*arguments)
+        return loss(*arguments, **settings)
 
     return stopping
 
 
+def run_sharded(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> dict[str, dict[str, Any]]:
+    """What FSDP has to do as one process: all weights and an adapter, the best step, a run that was killed."""
+    encoder, labels, held = Encoder(tiny.tokenizer()), tiny.labels(13, seed=4), tiny.labels(5, seed=9)
+    step = {**STEP, "micro_batch_size": micro, "epochs": 2, "save_every": 1, "learning_rate": 1e-2}
+    module = sys.modules["errata.tuning.figa"]
+    loss, sharded = module._loss, set()
+
+    def noted(model: Any, *arguments: Any, **settings: Any) -> Any:
+        sharded.add(any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()))
+        return loss(model, *arguments, **settings)
+
+    cards = {}
+    for name, rank in (("all", 0), ("lora", 2)):
+        config = FIGAConfig(**step, gate=3.0, lora_rank=rank, evaluate_every=2, patience=9)
+        if stop_at is not None:
+            with pytest.raises(StoppedError), patched(module, "_loss", stopping_at(stop_at, loss)):
+                figa(start, labels, encoder, config, out / name, heldout=held)
+        with patched(module, "_loss", noted):
+            cards[name] = figa(start, labels, encoder, config, out / name, heldout=held)
+        cards[name]["sharded"] = sorted(sharded)
+    return cards
+
+
+def let_fsdp_run_on_cpus() -> None:
+    """accelerate shards on accelerators only, though gloo can: it would take the same run for DDP without a word."""
+    init = AcceleratorState.__init__
+
+    def sharded(self: Any, *arguments: Any, fsdp_plugin: Any = None, **settings: Any) -> None:
+        init(self, *arguments, fsdp_plugin=fsdp_plugin, **settings)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin = fsdp_plugin
+        if self.__dict__.get("fsdp_plugin") is not None:
+            self.distributed_type = DistributedType.FSDP
+
+    AcceleratorState.__init__ = sharded
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    found = run(Path(sys.argv[1]), Path(sys.argv[2]), micro=2, stop_at=9)
+    if "sharded" in sys.argv[3:]:
+        let_fsdp_run_on_cpus()
+    how, stop = (run_sharded, 12) if "sharded" in sys.argv[3:] else (run, 9)
+    found = how(Path(sys.argv[1]), Path(sys.argv[2]), micro=2, stop_at=stop)
     world = torch.distributed.get_world_size()
     if torch.distributed.get_rank() == 0:
         (Path(sys.argv[2]) / "cards.json").write_text(json.dumps({"world": world, "cards": found}))

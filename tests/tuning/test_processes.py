@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import tiny
 from tuning import every_method
@@ -16,21 +18,19 @@ from tuning import every_method
 pytestmark = pytest.mark.slow
 
 METHODS = [
-    *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged"),
+    *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged", "figa_weights", "figa_lora"),
     *("dpo", "token_reward", "sequence_reward", "ppo"),
 ]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("processes")
-    start = tiny.llama(folder / "start")
+def in_two(folder: Path, *arguments: str, **environment: str) -> dict[str, Any]:
+    """What two processes of ``every_method`` note."""
     (folder / "two").mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     with (folder / "log").open("w") as log:
         launched = subprocess.Popen(
-            [*command, every_method.__file__, str(start), str(folder / "two")],
-            env={**tiny.environment(), "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
+            [*command, every_method.__file__, str(folder / "start"), str(folder / "two"), *arguments],
+            env={**tiny.environment(), "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", **environment},
             stdout=log,
             stderr=log,
         )
@@ -42,8 +42,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     assert launched.returncode == 0, (folder / "log").read_text()[-8000:]
     written = json.loads((folder / "two" / "cards.json").read_text())
     assert written["world"] == 2
-    one = every_method.run(start, folder / "one", micro=8)
-    return folder, {"one": one, "two": written["cards"]}
+    return written["cards"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("processes")
+    start = tiny.llama(folder / "start")
+    two = in_two(folder)
+    return folder, {"one": every_method.run(start, folder / "one", micro=8), "two": two}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -52,11 +59,41 @@ def test_two_processes_learn_what_one_learns(method: str, runs: tuple[Path, dict
     for file in ("model.safetensors", "errata.json"):
         assert (folder / "two" / method / file).exists()
     assert tiny.difference(folder / "one" / method, folder / "two" / method) < 1e-5
-    one, two = cards["one"][method], cards["two"][method]
+    same(cards["one"][method], cards["two"][method])
+    if method != "ppo":
+        lines = [(folder / name / method / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
+        for one, two in zip(*lines, strict=True):
+            same(json.loads(one), json.loads(two))
+
+
+def same(one: dict[str, Any], two: dict[str, Any]) -> None:
+    """Numbers are equal but for the order of sums, everything else is equal."""
     assert one.keys() == two.keys()
-    for key in one.keys() - {"fingerprint", "config", "seconds"}:
-        same = one[key] if isinstance(one[key], str) else pytest.approx(one[key], rel=1e-3, abs=1e-5)
-        assert two[key] == same, key
+    for key in one.keys() - {"fingerprint", "config", "seconds", "epoch"}:
+        plain = isinstance(one[key], str | list)
+        assert two[key] == (one[key] if plain else pytest.approx(one[key], rel=1e-3, abs=1e-5)), key
+
+
+def test_two_shards_learn_what_one_process_learns(tmp_path: Path) -> None:
+    start = tiny.llama(tmp_path / "start")
+    two = in_two(
+        tmp_path,
+        "sharded",
+        ACCELERATE_USE_FSDP="true",
+        FSDP_VERSION="2",
+        FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP",
+        FSDP_STATE_DICT_TYPE="FULL_STATE_DICT",
+    )
+    one = every_method.run_sharded(start, tmp_path / "one", micro=8)
+    for name in ("all", "lora"):
+        assert (one[name].pop("sharded"), two[name].pop("sharded")) == ([False], [True])
+        same(one[name], two[name])
+        assert tiny.difference(tmp_path / "one" / name, tmp_path / "two" / name) < 1e-5
+        assert tiny.difference(tmp_path / "one" / name, start) > 5e-3
+    adapters = [load_file(tmp_path / run / "lora" / "adapter" / "adapter_model.safetensors") for run in ("one", "two")]
+    assert adapters[0].keys() == adapters[1].keys()
+    for name, value in adapters[0].items():
+        torch.testing.assert_close(adapters[1][name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_there_was_something_to_learn(runs: tuple[Path, dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from errata.commands.demo import Demo
 from errata.commands.doctor import Doctor
 from errata.commands.edits import EditsDiff, EditsImport
 from errata.commands.labels import Labels, View
+from errata.commands.learn import Learn, LearnInShort
 from errata.commands.reward import RewardEval, RewardScore, RewardTrain
 from errata.commands.shared import Command
 from errata.commands.tune import TuneDPO, TuneFIGA, TunePPO, TuneSFT
@@ -31,6 +32,7 @@ __all__ = ["COMMANDS", "Command", "parse"]
 
 COMMANDS: Mapping[str, type[Any]] = {
     "demo": Demo,
+    "learn": Learn,
     "edits diff": EditsDiff,
     "edits import": EditsImport,
     "edits stats": EditsStats,
@@ -47,6 +49,9 @@ COMMANDS: Mapping[str, type[Any]] = {
     "winrate": WinRate,
     "view": View,
 }
+
+IN_SHORT: Mapping[str, type[Any]] = {"learn": LearnInShort}
+"""What ``--help`` shows of verbs with many keys; ``--help-all`` shows all of them."""
 
 PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("tune figa", "paper"): FIGA_PAPER,
@@ -67,6 +72,10 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     from_file = _flags(_read_config(path, kind)) if path else []
     preset = _preset([*from_file, *typed])
     under = _flags(PRESETS.get((verb, preset), {}))
+    if verb in IN_SHORT and "--help-all" in typed:
+        typed = ["--help"]
+    elif {"-h", "--help"} & set(typed):
+        kind = IN_SHORT.get(verb, kind)
     transformers_logging.disable_progress_bar()
     command: Command = tyro.cli(
         kind,

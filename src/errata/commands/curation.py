@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from tyro.conf import OmitArgPrefixes as Flat  # the fields of the flags below are flags of the verb itself
 
 from errata.commands.shared import EncodingFlags, check_not_itself, console, set_aside
-from errata.data import LongRow, iter_corrections, new_file, writing_rows
+from errata.data import iter_corrections, new_file, writing_rows
 from errata.edits import (
     Curation,
     Dropped,
@@ -29,7 +29,7 @@ from errata.edits import (
     statistics,
     words_within,
 )
-from errata.reward import load_scorer, score_texts
+from errata.reward import load_scorer, score_answers
 from errata.types import Correction, Prompt
 from errata.views import statistics_to_terminal, visible
 
@@ -146,13 +146,8 @@ class EditsFilter:
         scorer = load_scorer(reward, encoder)
 
         def score(pairs: Sequence[tuple[Prompt, str]]) -> list[float]:
-            found = encoder.encode_all([prompt for prompt, _ in pairs], [response for _, response in pairs])
-            for one in found:
-                if isinstance(one, ValueError) and not isinstance(one, LongRow):
-                    raise one
-            scores = iter(score_texts(scorer, [one for one in found if not isinstance(one, ValueError)]))
             # What is too long to be scored has no score, and passes no threshold.
-            return [nan if isinstance(one, ValueError) else next(scores) for one in found]
+            return score_answers(scorer, encoder, [(*pair, None) for pair in pairs])
 
         return score
 

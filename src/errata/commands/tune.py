@@ -9,12 +9,26 @@ from typing import Literal
 from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.commands.shared import EncodingFlags, check_labels_stand, console, set_aside, tell
-from errata.data import read_corrections, read_demonstrations, read_preferences, read_prompts
+from errata.data import Encoder, read_corrections, read_demonstrations, read_preferences, read_prompts
 from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
+from errata.labels.rules import DEFAULT
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
+from errata.types import TokenLabels
 
 __all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
+
+
+def _heldout(path: Path | None, encoder: Encoder, rules: LabelRules = DEFAULT) -> list[TokenLabels] | None:
+    """Held-out corrections as labels; what length does to them is told."""
+    if path is None:
+        return None
+    counts = LengthCounts()
+    rows = list(label_all(read_corrections(path), encoder, rules, counts=counts))
+    counts.check()
+    if counts.dropped_too_long or counts.truncated:
+        console.print(f"held out: {counts}", highlight=False)
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +41,15 @@ class TuneSFT:
     """Rows with prompt and response (or completion, or chosen); an edits file is one."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
+    heldout: Path | None = None
+    """Corrections to look at during training and never to learn from."""
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[SFTConfig] = SFTConfig()
 
     def run(self) -> None:
         rows = read_demonstrations(self.data, set_aside=set_aside(self.out))
-        tell(sft(self.model, rows, self.encoding.encoder(self.model), self.settings, self.out), self.out)
+        encoder = self.encoding.encoder(self.model)
+        tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=_heldout(self.heldout, encoder)), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +67,8 @@ class TuneFIGA:
     """Corrections; or give --labels."""
     labels: Path | None = None
     """A file of `errata labels` made with this model's tokenizer."""
+    heldout: Path | None = None
+    """Corrections to look at during training and never to learn from; labelled as --edits are."""
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings stand under what else is given."""
@@ -71,7 +90,8 @@ class TuneFIGA:
             rows = list(label_all(edits, encoder, self.rules, counts=counts))
             counts.check()
         console.print(str(count_labels(rows)), highlight=False)
-        tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts), self.out)
+        heldout = _heldout(self.heldout, encoder, self.rules)
+        tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +104,15 @@ class TuneDPO:
     """Rows with prompt, chosen and rejected; an edits file is one."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
+    heldout: Path | None = None
+    """Corrections to look at during training and never to learn from."""
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[DPOConfig] = DPOConfig()
 
     def run(self) -> None:
         rows = read_preferences(self.data, set_aside=set_aside(self.out))
-        tell(dpo(self.model, rows, self.encoding.encoder(self.model), self.settings, self.out), self.out)
+        encoder = self.encoding.encoder(self.model)
+        tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=_heldout(self.heldout, encoder)), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

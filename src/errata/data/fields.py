@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from errata.types import Prompt
+from errata.types import Prompt, WeightSpan
 
 __all__ = [
     "ID_FIELDS",
@@ -21,6 +21,7 @@ __all__ = [
     "take_prompt",
     "take_reasons",
     "take_text",
+    "take_weights",
 ]
 
 Fields = dict[str, Any]
@@ -95,15 +96,29 @@ def take_ids(fields: Fields, names: Sequence[str]) -> tuple[int, ...] | None:
     Raises:
         ValueError: two of the names hold ids, or one holds something else.
     """
-    given = {name: value for name in names if (value := fields.pop(name, None)) is not None}
-    if not given:
+    name, ids = _take_one(fields, names, "the sampled ids")
+    if ids is None:
         return None
-    if len(given) > 1:
-        raise ValueError(f"fields {names} both hold the sampled ids; keep one")
-    ((name, ids),) = given.items()
     if not isinstance(ids, list) or not all(type(each) is int and each >= 0 for each in ids):
         raise ValueError(f"field {name!r} is not a list of token ids; give whole numbers from 0, or leave it out")
     return tuple(ids)
+
+
+def take_weights(fields: Fields, names: Sequence[str]) -> tuple[WeightSpan, ...] | None:
+    """Weights of character spans under one of several names, or None where there are none.
+
+    Raises:
+        ValueError: two of the names hold weights, or one holds something else.
+    """
+    name, spans = _take_one(fields, names, "the weights of one text")
+    if spans is None:
+        return None
+    if not isinstance(spans, list) or not all(_is_weight_span(span) for span in spans):
+        raise ValueError(
+            f"field {name!r} is not a list of [start, stop, weight]; give two whole numbers, which count characters "
+            "from 0, and a number, or leave it out"
+        )
+    return tuple((int(start), int(stop), weight) for start, stop, weight in spans)
 
 
 def take_reasons(fields: Fields) -> tuple[str, ...]:
@@ -129,6 +144,24 @@ def _take(fields: Fields, name: str) -> Any:
     if value is None:
         raise ValueError(f"field {name!r} is missing; add it")
     return value
+
+
+def _take_one(fields: Fields, names: Sequence[str], what: str) -> tuple[str, Any]:
+    """The only field of several names that is there, and its value; None for a value where none is."""
+    given = {name: value for name in names if (value := fields.pop(name, None)) is not None}
+    if len(given) > 1:
+        raise ValueError(f"fields {tuple(given)} both hold {what}; keep one")
+    return next(iter(given.items()), (names[0], None))
+
+
+def _is_weight_span(value: object) -> bool:
+    # A column of a table makes one type of all three numbers.
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(number) in (int, float) for number in value)
+        and value[0] % 1 == value[1] % 1 == 0
+    )
 
 
 def _conversation(value: object, name: str) -> list[dict[str, str]]:

@@ -22,6 +22,7 @@ from errata.data.fields import (
     take_prompt,
     take_reasons,
     take_text,
+    take_weights,
 )
 from errata.types import Correction, Prompt
 
@@ -187,6 +188,7 @@ def _hh_messages(text: str, name: str) -> list[dict[str, str]]:
 
 def _correction(fields: Fields, line: int, prompt: Prompt, original: str, edited: str) -> Correction:
     identity, ids, reasons = take_id(fields, line), take_ids(fields, ID_FIELDS), take_reasons(fields)
+    weights = [take_weights(fields, [f"{pair[side]}_weights" for pair in TEXT_PAIRS]) for side in (0, 1)]
     for name in ("prompt", *TEXT_PAIRS[0]):
         if fields.pop(name, None) is not None:
             raise ValueError(f"field {name!r} is none of this format, and errata writes one of that name; rename it")
@@ -199,6 +201,8 @@ def _correction(fields: Fields, line: int, prompt: Prompt, original: str, edited
         original=original,
         edited=edited,
         original_ids=ids,
+        original_weights=weights[0],
+        edited_weights=weights[1],
         reasons=reasons,
         extra=fields,
     )

@@ -94,15 +94,23 @@ def iter_preferences(path: Path, *, set_aside: Path | None = None) -> Iterator[P
     return _read(path, _preference, set_aside)
 
 
-def iter_corrections(path: Path, *, form: Format | None = None, set_aside: Path | None = None) -> Iterator[Correction]:
+def iter_corrections(
+    path: Path,
+    *,
+    form: Format | None = None,
+    set_aside: Path | None = None,
+    rewrite: Callable[[str], str] | None = None,
+) -> Iterator[Correction]:
     """Yield corrections: ``prompt`` (which may be empty), and the text before and after under a pair of names.
 
     The pairs are ``rejected, chosen``, ``original, edited`` and ``draft, sent``; texts are as in ``iter_preferences``.
     ``rejected_ids`` (or ``original_ids``) are the sampled ids of the former, where they are known; ``reason`` (a
-    text or a list of texts) says why. ``form`` is another published format, as of ``recognise_file``. Arguments, ids,
-    further fields and errors are else those of ``iter_prompts``.
+    text or a list of texts) says why; ``rejected_weights`` and ``chosen_weights`` (or those names of another pair) are
+    lists of ``[start, stop, weight]``. ``form`` is another published format, as of ``recognise_file``. ``rewrite`` is
+    given what is written to ``set_aside`` of a row, say to mask it. Arguments, ids, further fields and errors are else
+    those of ``iter_prompts``.
     """
-    return _read(path, any_pair if form is None else form.parse, set_aside)
+    return _read(path, any_pair if form is None else form.parse, set_aside, rewrite)
 
 
 def corrections_from(
@@ -242,14 +250,23 @@ class _FirstLines:
 # Reading: a file gives records, a record gives fields, fields give a row.
 
 
-def _read(path: Path, parse: Callable[[Fields, int], _Row], set_aside: Path | None) -> Iterator[_Row]:
+def _read(
+    path: Path,
+    parse: Callable[[Fields, int], _Row],
+    set_aside: Path | None,
+    rewrite: Callable[[str], str] | None = None,
+) -> Iterator[_Row]:
     if set_aside is not None and set_aside.resolve() == path.resolve():
         raise ValueError(f"{path} cannot take the rows set aside from itself; name another file")
-    return _usable(records(path), str(path), parse, set_aside)
+    return _usable(records(path), str(path), parse, set_aside, rewrite or str)
 
 
 def _usable(
-    found: Iterator[Record], source: str, parse: Callable[[Fields, int], _Row], set_aside: Path | None
+    found: Iterator[Record],
+    source: str,
+    parse: Callable[[Fields, int], _Row],
+    set_aside: Path | None,
+    rewrite: Callable[[str], str] = str,
 ) -> Iterator[_Row]:
     """The rows that can be used; the others are written to ``set_aside`` and told of, or an error at the end."""
     usable, unusable, first = 0, 0, ""
@@ -261,9 +278,9 @@ def _usable(
                     raise ValueError(f"field 'id': {row.id!r} is the id of line {before} too; make ids differ")
             except (ValueError, RecursionError) as error:  # the latter of rows nested to the limit of Python
                 unusable += 1
-                first = first or f"line {record.line}: {error}"
+                first = first or f"line {record.line}: {rewrite(str(error))}"
                 if write is not None:
-                    write({"line": record.line, "error": str(error), "raw": record.raw()})
+                    write({"line": record.line, "error": rewrite(str(error)), "raw": rewrite(record.raw())})
             else:
                 usable += 1
                 # Without a place for bad rows the first one is an error; the rest of the file is only counted.
@@ -281,7 +298,7 @@ def _usable(
             f"{source}: {unusable} of {total} rows set aside in {set_aside}; the first, {first}", file=sys.stderr
         )
     if not usable:
-        raise ValueError(f"{source} has no usable row; give it at least one")
+        raise ValueError(f"{source} has no usable row; give it at least one{f' (the first, {first})' if first else ''}")
 
 
 def _prompt_row(fields: Fields, line: int) -> PromptRow:
@@ -328,9 +345,11 @@ def row_fields(row: PromptRow | Demonstration | Preference | Correction) -> Fiel
         fields |= {"response": row.response}
     elif isinstance(row, Correction):
         fields |= _answers(prompt, rejected=row.original, chosen=row.edited)
-        own.add("reason")
+        weights = {"rejected_weights": row.original_weights, "chosen_weights": row.edited_weights}
+        own |= {"reason", *weights}
         if row.original_ids is not None:
             fields["rejected_ids"] = list(row.original_ids)
+        fields |= {name: [list(span) for span in spans] for name, spans in weights.items() if spans is not None}
         if row.reasons:
             fields["reason"] = list(row.reasons)
     if clash := (fields.keys() | own) & row.extra.keys():

@@ -96,7 +96,7 @@ def _feature(name: str, encoded: Encoded, weights: Sequence[float]) -> Feature:
 def own_batch(rows: Sequence[TokenLabels], method: Method, encoder: Encoder, config: FIGAConfig) -> Mapping[str, Any]:
     """The batch of errata's own trainer, plainly laid out, in the words of a feature: edited texts, then originals."""
     if method == "sft":
-        layout = collate_demonstrations([row.edited.encoded for row in rows], encoder=encoder)["layout"]
+        layout = collate_demonstrations([(row.edited.encoded, 1.0) for row in rows], encoder=encoder)["layout"]
         weight_SK = layout.wanted_SK.float()
     elif method == "dpo":
         layout = lay_out_pairs([(row.edited.encoded, row.original.encoded) for row in rows], encoder=encoder)

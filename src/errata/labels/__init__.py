@@ -6,7 +6,7 @@ These per-token streams are what reward models and policies are trained on; noth
 from errata.labels.counts import LabelCounts, changed, count_labels
 from errata.labels.files import SCHEMA, read_labels, write_labels
 from errata.labels.label import label, label_all
-from errata.labels.project import project
+from errata.labels.project import project, project_weights
 from errata.labels.rules import LabelRules
 from errata.labels.stream import LabelReport, label_file
 from errata.labels.weights import token_weights
@@ -22,6 +22,7 @@ __all__ = [
     "label_all",
     "label_file",
     "project",
+    "project_weights",
     "read_labels",
     "token_weights",
     "write_labels",

@@ -9,6 +9,7 @@ from typing import Any
 
 from errata.data.encoding import Encoder
 from errata.data.rows import read_lines, write_lines
+from errata.labels.weights import check_weights
 from errata.types import Encoded, Label, LabeledTokens, TokenLabels
 
 __all__ = ["SCHEMA", "read_labels", "write_labels"]
@@ -25,7 +26,8 @@ def write_labels(path: Path, labels: Iterable[TokenLabels], encoder: Encoder) ->
 
     A row is ``{id, schema, tokenizer, original, edited, reasons}`` and a side ``{text, ids, prompt_length, offsets,
     labels, ended, cut}``: ids of prompt and response, offsets and labels of the response tokens, end of sequence
-    included. ``cut`` (tokens lost for length) and ``reasons`` stand where there are any.
+    included. ``cut`` (tokens lost for length), ``reasons`` and ``weights`` (somebody's own, one a response token) stand
+    where there are any.
 
     Args:
         path: where to.
@@ -40,7 +42,8 @@ def read_labels(path: Path, encoder: Encoder) -> list[TokenLabels]:
     """Read what ``write_labels`` wrote.
 
     Raises:
-        ValueError: a row of another schema or another tokenizer than ``encoder``'s, or a damaged one.
+        ValueError: a row of another schema or another tokenizer than ``encoder``'s, or a damaged one; weights that are
+            not one for each response token, not finite, or below zero on the original side.
     """
     rows: list[TokenLabels] = []
     seen = set[str]()
@@ -68,6 +71,7 @@ def _fields(row: TokenLabels) -> dict[str, Any]:
 
 def _side(side: LabeledTokens) -> dict[str, Any]:
     cut = {"cut": side.encoded.cut} if side.encoded.cut else {}
+    weights = {} if side.weights is None else {"weights": side.weights}
     return {
         "text": side.text,
         "ids": side.encoded.ids,
@@ -76,6 +80,7 @@ def _side(side: LabeledTokens) -> dict[str, Any]:
         "labels": side.labels,
         "ended": side.encoded.ended,
         **cut,
+        **weights,
     }
 
 
@@ -114,4 +119,17 @@ def _labeled(side: dict[str, Any], known: frozenset[int], size: int, name: str) 
         )
     if not all(0 <= token < size for token in encoded.ids):
         raise ValueError(f"{name}: ids from {min(encoded.ids)} to {max(encoded.ids)} and {size} tokens; label again")
-    return LabeledTokens(encoded, labels, side["text"])
+    return LabeledTokens(encoded, labels, side["text"], _weights(side.get("weights"), tokens, known, name))
+
+
+def _weights(given: Any, tokens: int, known: frozenset[int], name: str) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) != tokens:
+        found = f"{len(given)} weights" if isinstance(given, list) else f"{given!r} as weights"
+        raise ValueError(f"{name}: {found} for {tokens} response tokens; give a list of one for each, the end's too")
+    try:
+        check_weights(given, original=known is _ORIGINAL)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return tuple(map(float, given))

@@ -22,9 +22,10 @@ from errata.edits.align import align
 from errata.edits.difference import ORIGIN, pieces
 from errata.edits.words import split_text
 from errata.labels.counts import changed
-from errata.labels.project import END, project_all
+from errata.labels.project import END, project_all, project_weights
 from errata.labels.rules import DEFAULT, LabelRules, ignored
-from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Ties, TokenLabels, Unit
+from errata.labels.weights import check_weights
+from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Ties, TokenLabels, Unit, WeightSpan
 
 __all__ = ["label", "label_all"]
 
@@ -45,11 +46,13 @@ def label(correction: Correction, encoder: Encoder, rules: LabelRules = DEFAULT)
     Sampled ids are kept as they are. With the units ``word``, ``phrase`` and ``char`` the edits reach the tokens
     through character offsets (see ``project``). With ``token`` the two sequences of ids themselves are aligned, as the
     papers do (Xu et al.'s U_l and U_e, FIGA's signals), so that tokens which spell the same text differently are
-    changed. The end of sequence is KEPT, or an OMISSION: what it weighs is a rule of the loss.
+    changed. The end of sequence is KEPT, or an OMISSION: what it weighs is a rule of the loss. Weights that somebody
+    gave reach the tokens as ``project_weights`` says, whatever the rules.
 
     Raises:
         ValueError: the row cannot be encoded (see ``Encoder.encode`` and ``Encoder.encode_sampled``); or its labels
-            could not be trusted: the tokens leave characters out, or are the same on both sides though words differ.
+            could not be trusted: the tokens leave characters out, or are the same on both sides though words differ; or
+            its weights are not for this text, not finite, or below zero on the original side.
     """
     (found,) = _label_chunk(_encode([correction], encoder), encoder, rules)
     if isinstance(found, ValueError):
@@ -172,10 +175,23 @@ def _label_together(rows: Sequence[_Row], encoder: Encoder, rules: LabelRules) -
             _blame(row, original, before, rules)
         yield TokenLabels(
             id=row.id,
-            original=LabeledTokens(original, tuple(before), row.original),
-            edited=LabeledTokens(edited, tuple(after), row.edited),
+            original=_side(row.original, original, before, row.original_weights, "original"),
+            edited=_side(row.edited, edited, after, row.edited_weights, "edited"),
             reasons=row.reasons,
         )
+
+
+def _side(
+    text: str, encoded: Encoded, labels: Sequence[int], spans: Sequence[WeightSpan] | None, name: str
+) -> LabeledTokens:
+    weights = None
+    if spans is not None:
+        try:
+            check_weights((weight for _, _, weight in spans), original=name == "original")
+            weights = project_weights(spans, text, encoded)
+        except ValueError as error:
+            raise ValueError(f"{name} weights: {error}") from error
+    return LabeledTokens(encoded, tuple(labels), text, weights)
 
 
 # Text to characters: one label for each, and one for the END behind each text.

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from errata.types import Label
 
-__all__ = ["token_weights"]
+__all__ = ["check_weights", "token_weights"]
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def check_weights(weights: Iterable[object], *, original: bool) -> None:
+    """Insist that weights which somebody gave can be trained on.
+
+    Args:
+        weights: of one side.
+        original: whether it is the original's, where weights are sizes.
+
+    Raises:
+        ValueError: one is no finite number (of single precision), or below zero on the original side.
+    """
+    for weight in weights:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) <= _LARGEST:
+            raise ValueError(f"weight {weight!r} is no finite number; give one, or 0 where nothing is to be learned")
+        if original and weight < 0:
+            raise ValueError(
+                f"weight {weight!r} is below zero: on the original side it is the size of the push away, which the "
+                "loss itself subtracts; give it without its sign"
+            )
 
 
 def token_weights(

@@ -1,6 +1,8 @@
 """Models: thin wrappers over Hugging Face. The shift, layouts, scalar heads, sampling, the offline training loop."""
 
+from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
+from errata.models.divergence import token_kl
 from errata.models.generation import Generator, Sampling, TransformersGenerator
 from errata.models.layout import (
     Layout,
@@ -22,7 +24,7 @@ from errata.models.scalar_head import (
     token_rewards,
     token_values,
 )
-from errata.models.training import OfflineConfig, StepLoss, fingerprint_of, fit, is_finished
+from errata.models.training import OfflineConfig, StepLoss, fingerprint_of, fit, is_finished, load_policy
 
 __all__ = [
     "Generator",
@@ -34,11 +36,14 @@ __all__ = [
     "TokenBatch",
     "TransformersGenerator",
     "Wanted",
+    "adapter_off",
+    "add_adapter",
     "choose_layout",
     "common_length",
     "device",
     "fingerprint_of",
     "fit",
+    "has_adapter",
     "identity",
     "is_finished",
     "laid_out_last_scalars",
@@ -46,9 +51,11 @@ __all__ = [
     "laid_out_scalars",
     "lay_out",
     "load_causal",
+    "load_policy",
     "load_sequence_reward_model",
     "load_token_reward_model",
     "load_tokenizer",
+    "merged",
     "pad",
     "pad_stream",
     "read_card",
@@ -56,6 +63,7 @@ __all__ = [
     "sequence_rewards",
     "to_lists",
     "token_entropy",
+    "token_kl",
     "token_logprobs",
     "token_rewards",
     "token_values",

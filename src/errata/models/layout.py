@@ -5,7 +5,7 @@
 - The sequences of a group (the two sides of a pair) have their common beginning once: the *stem*, prompt included. What
   follows it are *branches*, which see the stem and themselves. Positions count from the beginning of a sequence.
 - What comes after the last token that is read is cut off.
-- The output layer is given only the columns that are read.
+- The output layer, and the feed-forward part of the last layer, are given only the columns that are read.
 - Groups of different lengths stand behind each other in one row, as many as fit, and do not see each other.
 
 Both give the same numbers, up to the rounding of sums in another order. ``choose_layout`` tries it out on the model at
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ from torch.nn import functional
 
 from errata.models.batch import TokenBatch
 from errata.models.load import HEADS
-from errata.models.logprobs import token_logprobs
+from errata.models.logprobs import at_least_float32, token_logprobs
 from errata.types import Encoded
 
 __all__ = [
@@ -246,9 +247,10 @@ def laid_out_logprobs(model: nn.Module, layout: Layout) -> Float[Tensor, "S K"]:
         batch = TokenBatch(layout.ids_RC, layout.group_RC >= 0, mask_RC)
         return layout.fill(token_logprobs(model, batch).flatten()[column_N])
     inner: Any = getattr(model, "module", model)
-    with _only_columns(inner.get_output_embeddings(), layout.read_N):
+    with _only_columns(inner.get_output_embeddings(), layout.read_N), _short_last_layer(inner, layout):
         output = model(**_inputs(inner, layout))
-    return layout.fill(-functional.cross_entropy(output.logits[0].float(), layout.target_N, reduction="none"))
+    logits_NV = at_least_float32(output.logits[0])
+    return layout.fill(-functional.cross_entropy(logits_NV, layout.target_N, reduction="none"))
 
 
 def _inputs(model: Any, layout: Layout) -> dict[str, Any]:
@@ -270,16 +272,42 @@ def _inputs(model: Any, layout: Layout) -> dict[str, Any]:
 @contextmanager
 def _only_columns(head: nn.Module, columns_N: Tensor) -> Iterator[None]:
     """Let the output layer see only these columns, as one row; what a model does after it (soft caps) stays."""
-
-    def gather(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden_RCD, *rest = arguments
-        return hidden_RCD.flatten(0, 1).index_select(0, columns_N)[None], *rest
-
-    handle = head.register_forward_pre_hook(gather)
+    handle = head.register_forward_pre_hook(partial(_gather, columns_N=columns_N))
     try:
         yield
     finally:
         handle.remove()
+
+
+def _gather(_: nn.Module, arguments: tuple[Tensor, ...], *, columns_N: Tensor) -> tuple[Tensor, ...]:
+    hidden_RCD, *rest = arguments
+    return hidden_RCD.flatten(0, 1).index_select(0, columns_N)[None], *rest
+
+
+@contextmanager
+def _short_last_layer(model: Any, layout: Layout) -> Iterator[None]:
+    """Let the last layer's feed-forward part see only the columns that are read, since nothing comes after it.
+
+    It gives zeros for the others, so that shapes stay. Not where the layer is computed again in the backward pass.
+    """
+    layers = max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
+    last: Any = layers[-1] if layers else None
+    mlp = getattr(last, "mlp", None)
+    if layout.kind is LayoutKind.PLAIN or mlp is None or (model.training and last.gradient_checkpointing):
+        yield
+        return
+    columns_M = layout.read_N.unique()
+
+    def scatter(_: nn.Module, __: Any, hidden_1MD: Tensor) -> Tensor:
+        whole_ND = hidden_1MD.new_zeros(layout.ids_RC.numel(), hidden_1MD.shape[-1])
+        return whole_ND.index_copy(0, columns_M, hidden_1MD[0]).view(*layout.ids_RC.shape, -1)
+
+    handles = mlp.register_forward_pre_hook(partial(_gather, columns_N=columns_M)), mlp.register_forward_hook(scatter)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _attention(model: Any, layout: Layout) -> Any:
@@ -321,7 +349,9 @@ def laid_out_scalars(model: nn.Module, layout: Layout) -> Float[Tensor, "S K"]:
     The layout was made without ``predicted``: a token is read at its own column.
     """
     inner: Any = getattr(model, "module", model)
-    return layout.fill(model(**_inputs(inner, layout)).logits.float().flatten()[layout.read_N])
+    with _short_last_layer(inner, layout):
+        output = model(**_inputs(inner, layout))
+    return layout.fill(at_least_float32(output.logits).flatten()[layout.read_N])
 
 
 def laid_out_last_scalars(model: nn.Module, layout: Layout) -> Float[Tensor, " S"]:
@@ -336,17 +366,19 @@ def laid_out_last_scalars(model: nn.Module, layout: Layout) -> Float[Tensor, " S
     handle = head.register_forward_hook(lambda _, __, scores: caught.append(scores))
     usual, inner.config.pad_token_id = inner.config.pad_token_id, 0  # it insists on one, for a number that nobody reads
     try:
-        model(**_inputs(inner, layout))
+        with _short_last_layer(inner, layout):
+            model(**_inputs(inner, layout))
     finally:
         handle.remove()
         inner.config.pad_token_id = usual
     assert len(layout.read_N) == len(layout.wanted_SK), "one token of each sequence"
-    return caught[0].float().flatten()[layout.read_N]
+    return at_least_float32(caught[0]).flatten()[layout.read_N]
 
 
 def _projected_hidden(model: Any, layout: Layout) -> Float[Tensor, "S K"]:
     """A number of the hidden state, whatever the head: one that was not trained yet says 0 of everything."""
-    hidden_RCD = model.base_model(**_inputs(model, layout)).last_hidden_state.float()
+    with _short_last_layer(model, layout):
+        hidden_RCD = model.base_model(**_inputs(model, layout)).last_hidden_state.float()
     weight_D = torch.randn(hidden_RCD.shape[-1], generator=torch.Generator().manual_seed(0)).to(hidden_RCD.device)
     return layout.fill((hidden_RCD @ weight_D).flatten()[layout.read_N])
 

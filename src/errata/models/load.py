@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,22 @@ def save_model(
     *,
     card: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
+    folders: Mapping[str, Path] | None = None,
+    state_dict: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write model, tokenizer and what was done to them (``errata.json``) in one step; plain transformers loads it.
 
-    ``files`` are texts to write beside them, by name.
+    ``files`` are texts to write beside them, by name; ``folders`` are copied there. ``state_dict`` holds the weights of
+    a model whose own are elsewhere.
     """
     with new_folder(folder) as partial:
-        model.save_pretrained(partial)
+        model.save_pretrained(partial, state_dict=state_dict)
         tokenizer.save_pretrained(partial)
         (partial / CARD).write_text(json.dumps(dict(card or {}), indent=2) + "\n", encoding="utf-8")
         for name, text in (files or {}).items():
             (partial / name).write_text(text, encoding="utf-8")
+        for name, source in (folders or {}).items():
+            shutil.copytree(source, partial / name)
 
 
 def read_card(folder: Path | str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from errata.models.batch import TokenBatch
 
-__all__ = ["token_entropy", "token_logprobs"]
+__all__ = ["at_least_float32", "token_entropy", "token_logprobs"]
 
 
 def token_logprobs(model: nn.Module, batch: TokenBatch, *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
@@ -32,6 +32,11 @@ def token_entropy(model: nn.Module, batch: TokenBatch, *, temperature: float = 1
     return _columns(-(logprob_BTV.exp() * logprob_BTV).sum(-1), batch)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision is too coarse for logarithms; double stays double."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _logits(model: nn.Module, batch: TokenBatch, temperature: float) -> Float[Tensor, "B T V"]:
     """The predictions of the last columns, from the first response token of the batch on; in float32."""
     columns = batch.ids_BT.shape[1]
@@ -41,7 +46,7 @@ def _logits(model: nn.Module, batch: TokenBatch, temperature: float) -> Float[Te
     can_keep = "logits_to_keep" in inspect.signature(inner.forward).parameters
     kept = {"logits_to_keep": columns - first + 1} if can_keep else {}
     output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_mask_BT.long(), use_cache=False, **kept)
-    logits: Tensor = output.logits[:, :-1].float()
+    logits = at_least_float32(output.logits[:, :-1])
     if temperature != 1.0:
         logits = logits / temperature
     return logits

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -18,11 +19,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
+from accelerate.state import PartialState
+from accelerate.utils.operations import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
+from tqdm import tqdm
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -33,12 +37,26 @@ from transformers import (
 )
 
 from errata.data.files import new_file
-from errata.models.load import read_card, save_model
+from errata.models.adapters import Quantize, add_adapter, has_adapter, load_adapter, load_quantized, merged
+from errata.models.card import model_card
+from errata.models.load import device, load_causal, read_card, save_model
+from errata.models.watch import Metrics, best_step, evaluations, stop_reason, warnings_of
 
-__all__ = ["OfflineConfig", "StepLoss", "fingerprint_of", "fit", "is_finished"]
+__all__ = ["OfflineConfig", "StepLoss", "fingerprint_of", "fit", "is_finished", "load_policy"]
 
-StepLoss = tuple[Tensor, Tensor]
-"""The unnormalised loss of a micro-batch and the number of items it sums over, both scalars."""
+
+Tracker = Literal["none", "tensorboard", "wandb", "trackio", "mlflow"]
+
+
+class StepLoss(NamedTuple):
+    """What a loss says of a micro-batch; all of it is summed over the micro-batches and processes of a step."""
+
+    total: Tensor
+    """The unnormalised loss, a scalar."""
+    count: Tensor  # type: ignore[assignment]  # which tuples also have as a method
+    """The number of items that it sums over."""
+    shares: Mapping[str, tuple[Tensor, Tensor]] = {}
+    """Numerators and denominators of shares to be shown beside the loss, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +84,43 @@ class OfflineConfig:
     layout: Literal["auto", "plain"] = "auto"
     """auto: compute what the two sides of a pair share once, and nothing that no loss reads, where the model gives the
     same numbers so (it is tried out; the card says). plain: each side a row of its own."""
+    lora_rank: int = 0
+    """Train an adapter of this rank on all linear layers (LoRA); 0 trains all weights."""
+    lora_alpha: int | None = None
+    """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
+    quantize: Quantize = "none"
+    """Hold the frozen weights in 4 bits (QLoRA); needs --lora-rank, and bitsandbytes."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     save_every: int = 200
     """Steps between checkpoints; a run that was killed goes on from the last complete one."""
+    evaluate_every: int = 0
+    """Steps between evaluations on held-out rows, which are also seen at the start and at the end; 0: only then."""
+    patience: int = 0
+    """Stop after so many evaluations in a row without a new lowest held-out loss, and save the model that had the
+    lowest; 0 never stops, and saves the last."""
+    stop_when_kept_falls: float | None = None
+    """Stop when kept tokens of held-out rows are less likely than at the start by more than this, nats a token."""
+    tracker: Tracker = "none"
+    """Where metrics are also sent; metrics.jsonl is written anyway."""
     seed: int = 0
     """Seeds the order of the rows and new heads."""
+
+
+def load_policy(folder: Path | str, config: OfflineConfig) -> Any:
+    """The causal language model in ``folder``, to be trained as ``config`` says: all of it, or frozen with an adapter.
+
+    Raises:
+        ValueError: there is none, or the settings do not go together.
+    """
+    if config.lora_rank < 0:
+        raise ValueError(f"--lora-rank {config.lora_rank} is no rank; 0 trains all weights, 8 to 64 are usual")
+    if config.quantize != "none" and not config.lora_rank:
+        raise ValueError(f"weights in {config.quantize} stay as they are; give --lora-rank to train an adapter on them")
+    model = load_quantized(folder) if config.quantize != "none" else load_causal(folder)
+    if not config.lora_rank:
+        return model
+    return add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
 
 
 def fingerprint_of(*parts: Any) -> str:
@@ -121,34 +172,45 @@ class _Passes(Dataset[Any]):
 
 
 class _StepTrainer(Trainer):
-    """The Trainer with a loss that is a sum and a count."""
+    """The Trainer with a loss that is a sum and a count, and an evaluation that is a function."""
 
-    def __init__(self, *, loss: Callable[[Any, Any], StepLoss], max_grad_norm: float, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        loss: Callable[[Any, Any], StepLoss],
+        evaluate: Callable[[Any], Mapping[str, float]] | None,
+        config: OfflineConfig,
+        metrics: Metrics,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.loss = loss
-        self.max_grad_norm = max_grad_norm
-        self.step_sum: Tensor | float = 0.0
-        self.step_count: Tensor | float = 0.0
+        self.loss, self.held_out, self.config, self.metrics = loss, evaluate, config, metrics
+        self.step_sums: dict[str, Tensor | float] = {}
         self.empty_steps = 0
         self.last: dict[str, float] = {}
+        self.told: set[str] = set()
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         del num_items_in_batch  # The Trainer counts labels; the count that matters comes from the loss.
         model.train()
         with self.compute_loss_context_manager():
-            total, count = self.loss(model, inputs["inputs"])
-            if not inputs["counts"]:
-                total, count = total * 0, count * 0
-        self.accelerator.backward(total * self.accelerator.gradient_accumulation_steps)
-        self.step_sum = self.step_sum + total.detach()
-        self.step_count = self.step_count + count.detach()
-        return total.detach()
+            total, count, shares = StepLoss(*self.loss(model, inputs["inputs"]))
+        counts = 1.0 if inputs["counts"] else 0.0
+        self.accelerator.backward(total * (counts * self.accelerator.gradient_accumulation_steps))
+        parts = {"total": total, "count": count}
+        for name, (over, under) in shares.items():
+            parts |= {f"{name}/over": over, f"{name}/under": under}
+        for name, part in parts.items():
+            self.step_sums[name] = self.step_sums.get(name, 0.0) + part.detach().float() * counts
+        return total.detach() * counts
 
     def normalise_gradients(self) -> None:
         """Scale the summed gradients by 1 / N of the whole step, then clip."""
-        both = torch.stack([torch.as_tensor(self.step_sum), torch.as_tensor(self.step_count).float()])
-        total, count = self.accelerator.reduce(both, reduction="sum").tolist()
-        self.step_sum = self.step_count = 0.0
+        stacked = torch.stack([torch.as_tensor(part) for part in self.step_sums.values()])
+        summed = self.accelerator.reduce(stacked, reduction="sum").tolist()
+        sums = dict(zip(self.step_sums, summed, strict=True))
+        self.step_sums = {}
+        total, count = sums["total"], sums["count"]
         self.empty_steps += count == 0
         # DDP and FSDP average over processes what we want summed.
         scale = self.accelerator.num_processes / count if count else 0.0
@@ -157,25 +219,90 @@ class _StepTrainer(Trainer):
         for parameter in parameters:
             assert parameter.grad is not None
             parameter.grad.mul_(scale)
-        norm = self.accelerator.clip_grad_norm_(parameters, self.max_grad_norm or float("inf"))
+        norm = self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm or float("inf"))
         self.last = {"loss": total / count if count else 0.0, "count": count, "grad_norm": float(norm)}
+        for name in (key.removesuffix("/over") for key in sums if key.endswith("/over")):
+            if under := sums[f"{name}/under"]:
+                self.last[name] = sums[f"{name}/over"] / under
+        self.rate = float(self._get_learning_rate())
+
+    def note_step(self) -> None:
+        """A line for the step that was made."""
+        step = {"step": self.state.global_step, "epoch": float(self.state.epoch or 0.0)}
+        self.metrics.add({**step, **self.last, "learning_rate": self.rate})
+
+    def note_evaluation(self) -> None:
+        """Look at the held-out rows, and write down what was found; all processes find the same."""
+        if self.held_out is None or self._seen_at(self.state.global_step):
+            return
+        found = [{f"eval_{name}": value for name, value in self.held_out(self.model).items()}]
+        # Their last bits may differ, and what follows from them must not.
+        found = broadcast_object_list(found) if self.accelerator.num_processes > 1 else found
+        self.metrics.add({"step": self.state.global_step, **found[0]})
+        if self.config.patience and self.state.global_step == best_step(self.metrics.lines):
+            self.state.best_global_step = self.state.global_step  # its checkpoint outlives newer ones
+        self.log(dict(found[0]))
+        self.tell(warnings_of(self.metrics.lines))
+
+    def _seen_at(self, step: int) -> bool:
+        return any(line["step"] == step for line in evaluations(self.metrics.lines))
+
+    def stop_reason(self) -> str | None:
+        """Why training should end here."""
+        config = self.config
+        return stop_reason(self.metrics.lines, patience=config.patience, max_fall=config.stop_when_kept_falls)
+
+    def tell(self, sentences: Sequence[str]) -> None:
+        """Say once what was not said before."""
+        for sentence in sentences:
+            if sentence not in self.told and self.is_world_process_zero():
+                tqdm.write(sentence, file=sys.stderr)
+            self.told.add(sentence)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         del train_dataset
         assert isinstance(self.train_dataset, _Passes)  # which has an order of its own
         return SequentialSampler(self.train_dataset)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if has_adapter(self.model) and not self.is_fsdp_enabled:
+            load_adapter(self.model, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log({**logs, **({key: self.last[key] for key in self.last} if "loss" in logs else {})}, start_time)
 
 
-class _Normalise(TrainerCallback):
+class _Steps(TrainerCallback):
+    """What happens around a step beside the Trainer's own; it comes after the Trainer's callbacks."""
+
     def __init__(self) -> None:
         self.trainer: _StepTrainer | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        assert self.trainer is not None
+        self.trainer.note_evaluation()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.trainer is not None
         self.trainer.normalise_gradients()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        assert self.trainer is not None
+        self.trainer.note_step()
+        every = self.trainer.config.evaluate_every
+        if every and state.global_step % every == 0:
+            self.trainer.note_evaluation()
+            if self.trainer.stop_reason() is not None:
+                # A run that is killed before it has saved its model stops here again.
+                control.should_training_stop, control.should_save = True, False
+            elif self.trainer.config.patience and state.best_global_step == state.global_step:
+                control.should_save = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        assert self.trainer is not None
+        self.trainer.note_evaluation()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Written last: a checkpoint without it was cut off while it was written.
@@ -196,6 +323,7 @@ def fit(
     tokenizer: PreTrainedTokenizerBase,
     out: Path,
     card: Mapping[str, Any],
+    evaluate: Callable[[Any], Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` on ``rows`` and write it to ``out``; a killed run goes on from its last complete checkpoint.
 
@@ -203,18 +331,23 @@ def fit(
         model: any Hugging Face model.
         rows: what ``collate`` makes batches of; all of them have a gradient.
         collate: rows to the batch that ``loss`` takes (a mapping of tensors).
-        loss: model and batch to (sum, count).
+        loss: model and batch to (sum, count), or with shares to show.
         config: the common settings.
         tokenizer: saved beside the model.
         out: a folder; it appears in one step when training has ended.
         card: noted in ``out/errata.json`` with the final loss; must hold the run's ``fingerprint``.
+        evaluate: what the model does on held-out rows, by name; ``loss`` is the one to be low, and the fall of
+            ``logprob_kept`` is warned of. Every process calls it and evaluates all of them.
 
     Returns:
-        The card as written.
+        The card as written, with ``warnings`` in words where there are any. Beside it lie ``metrics.jsonl`` (a line a
+        step and an evaluation), ``README.md`` (a model card), and for LoRA ``adapter/``.
 
     Raises:
-        ValueError: the batch does not divide over the processes; no row; or no item was ever counted.
+        ValueError: the batch does not divide over the processes; no row; no item was ever counted; the settings need
+            held-out rows and there are none; or the tracker is not installed.
     """
+    _check(config, evaluate is not None)
     if not rows:
         raise ValueError("no row is left to train on; every row was excluded, see the counts above")
     work = out.with_name(f".{out.name}.training")
@@ -226,23 +359,26 @@ def fit(
             f"micro-batches of {arguments.per_device_train_batch_size}; choose multiples"
         )
     set_seed(config.seed)
-    callback = _Normalise()
+    callback = _Steps()
     # One process needs no filling; its last micro-batch may be short.
     share = arguments.per_device_train_batch_size * arguments.world_size if arguments.world_size > 1 else 1
     passes = _Passes(rows, share=share, seed=config.seed)
+    with PartialState().main_process_first():
+        checkpoint = _last_complete(work, str(card["fingerprint"]))
+        metrics = Metrics(work / "metrics.jsonl", last_step=_step_of(checkpoint), writes=PartialState().is_main_process)
     trainer = _StepTrainer(
         model=model,
         args=arguments,
         train_dataset=passes,
         data_collator=partial(passes.collate, collate=collate),
         loss=loss,
-        max_grad_norm=config.max_grad_norm,
+        evaluate=evaluate,
+        config=config,
+        metrics=metrics,
         callbacks=[callback],
     )
     callback.trainer = trainer
     trainer.remove_callback(PrinterCallback)
-    with trainer.accelerator.main_process_first():
-        checkpoint = _last_complete(work, str(card["fingerprint"]))
     if checkpoint is not None:
         noted = json.loads((Path(checkpoint) / "complete").read_text())
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
@@ -250,18 +386,71 @@ def fit(
     if trainer.empty_steps == trainer.state.global_step and trainer.state.global_step:
         raise ValueError("no token was counted in any step; the loss saw nothing to learn from")
     written = {**card, "steps": trainer.state.global_step, "empty_steps": trainer.empty_steps, **trainer.last}
-    if trainer.accelerator.num_processes > 1:
-        trainer.accelerator.wait_for_everyone()
+    written |= _choose(trainer, work)
+    _save(trainer, tokenizer, out, work, written)
+    return written
+
+
+def _check(config: OfflineConfig, has_heldout: bool) -> None:
+    looks = config.patience or config.stop_when_kept_falls is not None
+    if not has_heldout and (looks or config.evaluate_every):
+        raise ValueError(
+            "--evaluate-every, --patience and --stop-when-kept-falls look at held-out rows; give --heldout where a "
+            "policy is tuned, or leave them out"
+        )
+    if looks and not config.evaluate_every:
+        raise ValueError("--patience and --stop-when-kept-falls look at evaluations; give --evaluate-every")
+    if config.tracker != "none" and importlib.util.find_spec(config.tracker) is None:
+        raise ValueError(f"--tracker {config.tracker} is not installed; pip install {config.tracker}, or leave it out")
+
+
+def _choose(trainer: _StepTrainer, work: Path) -> dict[str, Any]:
+    """Go back to the best step where that was asked for; what was found there, and what to warn of."""
+    lines, step = trainer.metrics.lines, trainer.state.global_step
+    noted: dict[str, Any] = {}
+    best = best_step(lines)
+    if trainer.config.patience and best is not None:
+        noted["best_step"] = best
+        if best != step:
+            trainer._load_from_checkpoint(str(work / f"checkpoint-{best}"))
+            step = best
+    noted |= next((line for line in evaluations(lines) if line["step"] == step), {})
+    noted.pop("step", None)
+    reason = trainer.stop_reason()
+    told = [*([reason] if reason else []), *warnings_of(lines)]
+    trainer.tell(told)
+    return {**noted, **({"warnings": told} if told else {})}
+
+
+def _save(
+    trainer: _StepTrainer, tokenizer: PreTrainedTokenizerBase, out: Path, work: Path, card: Mapping[str, Any]
+) -> None:
+    trainer.accelerator.wait_for_everyone()
+    # Shards come together in all processes.
+    weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
-        save_model(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out, card=written)
+        trained, folders = trainer.accelerator.unwrap_model(trainer.model), {}
+        start = trained.name_or_path
+        if has_adapter(trained):
+            trained.save_pretrained(work / "adapter", state_dict=weights)
+            trained, weights, folders = merged(start, work / "adapter"), None, {"adapter": work / "adapter"}
+        if (work / "runs").exists():
+            folders["runs"] = work / "runs"  # of TensorBoard
+        lines = trainer.metrics.lines
+        readme = model_card(card, dataclasses.asdict(trainer.config), lines, trained)
+        files = {"README.md": readme, "metrics.jsonl": trainer.metrics.text()}
+        save_model(trained, tokenizer, out, card=card, files=files, folders=folders, state_dict=weights)
         shutil.rmtree(work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    return written
 
 
 def _arguments(config: OfflineConfig, work: Path) -> TrainingArguments:
     world = max(1, int(os.environ.get("WORLD_SIZE", "1")))
     micro = min(config.micro_batch_size, max(1, config.batch_size // world))
+    # The older of the names of transformers 5 is deprecated in its newer versions.
+    newer = hasattr(TrainingArguments, "activation_checkpointing")
+    checkpointing = "activation_checkpointing" if newer else "gradient_checkpointing"
+    recompute: dict[str, Any] = {checkpointing: True, f"{checkpointing}_kwargs": {"use_reentrant": False}}
     return TrainingArguments(
         output_dir=str(work),
         per_device_train_batch_size=micro,
@@ -274,13 +463,16 @@ def _arguments(config: OfflineConfig, work: Path) -> TrainingArguments:
         weight_decay=config.weight_decay,
         max_grad_norm=0.0,  # normalise_gradients clips, after scaling
         bf16=config.bf16,
+        use_cpu=device().type == "cpu",  # without it, bfloat16 asks for a GPU
+        **(recompute if config.gradient_checkpointing else {}),
         seed=config.seed,
         data_seed=config.seed,
         save_strategy="steps",
         save_steps=config.save_every,
         save_total_limit=2,
         logging_steps=10,
-        report_to=[],
+        report_to=[] if config.tracker == "none" else [config.tracker],
+        run_name=work.name.removeprefix(".").removesuffix(".training"),
         remove_unused_columns=False,
         disable_tqdm=not sys.stderr.isatty(),
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -299,4 +491,8 @@ def _last_complete(work: Path, fingerprint: str) -> str | None:
     complete = [folder for folder in work.glob("checkpoint-*") if (folder / "complete").exists()]
     for folder in set(work.glob("checkpoint-*")) - set(complete):
         shutil.rmtree(folder)
-    return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]))) if complete else None
+    return str(max(complete, key=lambda folder: _step_of(folder.name))) if complete else None
+
+
+def _step_of(checkpoint: str | None) -> int:
+    return -1 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])

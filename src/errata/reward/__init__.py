@@ -9,6 +9,7 @@ from errata.reward.score import (
     encode_rollout,
     fit_scale,
     load_scorer,
+    score_answers,
     score_texts,
 )
 from errata.reward.train import (
@@ -36,6 +37,7 @@ __all__ = [
     "load_scorer",
     "localisation",
     "pair_accuracy",
+    "score_answers",
     "score_texts",
     "token_means",
     "train_sequence_reward",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from errata.data import Encoder
+from errata.data import Encoder, LongRow
 from errata.models import (
     TokenBatch,
     device,
@@ -26,7 +27,7 @@ from errata.models import (
     to_lists,
     token_rewards,
 )
-from errata.types import Encoded, Rollout
+from errata.types import Encoded, Prompt, Rollout
 
 __all__ = [
     "RewardFunction",
@@ -36,6 +37,7 @@ __all__ = [
     "encode_rollout",
     "fit_scale",
     "load_scorer",
+    "score_answers",
     "score_texts",
 ]
 
@@ -145,6 +147,23 @@ def load_scorer(folder: Path | str, encoder: Encoder) -> Scorer:
 def score_texts(reward: RewardFunction, rows: Sequence[Encoded]) -> list[float]:
     """One number a response: the sum of its token rewards."""
     return [float(sum(stream)) for stream in reward(rows)]
+
+
+def score_answers(
+    reward: RewardFunction, encoder: Encoder, answers: Sequence[tuple[Prompt, str, Sequence[int] | None]]
+) -> list[float]:
+    """One number for each (prompt, answer, its ids if it was sampled): ``score_texts``, NaN where it is too long.
+
+    Raises:
+        ValueError: as ``Encoder.encode_sampled``.
+    """
+    prompts, texts, sampled = zip(*answers, strict=True) if answers else ((), (), ())
+    found = encoder.encode_all(prompts, texts, sampled)
+    for one in found:
+        if isinstance(one, ValueError) and not isinstance(one, LongRow):
+            raise one
+    scores = iter(score_texts(reward, [one for one in found if not isinstance(one, ValueError)]))
+    return [nan if isinstance(one, ValueError) else next(scores) for one in found]
 
 
 def encode_rollout(rollout: Rollout) -> Encoded:

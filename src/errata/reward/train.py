@@ -197,6 +197,8 @@ def _train(
     collate: Callable[..., Any],
     loss: Callable[[Any, Any], StepLoss],
 ) -> dict[str, Any]:
+    if config.lora_rank or config.quantize != "none":
+        raise ValueError("a reward model trains all weights; leave --lora-rank and --quantize out")
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     built = build(model)
@@ -278,14 +280,14 @@ def collate_labels(
 def _sequence_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     better_B, worse_B = laid_out_last_scalars(model, inputs["layout"]).chunk(2)
     loss_B = losses.sequence_bradley_terry(better_B, worse_B)
-    return loss_B.sum(), _count(loss_B)
+    return StepLoss(loss_B.sum(), _count(loss_B))
 
 
 def _bradley_terry_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     edited_BT, original_BU = laid_out_scalars(model, inputs["layout"]).chunk(2)
     edited_mask_BT, original_mask_BU = inputs["layout"].wanted_SK.chunk(2)
     loss_B = losses.token_bradley_terry(edited_BT, edited_mask_BT, original_BU, original_mask_BU)
-    return loss_B.sum(), _count(loss_B)
+    return StepLoss(loss_B.sum(), _count(loss_B))
 
 
 def _class_loss(model: nn.Module, inputs: dict[str, Any], *, config: TokenRewardConfig) -> StepLoss:
@@ -295,7 +297,7 @@ def _class_loss(model: nn.Module, inputs: dict[str, Any], *, config: TokenReward
     if config.sequence_coefficient:
         better_B, worse_B = reward_SK.sum(1).chunk(2)
         total = total + config.sequence_coefficient * losses.sequence_bradley_terry(better_B, worse_B).sum()
-    return total, (sign_SK != 0).sum()
+    return StepLoss(total, (sign_SK != 0).sum())
 
 
 def _count(x_B: Tensor) -> Tensor:

@@ -29,11 +29,12 @@ from errata.models import (
     is_finished,
     laid_out_logprobs,
     lay_out,
-    load_causal,
+    load_policy,
     read_card,
 )
 from errata.reward import encode_pair
-from errata.types import Correction, Encoded, Preference
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
+from errata.types import Correction, Encoded, Preference, TokenLabels
 
 __all__ = ["DPOConfig", "dpo", "dpo_step_loss", "lay_out_pairs"]
 
@@ -59,11 +60,18 @@ class _Row:
 
 
 def dpo(
-    model: Path | str, rows: Sequence[Preference | Correction], encoder: Encoder, config: DPOConfig, out: Path
+    model: Path | str,
+    rows: Sequence[Preference | Correction],
+    encoder: Encoder,
+    config: DPOConfig,
+    out: Path,
+    *,
+    heldout: Sequence[TokenLabels] | None = None,
 ) -> dict[str, Any]:
     """L = −log σ(β [log π/π_ref(y_w) − log π/π_ref(y_l)]); the reference is ``model`` itself, scored once beforehand.
 
-    Rows whose two sides are the same ids have no gradient: they are left out and counted in the card.
+    Rows whose two sides are the same ids have no gradient: they are left out and counted in the card. ``heldout`` rows
+    are evaluated during training, edited text over original, and never learned from.
 
     Returns:
         The card written beside the model.
@@ -80,17 +88,26 @@ def dpo(
         "rows": len(kept),
         **asdict(counts),
         "excluded_without_gradient": len(pairs) - len(kept),
-        "fingerprint": fingerprint_of("dpo", identity(model), config, data),
+        "response_tokens": sum(len(side.response_ids) for pair in kept for side in pair),
+        **heldout_card(heldout),
+        "fingerprint": fingerprint_of("dpo", identity(model), config, data, *heldout_ids(heldout)),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
-    policy = load_causal(model)
+    policy = load_policy(model, config)
     kind, card["layout"] = choose_layout(policy, config.layout)
+    reference = partial(_with_reference, policy, encoder=encoder, batch_size=config.micro_batch_size, kind=kind)
+    collate, loss = partial(collate_pairs, encoder=encoder, kind=kind), partial(dpo_step_loss, beta=config.beta)
+    evaluate = None
+    if heldout is not None:
+        sides = [(row.edited.encoded, row.original.encoded) for row in heldout]
+        evaluate = HeldOut(heldout, model, encoder, config).evaluation(reference(sides), collate, loss)
     return fit(
         policy,
-        _with_reference(policy, kept, encoder, config.micro_batch_size, kind),
-        collate=partial(collate_pairs, encoder=encoder, kind=kind),
-        loss=partial(dpo_step_loss, beta=config.beta),
+        reference(kept),
+        collate=collate,
+        loss=loss,
+        evaluate=evaluate,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -135,4 +152,4 @@ def dpo_step_loss(model: nn.Module, inputs: dict[str, Any], *, beta: float) -> S
     better_B, worse_B = laid_out_logprobs(model, inputs["layout"]).sum(1).chunk(2)
     ref_better_B, ref_worse_B = inputs["ref_logprob_S"].chunk(2)
     loss_B = losses.dpo(better_B, worse_B, ref_better_B, ref_worse_B, beta=beta)
-    return loss_B.sum(), torch.tensor(len(loss_B), device=loss_B.device)
+    return StepLoss(loss_B.sum(), torch.tensor(len(loss_B), device=loss_B.device))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts
-from errata.labels import token_weights
+from errata.labels import count_labels, token_weights
 from errata.models import (
     LayoutKind,
     OfflineConfig,
@@ -26,9 +26,10 @@ from errata.models import (
     is_finished,
     laid_out_logprobs,
     lay_out,
-    load_causal,
+    load_policy,
     read_card,
 )
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Encoded, TokenLabels
 
 __all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa", "figa_step_loss", "weigh"]
@@ -63,7 +64,7 @@ PAPER = {"good_weight": 1.0, "kept_weight": 0.0, "bad_weight": 0.5, "gate": 0.6,
 
 @dataclass(frozen=True, slots=True)
 class WeightedPair:
-    """Two per-token streams: what to imitate and by how much, what to unlearn and by how much (both ≥ 0 in FIGA)."""
+    """Two per-token streams: what to imitate and how much (below 0: unlearn it), what to unlearn and how much (≥ 0)."""
 
     edited: Encoded
     edited_weights: tuple[float, ...]
@@ -79,13 +80,15 @@ class WeightedPair:
 def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
     """FIGA's signals (PAPERS B2): α on inserted, substitute and end; γ on kept; β on deleted, substituted.
 
-    β also on tokens blamed for an omission, of which there are none unless the labels were asked to mark them.
+    β also on tokens blamed for an omission, of which there are none unless the labels were asked to mark them. A side
+    that brings weights of its own has those instead, on ignored tokens, too.
     """
     edited, original = row.edited, row.original
     good, bad = config.good_weight, config.bad_weight
     return WeightedPair(
         edited.encoded,
-        token_weights(
+        edited.weights
+        or token_weights(
             edited.labels,
             kept=config.kept_weight,
             inserted=good if config.inserted_weight is None else config.inserted_weight,
@@ -96,7 +99,8 @@ def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
             ended=edited.encoded.ended,
         ),
         original.encoded,
-        token_weights(
+        original.weights
+        or token_weights(
             original.labels,
             kept=0.0,
             inserted=0.0,
@@ -109,6 +113,11 @@ def weigh(row: TokenLabels, config: FIGAConfig) -> WeightedPair:
     )
 
 
+def _times(pair: WeightedPair, factor: float) -> WeightedPair:
+    edited, original = (tuple(w * factor for w in side) for side in (pair.edited_weights, pair.original_weights))
+    return replace(pair, edited_weights=edited, original_weights=original)
+
+
 def figa(
     model: Path | str,
     labels: Sequence[TokenLabels],
@@ -117,11 +126,14 @@ def figa(
     out: Path,
     *,
     counts: LengthCounts | None = None,
+    heldout: Sequence[TokenLabels] | None = None,
+    row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """L = [Σ_t w_t CE_t(ỹ) − β Σ_{t changed, CE_t(ŷ) ≤ gate} CE_t(ŷ)] / N, N over the whole optimizer step.
 
     Rows in which no token has a weight are left out and counted in the card, as is what ``counts`` of labelling says
-    of rows that were too long (without it, what the labels themselves show).
+    of rows that were too long (without it, what the labels themselves show). ``heldout`` rows are evaluated during
+    training, and never learned from. ``row_weights`` multiply all weights of the rows with these ids.
 
     Returns:
         The card written beside the model.
@@ -129,25 +141,36 @@ def figa(
     Raises:
         ValueError: no row is left.
     """
-    pairs = [weigh(row, config) for row in labels]
+    pairs = [_times(weigh(row, config), (row_weights or {}).get(row.id, 1.0)) for row in labels]
     rows = [pair for pair in pairs if pair.has_gradient]
     data = [(p.edited.ids, p.edited_weights, p.original.ids, p.original_weights) for p in pairs]
     card: dict[str, Any] = {
         "stage": "figa",
         "rows": len(rows),
         **asdict(LengthCounts.of(labels) if counts is None else counts),
+        "rows_with_own_weights": sum(bool(row.edited.weights or row.original.weights) for row in labels),
         "excluded_without_gradient": len(pairs) - len(rows),
-        "fingerprint": fingerprint_of("figa", identity(model), config, data),
+        "labels": asdict(count_labels(labels)),
+        **heldout_card(heldout),
+        "fingerprint": fingerprint_of("figa", identity(model), config, data, *heldout_ids(heldout)),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
-    policy = load_causal(model)
+    policy = load_policy(model, config)
     kind, card["layout"] = choose_layout(policy, config.layout)
+    collate = partial(collate_weighted, encoder=encoder, kind=kind)
+    loss = partial(figa_step_loss, low=config.gate_low, high=config.gate)
+    evaluate = None
+    if heldout is not None:
+        evaluate = HeldOut(heldout, model, encoder, config).evaluation(
+            [weigh(row, config) for row in heldout], collate, loss
+        )
     return fit(
         policy,
         rows,
-        collate=partial(collate_weighted, encoder=encoder, kind=kind),
-        loss=partial(figa_step_loss, low=config.gate_low, high=config.gate),
+        collate=collate,
+        loss=loss,
+        evaluate=evaluate,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -158,7 +181,7 @@ def figa(
 def collate_weighted(
     pairs: Sequence[WeightedPair], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN
 ) -> dict[str, Any]:
-    """What the loss is given: ``layout``, and ``weight_SK`` (magnitudes), first of the edited texts, then of originals.
+    """What the loss is given: ``layout``, and ``weight_SK``, first of the edited texts, then magnitudes of originals.
 
     A token without weight is not read.
     """
@@ -192,4 +215,5 @@ def figa_step_loss(model: nn.Module, inputs: dict[str, Any], *, low: float, high
         original_mask_BU,
         _gate(original_BU, low=low, high=high),
     )
-    return terms.total, terms.num_tokens
+    passed = {"bad_through_gate": (terms.counts_BU.sum(), original_mask_BU.sum())}
+    return StepLoss(terms.total, terms.num_tokens, passed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,11 @@ from errata.models import (
     is_finished,
     laid_out_logprobs,
     lay_out,
-    load_causal,
+    load_policy,
     read_card,
 )
-from errata.types import Correction, Demonstration, Encoded
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
+from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
 __all__ = ["SFTConfig", "collate_demonstrations", "demonstrations", "sft", "sft_step_loss"]
 
@@ -43,9 +44,20 @@ def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
 
 
 def sft(
-    model: Path | str, rows: Sequence[Demonstration], encoder: Encoder, config: SFTConfig, out: Path
+    model: Path | str,
+    rows: Sequence[Demonstration],
+    encoder: Encoder,
+    config: SFTConfig,
+    out: Path,
+    *,
+    heldout: Sequence[TokenLabels] | None = None,
+    row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Imitate the responses: L = −(1/N) Σ_t log π(y_t | x, y_<t), N response tokens (end of sequence included).
+    """Imitate the responses: L = −(1/N) Σ_t w log π(y_t | x, y_<t), N response tokens (end of sequence included).
+
+    w is 1, or what ``row_weights`` says of the row with this id.
+
+    ``heldout`` rows are evaluated during training, and never learned from; their loss is that of the edited texts.
 
     Returns:
         The card written beside the model.
@@ -55,22 +67,34 @@ def sft(
     """
     counts = LengthCounts()
     found = encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts)
-    encoded = [side for _, (side,) in found]
+    weighted = [(side, (row_weights or {}).get(row.id, 1.0)) for row, (side,) in found]
+    data: list[Any] = [side.ids for side, _ in weighted]
+    if row_weights:
+        data.append([weight for _, weight in weighted])
     card: dict[str, Any] = {
         "stage": "sft",
-        "rows": len(encoded),
+        "rows": len(weighted),
         **asdict(counts),
-        "fingerprint": fingerprint_of("sft", identity(model), config, [row.ids for row in encoded]),
+        "response_tokens": sum(len(side.response_ids) for side, _ in weighted),
+        **heldout_card(heldout),
+        "fingerprint": fingerprint_of("sft", identity(model), config, data, *heldout_ids(heldout)),
     }
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
-    policy = load_causal(model)
+    policy = load_policy(model, config)
     kind, card["layout"] = choose_layout(policy, config.layout)
+    collate = partial(collate_demonstrations, encoder=encoder, kind=kind)
+    evaluate = None
+    if heldout is not None:
+        evaluate = HeldOut(heldout, model, encoder, config).evaluation(
+            [(row.edited.encoded, 1.0) for row in heldout], collate, sft_step_loss
+        )
     return fit(
         policy,
-        encoded,
-        collate=partial(collate_demonstrations, encoder=encoder, kind=kind),
+        weighted,
+        collate=collate,
         loss=sft_step_loss,
+        evaluate=evaluate,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
@@ -79,15 +103,15 @@ def sft(
 
 
 def collate_demonstrations(
-    rows: Sequence[Encoded], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN
+    rows: Sequence[tuple[Encoded, float]], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN
 ) -> dict[str, Any]:
-    """What the loss is given: ``layout``, in which every response token is read."""
-    groups = [[Wanted(row, [True] * len(row.response_ids))] for row in rows]
-    return {"layout": lay_out(groups, kind, pad_id=encoder.pad_id)}
+    """What the loss is given: ``layout``, which reads every response token, and ``weight_SK``, that of its row."""
+    layout = lay_out([[Wanted(row, [True] * len(row.response_ids))] for row, _ in rows], kind, pad_id=encoder.pad_id)
+    return {"layout": layout, "weight_SK": layout.stream([[weight] * len(row.response_ids) for row, weight in rows])}
 
 
 def sft_step_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     """The summed loss and the response tokens of one micro-batch, as ``collate_demonstrations`` gives it."""
     mask_BT = inputs["layout"].wanted_SK
-    loss_BT = losses.weighted_nll(laid_out_logprobs(model, inputs["layout"]), mask_BT.float(), mask_BT)
-    return loss_BT.sum(), mask_BT.sum()
+    loss_BT = losses.weighted_nll(laid_out_logprobs(model, inputs["layout"]), inputs["weight_SK"], mask_BT)
+    return StepLoss(loss_BT.sum(), mask_BT.sum())

@@ -1,0 +1,124 @@
+"""LoRA and QLoRA: two small matrices beside every frozen linear layer (Hu et al. 2021; Dettmers et al. 2023).
+
+The adapter is put into the model in place. The model stays of its class, so whatever takes a causal language model
+takes one with an adapter; with the adapter off it is the start again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, LoraModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
+
+from errata.models.load import check_folder, device, load_causal, without_dropout
+
+__all__ = ["adapter_off", "add_adapter", "has_adapter", "load_adapter", "load_quantized", "merged"]
+
+Quantize = Literal["none", "4bit"]
+
+
+def load_quantized(folder: Path | str) -> nn.Module:
+    """A causal language model whose linear layers are held in 4 bits (NF4, doubly quantized; QLoRA), to be adapted.
+
+    Raises:
+        ValueError: bitsandbytes or a GPU is missing, or there is no such model.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("--quantize 4bit needs bitsandbytes; pip install 'errata[qlora]', or train without it")
+    if device().type == "cpu":
+        # There bitsandbytes packs weights for inference at the first evaluation, and later gradients are wrong.
+        raise ValueError("--quantize 4bit needs a GPU; train on a CPU without it")
+    check_folder(folder)
+    how = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            trust_remote_code=False,
+            use_safetensors=True,
+            quantization_config=how,
+            device_map={"": device()},
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise ValueError(f"no model could be loaded in 4 bits from {folder}: {error}") from error
+    return without_dropout(model)
+
+
+def add_adapter(model: Any, *, rank: int, alpha: int | None, seed: int) -> nn.Module:
+    """Freeze ``model`` and put a LoRA adapter into it, in place: W + (α/r)·BA on all linear layers but the output's.
+
+    B starts at 0, so that the model starts as it was; A is drawn from ``seed``. Nothing is dropped out.
+
+    Args:
+        model: a causal language model.
+        rank: r, the rank of BA.
+        alpha: α; 2r if None.
+        seed: of A.
+    """
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        # GPT-2 stores its weights the other way round.
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model.add_adapter(config)
+    return without_dropout(_in_float32(model))
+
+
+def _in_float32(model: Any) -> Any:
+    # A step of AdamW on an adapter in half precision is mostly rounded away.
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether ``add_adapter`` was here."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+@contextmanager
+def adapter_off(model: Any) -> Iterator[None]:
+    """The model that the adapter was put into, as long as the block lasts."""
+    model.disable_adapters()
+    try:
+        yield
+    finally:
+        model.enable_adapters()
+
+
+def load_adapter(model: Any, folder: Path | str) -> None:
+    """Take the values of a saved adapter over into that of ``model``, bit for bit."""
+    saved = load_file(Path(folder) / "adapter_model.safetensors")
+    found: Any = set_peft_model_state_dict(model, {key.removeprefix("base_model.model."): saved[key] for key in saved})
+    assert not found.unexpected_keys, found.unexpected_keys
+
+
+def merged(start: Path | str, adapter: Path) -> nn.Module:
+    """The model in ``start`` with W + (α/r)·BA for W, on the CPU, in the type that it is saved in: no adapter is left.
+
+    One that was trained in 4 bits is merged into the weights as they were before.
+    """
+    tuner = LoraModel(load_causal(start), LoraConfig.from_pretrained(str(adapter)), "default")
+    load_adapter(_in_float32(tuner.model), adapter)
+    model: nn.Module = tuner.merge_and_unload(safe_merge=True)
+    return model

@@ -1,0 +1,142 @@
+"""What is watched during training: the lines of metrics.jsonl, and what follows from them.
+
+A line is a step (``step``, ``loss``, ``count``, …) or an evaluation (``step`` and ``eval_…``). When to stop, which step
+is the best and what to warn of are functions of the lines alone, so that a run that was killed decides as one that was
+not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["KEPT_FALL", "Metrics", "best_step", "evaluations", "kept_fall", "stop_reason", "warnings_of"]
+
+KEPT_FALL = 0.1
+"""Nats a token by which held-out kept tokens may become less likely without a word: a perplexity 10.5 % higher."""
+
+Line = Mapping[str, float]
+
+
+class Metrics:
+    """The lines of a run, and their file: each is written when it comes.
+
+    Args:
+        path: metrics.jsonl.
+        last_step: of the checkpoint that the run goes on from; later lines are dropped, their steps are done again.
+            -1 drops all.
+        writes: whether this process writes the file.
+    """
+
+    def __init__(self, path: Path, *, last_step: int, writes: bool) -> None:
+        self.path, self.writes = path, writes
+        found = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        # A line without its end was cut off while it was written.
+        rows: list[dict[str, float]] = [json.loads(line) for line in found if line.endswith("\n")]
+        self.lines = [row for row in rows if row["step"] <= last_step]
+        if writes:
+            path.write_text(self.text(), encoding="utf-8")
+
+    def add(self, line: Line) -> None:
+        """Write a line down."""
+        self.lines.append(dict(line))
+        if self.writes:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def text(self) -> str:
+        """What stands in the file."""
+        return "".join(json.dumps(line) + "\n" for line in self.lines)
+
+
+def evaluations(lines: Sequence[Line]) -> list[Line]:
+    """The evaluations among the lines, that of the start first.
+
+    >>> evaluations([{"step": 0, "eval_loss": 2.0}, {"step": 1, "loss": 2.5}])
+    [{'step': 0, 'eval_loss': 2.0}]
+    """
+    return [line for line in lines if "eval_loss" in line]
+
+
+def best_step(lines: Sequence[Line]) -> int | None:
+    """The step with the lowest held-out loss, the first of equals; None before the first evaluation after the start.
+
+    >>> best_step([{"step": 0, "eval_loss": 1.0}, {"step": 4, "eval_loss": 3.0}, {"step": 8, "eval_loss": 2.0}])
+    8
+    """
+    later = [line for line in evaluations(lines) if line["step"]]
+    return int(min(later, key=lambda line: _loss(line))["step"]) if later else None
+
+
+def _loss(line: Line) -> float:
+    return math.inf if math.isnan(line["eval_loss"]) else line["eval_loss"]
+
+
+def kept_fall(lines: Sequence[Line], line: Line) -> float:
+    """By how many nats a token the kept tokens of the held-out rows have become less likely since the start.
+
+    >>> lines = [{"step": 0, "eval_loss": 2.0, "eval_logprob_kept": -1.0}]
+    >>> kept_fall(lines, {"step": 4, "eval_loss": 2.0, "eval_logprob_kept": -1.25})
+    0.25
+    """
+    start = evaluations(lines)[0]
+    return start.get("eval_logprob_kept", 0.0) - line.get("eval_logprob_kept", 0.0)
+
+
+def stop_reason(lines: Sequence[Line], *, patience: int, max_fall: float | None) -> str | None:
+    """Why training should end after the last evaluation, in words; None if it should go on.
+
+    Args:
+        lines: all so far.
+        patience: evaluations in a row without a new lowest loss after which to stop; 0 never stops.
+        max_fall: nats a token by which kept tokens may become less likely; None: any.
+
+    >>> lines = [{"step": step, "eval_loss": loss} for step, loss in [(0, 3.0), (2, 2.0), (4, 2.5), (6, 2.25)]]
+    >>> stop_reason(lines, patience=2, max_fall=None)
+    'stopped at step 6: the held-out loss was lowest at step 2, 2 evaluations before'
+    >>> stop_reason(lines, patience=3, max_fall=None)
+    """
+    seen = evaluations(lines)
+    if not seen:
+        return None
+    step = int(seen[-1]["step"])
+    if max_fall is not None and not (fall := kept_fall(lines, seen[-1])) <= max_fall:
+        return (
+            f"stopped at step {step}: kept tokens of the held-out rows are {fall:.3g} nats a token less likely than "
+            f"at the start, and {max_fall:g} were allowed"
+        )
+    best = best_step(lines)
+    since = sum(line["step"] > (step if best is None else best) for line in seen)
+    if patience and since >= patience:
+        return f"stopped at step {step}: the held-out loss was lowest at step {best}, {since} evaluations before"
+    return None
+
+
+def warnings_of(lines: Sequence[Line]) -> list[str]:
+    """What a reader of the lines should be told, one sentence each; a run that is fine has none.
+
+    >>> warnings_of([{"step": 1, "loss": 2.0, "bad_through_gate": 0.0}])[0][:56]
+    'no bad token came through the gate in any step: the nega'
+    """
+    told = []
+    seen = evaluations(lines)
+    fallen = next((line for line in seen if not kept_fall(lines, line) <= KEPT_FALL), None)
+    if fallen is not None:
+        fall = kept_fall(lines, fallen)
+        told.append(
+            f"at step {int(fallen['step'])} kept tokens of the held-out rows are {fall:.3g} nats a token less likely "
+            f"than at the start (perplexity × {math.exp(fall):.3g}): the model loses what people left alone; lower the "
+            "learning rate or the weight of bad tokens, or raise that of kept ones"
+        )
+    best = best_step(lines)
+    if best is not None and not min(_loss(line) for line in seen if line["step"]) < _loss(seen[0]):
+        told.append("the held-out loss was never lower than at the start")
+    shares = [line["bad_through_gate"] for line in lines if "bad_through_gate" in line]
+    if shares and not any(shares):
+        told.append(
+            "no bad token came through the gate in any step: the negative term never acted, and this was weighted "
+            "imitation; raise the gate"
+        )
+    return told

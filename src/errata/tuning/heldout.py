@@ -1,0 +1,134 @@
+"""What tuning does to held-out corrections: to the method's own loss, to each kind of token, and how far it went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate.utils.operations import send_to_device
+from torch import Tensor, nn
+
+from errata.data import Encoder
+from errata.labels import count_labels
+from errata.models import (
+    OfflineConfig,
+    StepLoss,
+    device,
+    has_adapter,
+    load_causal,
+    pad,
+    pad_stream,
+    token_kl,
+    token_logprobs,
+)
+from errata.types import Label, TokenLabels
+
+__all__ = ["HeldOut", "heldout_card", "heldout_ids"]
+
+GOOD = (Label.INSERTED, Label.SUBSTITUTED)
+KEPT = (Label.KEPT,)
+BAD = (Label.DELETED, Label.SUBSTITUTED)
+
+Row = TypeVar("Row")
+_Share = tuple[str, Tensor, Tensor]
+"""Of a mean: its name, the sum, and the number of items."""
+
+
+class HeldOut:
+    """Corrections that are looked at during training and never learned from.
+
+    Args:
+        rows: their labels.
+        start: the folder of the model that training starts from; it is loaded a second time, frozen, unless training
+            changes an adapter that can be taken off.
+        encoder: whose padding is used.
+        config: for the size of a forward pass, and bfloat16.
+
+    Raises:
+        ValueError: there is no row.
+    """
+
+    def __init__(self, rows: Sequence[TokenLabels], start: Path | str, encoder: Encoder, config: OfflineConfig) -> None:
+        if not rows:
+            raise ValueError("no held-out row to evaluate; leave --heldout out, or give rows")
+        self.rows, self.encoder, self.config = rows, encoder, config
+        self.start_folder = start
+        self.start: nn.Module | None = None
+
+    def evaluation(
+        self,
+        rows: Sequence[Row],
+        collate: Callable[[list[Row]], Any],
+        loss: Callable[[Any, Any], StepLoss],
+    ) -> Callable[[Any], Mapping[str, float]]:
+        """What ``fit`` calls: a model to the figures by name, means over all held-out rows.
+
+        ``loss`` is Σ/N of the method's loss over its ``rows``. ``logprob_good`` is the mean log-probability of inserted
+        and substitute tokens, ``logprob_kept`` of kept ones of the edited text (its end included), ``logprob_bad`` of
+        deleted and substituted ones of the original: nats a token. ``kl`` is KL(π ‖ π_start) over the whole
+        vocabulary, the mean over the tokens of the edited texts. A kind that no token is of is left out.
+        """
+
+        def evaluate(model: Any) -> Mapping[str, float]:
+            totals: dict[str, tuple[float, float]] = {}
+            training = model.training
+            model.eval()
+            with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=self.config.bf16):
+                for name, over, under in chain(self._losses(model, rows, collate, loss), self._tokens(model)):
+                    before = totals.get(name, (0.0, 0.0))
+                    totals[name] = before[0] + float(over), before[1] + float(under)
+            model.train(training)
+            return {name: over / under for name, (over, under) in totals.items() if under}
+
+        return evaluate
+
+    def _losses(
+        self,
+        model: Any,
+        rows: Sequence[Row],
+        collate: Callable[[list[Row]], Any],
+        loss: Callable[[Any, Any], StepLoss],
+    ) -> Iterator[_Share]:
+        for part in self._batches(rows):
+            total, count, shares = StepLoss(*loss(model, send_to_device(collate(part), device())))
+            yield "loss", total, count
+            for name, (over, under) in shares.items():
+                yield name, over, under
+
+    def _tokens(self, model: Any) -> Iterator[_Share]:
+        if self.start is None and not has_adapter(model):
+            self.start = load_causal(self.start_folder).to(device()).eval().requires_grad_(False)
+        for part in self._batches(self.rows):
+            for side, kinds in (("edited", {"good": GOOD, "kept": KEPT}), ("original", {"bad": BAD})):
+                sides = [getattr(row, side) for row in part]
+                batch = pad([one.encoded for one in sides], pad_id=self.encoder.pad_id)
+                label_BT = torch.where(batch.response_mask_BT, pad_stream([one.labels for one in sides], batch), -1)
+                batch, label_BT = batch.to(device()), label_BT.to(device())
+                logprob_BT = token_logprobs(model, batch)
+                for name, labels in kinds.items():
+                    mask_BT = torch.isin(label_BT, torch.tensor(labels, device=label_BT.device))
+                    yield f"logprob_{name}", logprob_BT[mask_BT].sum(), mask_BT.sum()
+                if side == "edited":
+                    mask_BT = batch.response_mask_BT
+                    yield "kl", token_kl(model, self.start, batch)[mask_BT].sum(), mask_BT.sum()
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        size = self.config.micro_batch_size
+        for first in range(0, len(rows), size):
+            yield list(rows[first : first + size])
+
+
+def heldout_card(rows: Sequence[TokenLabels] | None) -> dict[str, Any]:
+    """How many held-out rows and tokens there are, for the card."""
+    return {} if rows is None else {"heldout_rows": len(rows), "heldout_labels": asdict(count_labels(rows))}
+
+
+def heldout_ids(rows: Sequence[TokenLabels] | None) -> list[Any]:
+    """What the fingerprint of a run holds of its held-out rows: they may decide when it stops."""
+    if rows is None:
+        return []
+    return [[(side.encoded.ids, side.labels) for row in rows for side in (row.original, row.edited)]]

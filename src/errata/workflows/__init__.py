@@ -1,0 +1,75 @@
+"""Whole runs, from a file to a model and its report; their pieces are functions that can be used by themselves."""
+
+from errata.workflows.learn import LearnConfig, LearnDetails, NotSafe, learn
+from errata.workflows.learn_report import learned_html, learned_terminal
+from errata.workflows.learned import Candidate, Example, Learned
+from errata.workflows.measure import (
+    Comparison,
+    DraftFigures,
+    TokenLogprobs,
+    compare,
+    describe,
+    edit_costs,
+    repetition,
+    text_loss,
+    token_logprobs_by_label,
+    write_drafts,
+)
+from errata.workflows.privacy import Masker, mask_correction, mask_texts
+from errata.workflows.spa import (
+    Answer,
+    AnswerScore,
+    Editor,
+    SPAReport,
+    Thresholds,
+    curate_spa,
+    revise,
+    sample_and_score,
+    suggest_thresholds,
+)
+from errata.workflows.split import Split, SplitBy, prompt_key, read_time, split_rows
+from errata.workflows.verdict import Condition, Decision, Limits, Measured, decide
+
+__all__ = [
+    "Answer",
+    "AnswerScore",
+    "Candidate",
+    "Comparison",
+    "Condition",
+    "Decision",
+    "DraftFigures",
+    "Editor",
+    "Example",
+    "LearnConfig",
+    "LearnDetails",
+    "Learned",
+    "Limits",
+    "Masker",
+    "Measured",
+    "NotSafe",
+    "SPAReport",
+    "Split",
+    "SplitBy",
+    "Thresholds",
+    "TokenLogprobs",
+    "compare",
+    "curate_spa",
+    "decide",
+    "describe",
+    "edit_costs",
+    "learn",
+    "learned_html",
+    "learned_terminal",
+    "mask_correction",
+    "mask_texts",
+    "prompt_key",
+    "read_time",
+    "repetition",
+    "revise",
+    "sample_and_score",
+    "split_rows",
+    "suggest_thresholds",
+    "text_loss",
+    "token_logprobs_by_label",
+    "write_drafts",
+]

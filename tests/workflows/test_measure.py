@@ -1,0 +1,139 @@
+"""Figures by hand, and the means of log-probabilities against a slow twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from errata.models import Sampling, load_causal
+from errata.types import Correction, Label, Rollout
+from errata.workflows import (
+    compare,
+    describe,
+    edit_costs,
+    repetition,
+    text_loss,
+    token_logprobs_by_label,
+    write_drafts,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> torch.nn.Module:
+    return load_causal(tiny.llama(tmp_path_factory.mktemp("model"))).eval()
+
+
+def answer(id: str, text: str, *, ended: bool = True) -> Rollout:
+    ids = (*range(len(text.split())), *([99] if ended else []))
+    return Rollout(id=id, prompt="", prompt_ids=(), response_ids=ids, text=text, ended=ended)
+
+
+def test_repetition_counts_runs_of_four_words_that_stood_before() -> None:
+    assert repetition("a b c") == 0
+    assert repetition("a b c d") == 0
+    assert repetition("a b c d a b c d") == pytest.approx(1 / 5)
+    assert repetition("no no no no no no") == pytest.approx(2 / 3)
+    assert repetition("a b a b", size=2) == pytest.approx(1 / 3)
+
+
+def test_drafts_are_described() -> None:
+    drafts = [answer("a", "one two"), answer("b", "one two three four one two three four", ended=False)]
+    sent = {"a": "one two", "b": "one"}
+    assert edit_costs(drafts, sent) == [0, 7]
+    found = describe(drafts, sent)
+    assert (found.rows, found.edit_cost.mean, found.length, found.ended) == (2, 3.5, 5.5, 0.5)
+    assert found.repetition == pytest.approx(0.1)
+
+
+def test_a_comparison_is_paired() -> None:
+    new, old = [1, 5, 3, 9], [2, 5, 5, 8]
+    found = compare(new, old)
+    assert (found.difference.mean, found.wins, found.ties, found.losses) == (-0.5, 0.5, 0.25, 0.25)
+    differences = np.subtract(new, old)
+    assert found.detectable == pytest.approx(2.8 * differences.std(ddof=1) / 2)
+    assert found.difference.low <= -0.5 <= found.difference.high
+    # Costs that vary and differ always by one are as certain as can be.
+    certain = compare([10, 20, 30], [11, 21, 31])
+    assert certain.difference.low == certain.difference.high == -1
+    assert certain.detectable == 0
+
+
+def rows(count: int) -> list[Correction]:
+    return tiny.corrections(count)
+
+
+def test_drafts_do_not_depend_on_who_draws_but_on_the_seed(model: torch.nn.Module) -> None:
+    def drawn(seed: int, temperature: float, batch_size: int = 4) -> list[str]:
+        sampling = Sampling(max_new_tokens=6, temperature=temperature, seed=seed)
+        found = write_drafts(model, rows(10), tiny.encoder(), sampling, batch_size=batch_size)
+        assert [one.id for one in found] == [row.id for row in rows(10)]
+        return [one.text for one in found]
+
+    assert drawn(0, 1.0) == drawn(0, 1.0) != drawn(1, 1.0)
+    assert drawn(0, 0.0) == drawn(1, 0.0, batch_size=10)
+    # Every batch has chance of its own: one question asked again and again is answered differently.
+    same = [Correction(id=str(k), prompt="say one", original="", edited="") for k in range(8)]
+    found = write_drafts(model, same, tiny.encoder(), Sampling(max_new_tokens=6, seed=0), batch_size=1)
+    assert len({one.text for one in found}) > 4
+
+
+def test_log_probabilities_by_label_equal_a_slow_twin(model: torch.nn.Module) -> None:
+    labels, encoder = tiny.labels(7), tiny.encoder()
+    values: dict[str, list[float]] = {"good": [], "bad": [], "kept": []}
+    for row in labels:
+        for side, names in (
+            (row.edited, {Label.INSERTED: "good", Label.SUBSTITUTED: "good", Label.KEPT: "kept"}),
+            (row.original, {Label.DELETED: "bad", Label.SUBSTITUTED: "bad"}),
+        ):
+            ids = torch.tensor([side.encoded.ids])
+            logprobs = model(ids).logits.detach().log_softmax(-1)
+            for k, label in enumerate(side.labels):
+                place = side.encoded.prompt_length + k
+                if Label(label) in names:
+                    values[names[Label(label)]].append(float(logprobs[0, place - 1, ids[0, place]]))
+    found = token_logprobs_by_label(model, labels, encoder, batch_size=3)
+    assert found.good is None
+    assert not values["good"]
+    assert found.bad == pytest.approx(np.mean(values["bad"]), rel=1e-4)
+    assert found.kept == pytest.approx(np.mean(values["kept"]), rel=1e-4)
+
+
+def test_the_loss_on_a_text_is_that_of_its_windows(model: torch.nn.Module, tmp_path: Path) -> None:
+    words = (tiny.CLEAN * 3)[:25]
+    path = tmp_path / "general.txt"
+    path.write_text(" ".join(words))
+    encoder = tiny.encoder()
+    ids = torch.tensor(encoder.text_ids(" ".join(words)))
+    losses = []
+    for start in (0, 10, 20):
+        part = ids[start : start + 10]
+        logprobs = model(part[None]).logits[0, :-1].detach().log_softmax(-1)
+        losses += [-float(logprobs[k, token]) for k, token in enumerate(part[1:].tolist())]
+    loss, count = text_loss(model, path, encoder, window=10, batch_size=2)
+    assert count == len(losses) == 22
+    assert loss == pytest.approx(np.mean(losses), rel=1e-4)
+    assert text_loss(model, path, encoder, window=10, batch_size=1, max_tokens=5)[1] == 9
+
+
+def test_a_text_is_read_piece_by_piece_and_wholly(model: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "general.txt"
+    path.write_text("red cat\n" * 20_000)  # more than two pieces
+    assert (
+        text_loss(model, path, tiny.encoder(), window=64, batch_size=64, max_tokens=10**9)[1] == 40_000 - 40_000 // 64
+    )
+    path.write_text("red " + "x" * 200_000)  # no line and no word ends
+    assert text_loss(model, path, tiny.encoder())[1] >= 1
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "no text"), (b"red", "no text"), (b"red \xff cat", "not UTF-8")])
+def test_a_text_that_says_nothing_is_an_error(
+    model: torch.nn.Module, tmp_path: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "general.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        text_loss(model, path, tiny.encoder())
