@@ -75,7 +75,8 @@ ARMS = {
     "figa_open": Arm("start", 4.0, "figa_open"),
     "figa_open_blame": Arm("blame", 4.0, "figa_open"),
 }
-"""The first is the demo's own. A gate of .6 nats passes few tokens after a gap, as many others could stand there."""
+"""A gate of .6 nats was the default when this was run; it passes few tokens after a gap, as many others could stand
+there."""
 REWARDS = ("token", "token_blame")
 PAIR = "ro-en"
 """The reward models of the tags learn this pair, and are asked about it."""
@@ -153,7 +154,7 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def demo_stages(settings: Settings, seed: int) -> Iterator[Stage]:
-    """The demo's own road to FIGA and the token reward model; beside it the same from other labels."""
+    """The demo's own road to labels and the token reward model; FIGA and reward models from these and other labels."""
     config = DemoConfig(
         out=settings.out / "demo",
         prompts=settings.prompts,
@@ -162,7 +163,7 @@ def demo_stages(settings: Settings, seed: int) -> Iterator[Stage]:
         workers=1,
     )
     run = SeedRun(config, seed)
-    shared = {"tuning": ["figa"], "reward": ["token"], "responses": ["start.jsonl", "figa.jsonl"]}
+    shared = {"reward": ["token"], "responses": ["start.jsonl"]}
     for stage in run.stages():
         room = stage.path.parent.name
         if room == "data" or stage.path.name in shared.get(
@@ -171,7 +172,7 @@ def demo_stages(settings: Settings, seed: int) -> Iterator[Stage]:
             yield stage
     for name in LABELS[1:]:
         yield Stage(run.folder / f"labels/{name}.jsonl", (), f"[{seed}] labels: {name}", partial(relabel, run))
-    for arm in list(ARMS)[1:]:
+    for arm in ARMS:
         yield Stage(run.folder / f"tuning/{arm}", (), f"[{seed}] {arm}", partial(tune, run))
         yield Stage(run.folder / f"winrate/responses/{arm}.jsonl", (), f"[{seed}] {arm} answers", run.respond)
     yield Stage(run.folder / "reward/token_blame", (), f"[{seed}] reward model token_blame", partial(reward, run))

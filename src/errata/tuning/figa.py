@@ -45,9 +45,9 @@ class FIGAConfig(OfflineConfig):
     """γ: weight of kept tokens of the edited text; it holds the model to what people left alone. The paper has 0."""
     bad_weight: float = 0.2
     """β: size of the push away from deleted and substituted tokens of the original. The paper has 0.5."""
-    gate: float = 0.6
-    """A bad token is pushed only while its cross-entropy is at most this (nats; 0.6 is a probability of 0.549); inf
-    pushes always."""
+    gate: float = 4.0
+    """A bad token is pushed only while its cross-entropy is at most this (nats; 4 is a probability of 0.018); inf
+    pushes always. The paper has 0.6, a probability of 0.549."""
     gate_low: float = 0.0
     """A bad token is pushed only from this cross-entropy on (nats); above 0: the band of the paper's earlier code."""
     inserted_weight: float | None = None
