@@ -112,7 +112,7 @@ def run(settings: Settings) -> dict[str, Any]:
     Raises:
         ValueError: the folder holds a run with other settings, or a file of the data is not what it should be.
     """
-    out, stage = settings.out, _Stages(settings)
+    out, stage = settings.out, Stages(settings)
     edits, labels, blank, language_model = out / "edits", out / "labels", out / "data/blank", out / "data/language"
 
     stage(edits, partial(import_edits, settings), "post-edits, some of the training rows held out")
@@ -177,7 +177,7 @@ def _reward(settings: Settings) -> dict[str, Any]:
     }
 
 
-class _Stages:
+class Stages:
     """Each stage makes one file or folder in one step, and is passed over where that is there."""
 
     def __init__(self, settings: Settings) -> None:
