@@ -14,6 +14,7 @@ import pytest
 from transformers import trainer as transformers_trainer
 
 from errata.data import write_rows
+from errata.models import logprobs
 from errata.types import Correction
 from scripts import load
 
@@ -64,15 +65,16 @@ def test_every_contender_of_errata(
     of_dpo = importlib.import_module("errata.tuning.dpo")
     with_reference = of_dpo._with_reference
 
-    def slowly(*args: Any) -> Any:
+    def slowly(*args: Any, **kwargs: Any) -> Any:
         time.sleep(1)
-        return with_reference(*args)
+        return with_reference(*args, **kwargs)
 
     # After the test it is taken off again, and what measurements wrap around it.
     monkeypatch.setattr(of_dpo, "_with_reference", slowly)
 
     def in_this_process(told: Path) -> None:
         with monkeypatch.context() as patch:
+            patch.setattr(logprobs, "_logits", logprobs._logits)  # put back what the textbook's contender replaces
             patch.setattr(transformers_trainer, "DEFAULT_CALLBACKS", list(transformers_trainer.DEFAULT_CALLBACKS))
             offline.measure(told)
 
@@ -140,7 +142,7 @@ def test_targets_by_hand(offline: ModuleType, capsys: pytest.CaptureFixture[str]
 
 def test_mistakes_are_named(offline: ModuleType, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for flags, message in (
-        (["--only", "FIGA"], "FIGA: there is only FIGA, kept 0, plain"),
+        (["--only", "FIGA"], "FIGA: there is only FIGA, kept 0, textbook"),
         (["--files", "imdb"], "imdb: there is only summedits"),
         (["--rows=15"], "15 rows are not two batches of 8"),
     ):
