@@ -493,9 +493,8 @@ def summarise(settings: Settings) -> dict[str, Any]:
     seeds = {arm.name: number for arms, number in reversed(waves(settings)) for arm in arms}
 
     def line(arm: Arm, baseline: Arm) -> dict[str, Any]:
-        each = [_read(settings, seed, arm) for seed in range(seeds[arm.name])]
-        others = [_read(settings, seed, baseline) for seed in range(seeds[arm.name])]
-        starts = [_read(settings, seed, START) for seed in range(seeds[arm.name])]
+        number = min(seeds[arm.name], seeds[baseline.name])
+        each, others, starts = ([_read(settings, k, one) for k in range(number)] for one in (arm, baseline, START))
         costs = {name: [one["greedy"]["cost"] for one in some] for name, some in (("arm", each), ("start", starts))}
         return {
             "seeds": len(each),
