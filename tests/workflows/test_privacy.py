@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -95,6 +96,15 @@ def test_a_conversation_and_reasons_are_masked_and_sampled_ids_dropped() -> None
 def test_ids_of_a_text_without_private_matter_stay() -> None:
     row = Correction(id="a", prompt="to a@x.com", original="one", edited="two", original_ids=(1, 2))
     assert mask_correction(row)[0].original_ids == (1, 2)
+
+
+def test_weights_stay_on_a_text_that_stayed_and_go_with_one_that_was_masked() -> None:
+    """Their characters would be others."""
+    row = Correction(id="a", prompt="to", original="one", edited="to a@x.com now")
+    row = replace(row, original_weights=((0, 3, 0.5),), edited_weights=((11, 14, 2.0),))
+    found = mask_correction(row)[0]
+    assert found.edited == "to [EMAIL-1] now"
+    assert (found.original_weights, found.edited_weights) == (((0, 3, 0.5),), None)
 
 
 HOSTILE = ["a", "a.", "a@", "1", "1 ", "+", "a@a.", "1.", "::", "f:", "http://", "www.", "DE89 1", "(1", "/", "1.1.1."]

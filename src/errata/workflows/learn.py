@@ -304,6 +304,7 @@ class _Run:
             "masked": dict(stored.masked),
             "rows_masked": stored.rows_masked,
             "sampled_ids_dropped": stored.ids_dropped,
+            "own_weights_dropped": stored.weights_dropped,
             "user_field": user,
             "time_field": time,
             "fields_left_out": sorted({name for row in rows for name in row.extra} - {user, time}),
@@ -636,6 +637,8 @@ class _Stored:
     masked: Counter[str] = field(default_factory=Counter)
     rows_masked: int = 0
     ids_dropped: int = 0
+    weights_dropped: int = 0
+    """Sides whose own weights stood on a text that was masked; the edit's rule weighs them."""
     ids_masked: int = 0
     users: dict[str, str] = field(default_factory=dict)
 
@@ -654,6 +657,8 @@ class _Stored:
             self.masked.update(counts)
             self.rows_masked += bool(counts)
             self.ids_dropped += row.original_ids is not None and stored.original_ids is None
+            self.weights_dropped += row.original_weights is not None and stored.original_weights is None
+            self.weights_dropped += row.edited_weights is not None and stored.edited_weights is None
             if Masker()(row.id) != row.id:
                 self.ids_masked += 1
                 stored = replace(stored, id=f"masked-id-{self.ids_masked}")

@@ -177,6 +177,8 @@ def _said(found: Learned) -> list[str]:
     if log["masked"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(log["masked"].items()))
         said.append(f"Masked in {log['rows_masked']:,} rows, as far as its shape gave it away: {kinds}.")
+    if log["own_weights_dropped"]:
+        said.append(f"{log['own_weights_dropped']:,} texts lost their own weights, which stood on what was masked.")
     if log["sampled_ids_dropped"]:
         said.append(f"{log['sampled_ids_dropped']:,} rows lost their sampled ids, which spell what was masked.")
     if found.measured.old_general is None:

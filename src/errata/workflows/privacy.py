@@ -84,7 +84,7 @@ class Masker:
 def mask_correction(row: Correction) -> tuple[Correction, Counter[str]]:
     """A correction with prompt, both texts and reasons masked together, and how often each kind stood in them.
 
-    Sampled ids spell the text as it was: where that text changes they are dropped.
+    Sampled ids spell the text as it was, and weights stand on its characters: where that text changes they are dropped.
     """
     spoken = [row.prompt] if isinstance(row.prompt, str) else [message["content"] for message in row.prompt]
     masked, counts = mask_texts([*spoken, row.original, row.edited, *row.reasons])
@@ -98,6 +98,8 @@ def mask_correction(row: Correction) -> tuple[Correction, Counter[str]]:
         original=original,
         edited=edited,
         original_ids=row.original_ids if original == row.original else None,
+        original_weights=row.original_weights if original == row.original else None,
+        edited_weights=row.edited_weights if edited == row.edited else None,
         reasons=tuple(masked[len(spoken) + 2 :]),
     ), counts
 
