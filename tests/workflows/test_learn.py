@@ -55,7 +55,9 @@ def test_what_is_better_is_promoted_and_plain_transformers_loads_it(promoted: tu
     model = AutoModelForCausalLM.from_pretrained(out / "model")
     assert isinstance(model, LlamaForCausalLM)
     encoder = tiny.encoder()
-    drawn = model.generate(torch.tensor([encoder.prompt_ids("say one now dog")]), max_new_tokens=4, do_sample=False)
+    drawn = model.generate(
+        torch.tensor([encoder.prompt_ids("say one two six one now two dog")]), max_new_tokens=4, do_sample=False
+    )
     assert encoder.decode(drawn[0, -3:].tolist()) == "dog here"
     candidate = out / "candidates" / found.arm
     assert (candidate / "model.safetensors").read_bytes() == (out / "model" / "model.safetensors").read_bytes()
