@@ -37,7 +37,7 @@ def pair(number: int, label: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def data(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    snli = [pair(k, label) for k in range(48) for label in ("entailment", "contradiction")]
+    snli = [pair(k, label) for k in range(64) for label in ("entailment", "contradiction")]
     write_lines(folder / recipe.FILES["cad_snli"], snli)
     odd = [
         {"rejected": "one  word", "chosen": "one word", "labels": "fluency"},  # nothing but a space
@@ -102,7 +102,7 @@ def test_no_source_is_on_two_sides(finished: Path) -> None:
         for side in ("train", "selection", "heldout")
     ]
     assert all(sides)
-    assert sum(map(len, sides)) == len(set.union(*sides)) == 48
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 64
 
 
 def test_all_models_are_measured_on_the_heldout_rows(finished: Path) -> None:
