@@ -65,15 +65,15 @@ class Settings:
     """Folder of the run; the same command goes on where a stopped one was."""
     rows: int = 1500
     """Rows of the log, at most, drawn by lot."""
-    max_words: int = 30
+    max_words: int = 24
     """Longer sentences are left out, before and after the edit: so small a model cannot copy them."""
-    vocabulary: int = 2000
+    vocabulary: int = 1000
     """Pieces of the tokenizer, trained on prompts and drafts."""
-    hidden_size: int = 128
+    hidden_size: int = 64
     """Of the tiny Llama."""
     layers: int = 2
     """Of the tiny Llama."""
-    practice: int = 20_000
+    practice: int = 60_000
     """Shuffled words to copy, without which so small a model learns sentences by heart instead."""
     copy_epochs: float = 1.0
     """Passes over practice and drafts."""

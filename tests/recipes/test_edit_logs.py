@@ -42,7 +42,7 @@ def data(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     odd = [
         {"rejected": "one  word", "chosen": "one word", "labels": "fluency"},  # nothing but a space
         {"rejected": "a b", "chosen": "a c", "labels": "meaning-changed"},
-        {"rejected": "a " * 31, "chosen": "b", "labels": "style"},  # too long
+        {"rejected": "a " * 25, "chosen": "b", "labels": "style"},  # too long
         {"rejected": " a   b", "chosen": "a  c", "labels": "clarity"},
         {"rejected": "a b", "chosen": "b", "labels": "clarity"},
     ]
