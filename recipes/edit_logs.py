@@ -215,7 +215,7 @@ def _copying(settings: Settings) -> SFTConfig:
 
 
 def _learning(settings: Settings) -> tuple[LearnConfig, LearnDetails]:
-    """An adapter of the default rank, as people run it: beside layers so narrow it is no small one, two fifths of them."""
+    """An adapter of the default rank, as people run it; of layers so narrow it has two fifths of the size."""
     config = LearnConfig(
         epochs=settings.learn_epochs,
         learning_rate=settings.learning_rate,
