@@ -37,12 +37,13 @@ def pair(number: int, label: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def data(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    snli = [pair(k, label) for k in range(48) for label in ("entailment", "contradiction")]
+    snli = [pair(k, label) for k in range(64) for label in ("entailment", "contradiction")]
     write_lines(folder / recipe.FILES["cad_snli"], snli)
     odd = [
         {"rejected": "one  word", "chosen": "one word", "labels": "fluency"},  # nothing but a space
         {"rejected": "a b", "chosen": "a c", "labels": "meaning-changed"},
-        {"rejected": "a " * 31, "chosen": "b", "labels": "style"},  # too long
+        {"rejected": "a " * 25, "chosen": "b", "labels": "style"},  # too long
+        {"rejected": "a b d", "chosen": "a  b", "labels": "clarity"},  # revised again below
         {"rejected": " a   b", "chosen": "a  c", "labels": "clarity"},
         {"rejected": "a b", "chosen": "b", "labels": "clarity"},
     ]
@@ -74,8 +75,8 @@ def test_the_log_has_edits_that_can_be_learned(recipe: ModuleType, data: Path, t
     recipe.write_log(recipe.Settings(data=data), tmp_path / "log.jsonl")
     found = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert sorted((row["id"], row["prompt"], row["draft"], row["sent"]) for row in found) == [
-        ("3", "a b", "a b", "a c"),
-        ("4", "a b", "a b", "b"),
+        ("4", "a b", "a b", "a c"),
+        ("5", "a b", "a b", "b"),
     ]
     assert len({row["source"] for row in found}) == 1
 
@@ -102,7 +103,7 @@ def test_no_source_is_on_two_sides(finished: Path) -> None:
         for side in ("train", "selection", "heldout")
     ]
     assert all(sides)
-    assert sum(map(len, sides)) == len(set.union(*sides)) == 48
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 64
 
 
 def test_all_models_are_measured_on_the_heldout_rows(finished: Path) -> None:
