@@ -267,6 +267,10 @@ def test_weights_of_any_sign_and_size_survive_packing() -> None:
 def test_a_stream_that_was_cut_apart_is_an_error() -> None:
     with pytest.raises(ValueError, match="row 0 has 2 response tokens and 1 values; make the stream again"):
         lay_out([[Wanted(sequence([5], [7, 2]), [True])]], LayoutKind.SHARED, pad_id=0)
+    layout = lay_out([[Wanted(sequence([5], [7, 2]), [True, True])]], LayoutKind.SHARED, pad_id=0)
+    for values in ([1.0], [1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError, match=f"row 0 has 2 response tokens and {len(values)} values"):
+            layout.stream([values])
 
 
 def test_padding_of_any_id_changes_nothing() -> None:

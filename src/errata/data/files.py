@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["new_file", "new_folder"]
+__all__ = ["new_file", "new_folder", "read_json", "write_json"]
 
 
 def _beside(path: Path) -> Path:
@@ -45,3 +47,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.replace(path, old)
     os.replace(partial, path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: Path, found: Any) -> None:
+    """Write numbers that were found; NaN is an error."""
+    with new_file(path) as partial:
+        partial.write_text(json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What ``write_json`` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from errata.data import Encoder, new_file, read_corrections, read_preferences, read_prompts, write_rows
+from errata.data import Encoder, read_corrections, read_preferences, read_prompts, write_rows
+from errata.data.files import read_json, write_json
 from errata.data.rows import read_lines, write_lines
 from errata.demo import measure
 from errata.demo.editor import correct
@@ -423,14 +424,3 @@ def _architecture(tokenizer: Any) -> LlamaConfig:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-
-
-def write_json(path: Path, found: Any) -> None:
-    """Write numbers that were found; NaN is an error."""
-    with new_file(path) as partial:
-        partial.write_text(json.dumps(found, indent=1, allow_nan=False), encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """What ``write_json`` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -90,6 +90,8 @@ class Layout:
     """The ids of the tokens that are read."""
     wanted_SK: Bool[Tensor, "S K"]
     """Which response tokens are read."""
+    length_S: Int[Tensor, " S"]
+    """How many response tokens a sequence has."""
 
     def to(self, device: torch.device | str) -> Layout:
         """The same on another device."""
@@ -103,11 +105,10 @@ class Layout:
             ValueError: a stream is not as long as its response; cut apart from its ids it would supervise the wrong
                 tokens.
         """
-        rows, columns = self.wanted_SK.shape
-        out = torch.zeros(rows, columns)
-        assert len(values) == rows
-        for row, value in enumerate(values):
-            out[row, : len(value)] = torch.tensor(value, dtype=out.dtype)
+        out = torch.zeros(self.wanted_SK.shape)
+        for row, (value, length) in enumerate(zip(values, self.length_S.tolist(), strict=True)):
+            _check_length(row, length, len(value))
+            out[row, :length] = torch.tensor(value, dtype=out.dtype)
         return torch.where(self.wanted_SK.cpu(), out, 0.0)
 
     def fill(self, value_N: Float[Tensor, " N"]) -> Float[Tensor, "S K"]:
@@ -115,6 +116,11 @@ class Layout:
         return torch.zeros(self.wanted_SK.shape, dtype=value_N.dtype, device=value_N.device).masked_scatter(
             self.wanted_SK, value_N
         )
+
+
+def _check_length(row: int, tokens: int, values: int) -> None:
+    if tokens != values:
+        raise ValueError(f"row {row} has {tokens} response tokens and {values} values; make the stream again")
 
 
 def common_length(one: Encoded, other: Encoded) -> int:
@@ -149,12 +155,9 @@ def lay_out(groups: Sequence[Sequence[Wanted]], kind: LayoutKind, *, pad_id: int
         ValueError: a sequence has not one mark for each response token.
     """
     sequences = [group[side] for side in range(len(groups[0])) for group in groups]
-    for number, (encoded, marks) in enumerate(sequences):
-        if len(marks) != len(encoded.ids) - encoded.prompt_length:
-            raise ValueError(
-                f"row {number} has {len(encoded.ids) - encoded.prompt_length} response tokens and {len(marks)} values; "
-                "make the stream again"
-            )
+    lengths = [len(encoded.ids) - encoded.prompt_length for encoded, _ in sequences]
+    for number, (length, (_, marks)) in enumerate(zip(lengths, sequences, strict=True)):
+        _check_length(number, length, len(marks))
     wanted = np.zeros((len(sequences), max(len(marks) for _, marks in sequences)), bool)
     for number, (_, marks) in enumerate(sequences):
         wanted[number, : len(marks)] = marks
@@ -195,6 +198,7 @@ def lay_out(groups: Sequence[Sequence[Wanted]], kind: LayoutKind, *, pad_id: int
         read_N=torch.from_numpy(np.concatenate(read)),
         target_N=torch.from_numpy(np.concatenate(targets)),
         wanted_SK=torch.from_numpy(wanted),
+        length_S=torch.tensor(lengths),
     )
 
 

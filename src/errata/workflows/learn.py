@@ -27,13 +27,13 @@ from errata.data import (
     LengthCounts,
     OnLong,
     iter_corrections,
-    new_file,
     new_folder,
     read_corrections,
     recognise_file,
     write_rows,
 )
 from errata.data.encoding import load_encoder
+from errata.data.files import read_json, write_json
 from errata.data.rows import read_lines, write_lines
 from errata.doctor import Diagnosis, examine, read_model_facts
 from errata.edits import word_distance
@@ -699,14 +699,3 @@ def _digest(path: Path) -> Any:
         return [(str(each.relative_to(path)), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, found: Any) -> None:
-    """Write numbers that were found; NaN is an error."""
-    with new_file(path) as partial:
-        partial.write_text(json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """What ``write_json`` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
