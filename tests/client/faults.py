@@ -84,7 +84,11 @@ class FaultServer:
 
             def send(self, status: int, body: bytes, headers: Mapping[str, str] = {}) -> None:
                 self.send_response(status)
-                for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+                for name, value in {
+                    "Content-Type": "application/json",
+                    "Content-Length": str(len(body)),
+                    **headers,
+                }.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
@@ -109,7 +113,7 @@ class FaultServer:
         """Status, body and headers for one request."""
         with self._lock:
             self.requests.append(body)
-            self.headers.append(headers)
+            self.headers.append({name.lower(): value for name, value in headers.items()})
             said = json.dumps(body["messages"][0])
             number, self._seen[said] = self._seen[said], self._seen[said] + 1
         found = self.script(body, number)
@@ -137,7 +141,7 @@ class FaultServer:
             case Fault.LENGTH:
                 return 200, whole(body, '{"cut', "length" if openai else "max_tokens")
             case Fault.KEY:
-                key = headers.get("Authorization", headers.get("X-Api-Key", headers.get("x-api-key", "")))
+                key = self.headers[-1].get("authorization", self.headers[-1].get("x-api-key", ""))
                 return 401, _error(f"invalid key {key}")
             case Fault.NO_MODEL:
                 return 404, _error("no such model")
@@ -156,7 +160,9 @@ class FaultServer:
         named = {"id": "x", "type": "message", "role": "assistant", "model": f"{body['model']}-20260101"}
         content = [{"type": "text", "text": text}] if text else []
         usage = {"input_tokens": 10, "output_tokens": 5}
-        return json.dumps({**named, "content": content, "stop_reason": finish, "stop_sequence": None, "usage": usage}).encode()
+        return json.dumps(
+            {**named, "content": content, "stop_reason": finish, "stop_sequence": None, "usage": usage}
+        ).encode()
 
 
 def _error(message: str, **more: str) -> bytes:
