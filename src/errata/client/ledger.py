@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 import threading
+import weakref
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -92,6 +93,7 @@ class Ledger:
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._told():
             self._rows = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None, check_same_thread=False)
+            weakref.finalize(self, self._rows.close)
             (version,) = self._rows.execute("PRAGMA user_version").fetchone()
             (tables,) = self._rows.execute("SELECT count(*) FROM sqlite_master WHERE name <> 'requests'").fetchone()
             if version not in (0, _VERSION) or tables:
@@ -139,10 +141,6 @@ class Ledger:
                 " sum(cost), sum(cost IS NULL) FROM requests GROUP BY day, model ORDER BY day, model"
             ).fetchall()
         return [Spent(*row) for row in rows]
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._rows.close()
 
     @contextmanager
     def _told(self) -> Iterator[None]:

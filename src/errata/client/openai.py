@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Set
 from typing import Any
 
@@ -34,6 +35,7 @@ class OpenAIServer:
         if url is None and not key:
             raise ValueError("OpenAI needs a key: set the environment variable OPENAI_API_KEY")
         self.sdk: Any = self._sdk.OpenAI(api_key=key or "none", base_url=url, max_retries=0, timeout=timeout)
+        weakref.finalize(self, self.sdk.close)  # its connections outlive it otherwise
         self.model = model
         self.name = str(self.sdk.base_url).rstrip("/")
         self.enforces_schema = url is None
