@@ -109,8 +109,8 @@ class Recipe:
 
     @property
     def figa(self) -> FIGAConfig:
-        """FIGA at the learning rate of a tiny model, and with the gate that docs/demo.md was measured with."""
-        return FIGAConfig(learning_rate=3e-4, epochs=3, gate=0.6, seed=self.seed)
+        """FIGA at the learning rate of a tiny model."""
+        return FIGAConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
 
     def ppo(self, arm: str) -> PPOConfig:
         """All PPO arms; sequence rewards are paid at the end, so there the discount is 1, and the KL is best at .2."""
