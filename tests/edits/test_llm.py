@@ -62,7 +62,15 @@ def test_an_edit_is_a_correction_that_says_how_it_was_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "text"), [("keep", ""), ("keep", TEN), ("keep", f"  {TEN}\n"), ("edit", TEN), ("edit", f"  {TEN}\n")]
+    ("verdict", "text"),
+    [
+        ("keep", ""),
+        ("keep", TEN),
+        ("keep", f"  {TEN}\n"),
+        ("keep", TEN.replace(" ", "  ")),
+        ("edit", TEN),
+        ("edit", f"  {TEN}\n"),
+    ],
 )
 def test_what_is_good_is_kept_as_a_correction_without_edit(verdict: str, text: str) -> None:
     found, _ = one([reply(verdict, text)])
@@ -93,6 +101,7 @@ def test_ids_fields_and_conversations_travel_and_blanks_at_the_ends_are_the_resp
         ("<response>a b</response>", "<response>a c</response>", "<response>a c</response>"),
         ('a\n"b"', 'a\\n\\"c\\"', 'a\n"c"'),
         (r"a\nb", r"a\nc", r"a\nc"),
+        ("a\nb \\n c", "a b \\n d", "a b \\n d"),
         ("a\r\nb c", "a\nb d", "a\r\nb d"),
         ("a\r\nb c", "a\r\nb d", "a\r\nb d"),
     ],
@@ -234,10 +243,10 @@ def test_all_rows_are_asked_in_the_first_round_and_some_in_a_second() -> None:
 
 
 def test_cost_is_known_or_not_and_the_ledger_is_free() -> None:
-    cached = replace(reply(text="x"), cached=True)
+    cached = replace(reply(text="x"), cached=True, cost=0.75)
     found = edit_drafts(Scripted({"a": [cached], "b": [reply("keep")]}), drafts("a", "b"))
-    assert (found.report.cost, found.report.cost_now, found.report.cached) == (1.0, 0.5, 1)
-    assert "$1.0000 ($0.5000 of it this time)" in str(found.report)
+    assert (found.report.cost, found.report.cost_now, found.report.cached) == (1.25, 0.5, 1)
+    assert "$1.2500 ($0.5000 of it this time)" in str(found.report)
     found = edit_drafts(Scripted({"a": [replace(cached, cost=None)]}), drafts("a"))
     assert found.report.cost is None
     assert "prices that are not known" in str(found.report)
