@@ -1,13 +1,13 @@
 """The whole road with a language model as the editor: sample → edit → labels → FIGA → judge, against any server.
 
-    python recipes/llm_road.py --llm openai:MODEL --base-url http://127.0.0.1:8000/v1 --out runs/llm_road
+    python recipes/llm_road.py --llm http://127.0.0.1:8000/v1 --out runs/llm_road
 
-The model to tune is the demo's start, which writes letters by cards, or with --model and --prompts your own. Prompts are
-split; for the first part the model writes one answer each, the editor corrects them, FIGA learns from what it changed.
-For the others the old and the new model answer, greedily, and the editor corrects both: fewer words to change wins.
+The model to tune is the demo's start, which writes letters by cards, or with --model and --prompts your own. For the
+first prompts the model writes one answer each, the editor corrects them, and FIGA learns from what it changed. For the
+others the old and the new model answer, greedily, and the editor corrects both: fewer words to change wins.
 
-The editor judges its own pupil here, and prefers what it would have written: for a claim take another judge. Whatever the
-editor sets aside is counted, not guessed. Rerun it and only what is missing is made; answers of the server are in the
+The editor judges its own pupil here, and prefers what it would have written: for a claim take another judge. Whatever
+it sets aside is counted, not guessed. Rerun it and only what is missing is made; answers of the server are in the
 ledger and never paid twice. What came out: docs/edits_llm.md, The whole road.
 """
 
@@ -23,8 +23,10 @@ from typing import Any
 
 import tyro
 from rich.console import Console
+from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.client import Chat
+from errata.commands.client import ClientFlags
 from errata.data import Encoder, read_corrections, read_demonstrations, read_prompts, write_rows
 from errata.data.encoding import load_encoder
 from errata.data.files import read_json, write_json
@@ -69,11 +71,19 @@ class Settings:
     """Of --model; the demo's start has the demo's settings."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """A model, prompts and a server → a better model, and how much is left to correct by that server's editor."""
+
+    settings: Flat[Settings]
+    client: Flat[ClientFlags]
+
+
 GUIDELINE = """\
-A shop's support desk writes letters. The prompt is a card with facts. The letter greets the customer by name, states each
-fact of the card once, in one plain sentence, in any order, and ends with a polite closing ("Kind regards, the shop.").
-Wrong are values that differ from the card, facts that are not on it, rude words, a fact told twice, a fact left out, a
-garbled sentence, and anything after the closing.
+A shop's support desk writes letters. The prompt is a card with facts. The letter greets the customer by name, states
+each fact of the card once, in one plain sentence, in any order, and ends with a polite closing ("Kind regards, the
+shop."). Wrong are values that differ from the card, facts that are not on it, rude words, a fact told twice, a fact
+left out, a garbled sentence, and anything after the closing.
 """
 
 
@@ -138,7 +148,9 @@ class Road:
             return self.demo.make_prompts(path)
         rows = read_prompts(settings.prompts)
         if len(rows) < settings.train + settings.heldout:
-            raise ValueError(f"{settings.prompts} has {len(rows)} prompts; lower --train {settings.train} and --heldout")
+            raise ValueError(
+                f"{settings.prompts} has {len(rows)} prompts; lower --train {settings.train} and --heldout"
+            )
         first = 0 if path.stem == "prompts" else settings.train
         return write_rows(path, rows[first : first + (settings.train if first == 0 else settings.heldout)])
 
@@ -173,12 +185,16 @@ class Road:
         aside = [{"id": each.draft.id, "reason": each.reason, "why": each.why} for each in found.set_aside]
         write_lines(path.with_name("set-aside.jsonl"), aside)
         if not found.report.edited:
-            raise ValueError(f"the editor changed none of {len(drafts)} answers, so there is nothing to learn from;\n{found.report}")
+            raise ValueError(
+                f"the editor changed none of {len(drafts)} answers, so there is nothing to learn from;\n{found.report}"
+            )
         write_rows(path, found.corrections)
 
     def label(self, path: Path) -> None:
         """Edits projected on tokens."""
-        write_labels(path, label_all(read_corrections(self.settings.out / "edits/edits.jsonl"), self.encoder), self.encoder)
+        write_labels(
+            path, label_all(read_corrections(self.settings.out / "edits/edits.jsonl"), self.encoder), self.encoder
+        )
 
     def tune(self, path: Path) -> None:
         """FIGA on them."""
@@ -228,9 +244,9 @@ class Road:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and run; returns the exit code."""
-    settings, client = tyro.cli(Flags, args=argv).parts()
+    flags = tyro.cli(Flags, args=argv)
     try:
-        run(settings, client)
+        run(flags.settings, flags.client.open())
     except ValueError as error:
         print(f"llm_road: {error}", file=sys.stderr)
         return 1
@@ -263,8 +279,8 @@ def told(found: Mapping[str, Any]) -> str:
     """The judgement, for people."""
     cost, win = found["edit_cost"], found["win_rate"]
     return (
-        f"{found['judged']} of {found['prompts']} held-out prompts judged: {cost['start']:.2f} words to change in an answer "
-        f"of the old model, {cost['figa']:.2f} of the new; the new one wins {win['mean']:.0%} "
+        f"{found['judged']} of {found['prompts']} held-out prompts judged: {cost['start']:.2f} words to change in an "
+        f"answer of the old model, {cost['figa']:.2f} of the new; the new one wins {win['mean']:.0%} "
         f"(95 %: {win['low']:.0%} to {win['high']:.0%})"
     )
 

@@ -84,7 +84,11 @@ class FaultServer:
 
             def send(self, status: int, body: bytes, headers: Mapping[str, str] = {}) -> None:
                 self.send_response(status)
-                for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
+                for name, value in {
+                    "Content-Type": "application/json",
+                    "Content-Length": str(len(body)),
+                    **headers,
+                }.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
@@ -156,7 +160,9 @@ class FaultServer:
         named = {"id": "x", "type": "message", "role": "assistant", "model": f"{body['model']}-20260101"}
         content = [{"type": "text", "text": text}] if text else []
         usage = {"input_tokens": 10, "output_tokens": 5}
-        return json.dumps({**named, "content": content, "stop_reason": finish, "stop_sequence": None, "usage": usage}).encode()
+        return json.dumps(
+            {**named, "content": content, "stop_reason": finish, "stop_sequence": None, "usage": usage}
+        ).encode()
 
 
 def _error(message: str, **more: str) -> bytes:

@@ -64,7 +64,9 @@ def test_the_judge_prefers_what_its_editor_leaves_alone(recipe: ModuleType, fini
         road.settings.editor,
     ).corrections
     recipe.write_rows(tmp_path / "start.jsonl", rows)
-    recipe.write_rows(tmp_path / "figa.jsonl", [replace(row, response=good.edited) for row, good in zip(rows, mended)])
+    recipe.write_rows(
+        tmp_path / "figa.jsonl", [replace(row, response=good.edited) for row, good in zip(rows, mended, strict=True)]
+    )
     road.judge(tmp_path / "judged.json")
     found = json.loads((tmp_path / "judged.json").read_text())
     assert found["win_rate"]["mean"] == 1
@@ -88,7 +90,7 @@ def test_an_editor_that_changes_nothing_ends_the_run_with_its_report(
     (tmp_path / "data").mkdir()
     (tmp_path / "data/samples.jsonl").write_text((finished / "data/samples.jsonl").read_text())
     road = recipe.Road(small(recipe, tmp_path), EditorChat(diligence=0))
-    with pytest.raises(ValueError, match="(?s)changed none of 12 answers.*12 kept as they are"):
+    with pytest.raises(ValueError, match=r"(?s)changed none of 12 answers.*12 kept as they are"):
         road.edit(tmp_path / "edits/edits.jsonl")
     assert not (tmp_path / "edits/edits.jsonl").exists()
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.client import Chat
+from errata.commands.client import ClientFlags
 from errata.commands.shared import check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
 from errata.data.files import write_json
@@ -39,12 +39,11 @@ class EditsLLM:
     guideline: Path | None = None
     """A text file: what your team wants and does not want, for the model."""
     settings: Flat[LLMEditorConfig] = LLMEditorConfig()
+    client: Flat[ClientFlags] = ClientFlags()
 
     def run(self) -> None:
-        raise NotImplementedError
-
-    def edit(self, chat: Chat) -> None:
-        """All but the choice of the model."""
+        check_not_itself(self.out, self.data, self.guideline)
+        chat = self.client.open()
         aside = self.out.with_name(f"{self.out.name}.set-aside.jsonl")
         guideline = "" if self.guideline is None else self.guideline.read_text(encoding="utf-8")
         found = edit_drafts(chat, list(self._drafts()), self.settings, guideline=guideline)
