@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate.accelerator import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -324,6 +325,9 @@ def ppo(
         **metrics.lines[-1],
         **({"warnings": list(run.told.values())} if run.told else {}),
     }
+    best = run.best(metrics)
+    if best is not None:
+        card["best_step"] = best
     run.finish(work, out, card, metrics, samples)
     return card
 
@@ -344,6 +348,7 @@ class _Run:
         tracker: list[Any] = [] if config.tracker == "none" else [config.tracker]
         if tracker and importlib.util.find_spec(config.tracker) is None:
             raise ValueError(f"--tracker {config.tracker} is not installed; pip install {config.tracker}")
+        AcceleratorState._reset_state()  # an earlier run of this process may have computed in another precision
         self.accelerator: Any = Accelerator(mixed_precision="bf16" if config.bf16 else "no", log_with=tracker or None)
         world = self.accelerator.num_processes
         if config.rollouts_per_step % config.minibatch_size or config.minibatch_size % world:
@@ -375,7 +380,9 @@ class _Run:
         if config.gradient_checkpointing:
             both: list[Any] = [self.policy, value_model]
             for each in both:
-                each.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+                # The older of the names of transformers 5 is deprecated in its newer versions.
+                enable = getattr(each, "activation_checkpointing_enable", None) or each.gradient_checkpointing_enable
+                enable({"use_reentrant": False})
                 each.config.use_cache = False
                 each.train()  # transformers recomputes in training only; every dropout is 0
         # One optimizer each: their learning rates and clipped norms are their own.
@@ -613,7 +620,7 @@ class _Run:
         metrics.add(line)
         if self.config.tracker != "none":
             self.accelerator.log(dict(line), step=int(line["step"]))
-        if self._best(metrics) == line["step"] and self.accelerator.is_main_process:
+        if self.best(metrics) == line["step"] and self.accelerator.is_main_process:
             with new_folder(work / f"best-{int(line['step'])}") as partial:
                 save_file(_tensors(_trained(self.policy)), partial / "policy.safetensors")
         for words in self._warn(metrics.lines):
@@ -630,7 +637,7 @@ class _Run:
         self.told |= new
         return list(new.values())
 
-    def _best(self, metrics: Metrics) -> int | None:
+    def best(self, metrics: Metrics) -> int | None:
         """The first step with the highest value of what the best is chosen by."""
         name = self.config.best_by
         seen = [line for line in metrics.lines if name in line]
@@ -645,7 +652,7 @@ class _Run:
                 save_file(_tensors(_trained(model)), partial / f"{name}.safetensors")
                 save_file(_optimizer_tensors(optimizer), partial / f"{name}_optimizer.safetensors")
         # What came before is not needed now; it was until here, for a kill may come between any two lines.
-        keep = {f"step-{step}", f"best-{self._best(metrics)}"}
+        keep = {f"step-{step}", f"best-{self.best(metrics)}"}
         for folder in [*work.glob("step-*"), *work.glob("best-*")]:
             if folder.name not in keep:
                 shutil.rmtree(folder)
@@ -684,16 +691,15 @@ class _Run:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             tokenizer, folders = self.encoder.tokenizer, {}
-            best = self._best(metrics)
+            best = self.best(metrics)
             if best is not None:
                 last = {name: tensor.detach().clone() for name, tensor in _trained(self.policy).items()}
                 _load(_trained(self.policy), work / f"best-{best}" / "policy.safetensors")
                 folders["best"] = work / "best"
-                save_model(self._whole(work), tokenizer, folders["best"], card={**card, "best_step": best})
+                save_model(self._whole(work), tokenizer, folders["best"], card=card)
                 with torch.no_grad():
                     for name, tensor in _trained(self.policy).items():
                         tensor.copy_(last[name])
-                card = {**card, "best_step": best}
             trained = self._whole(work)
             folders |= {path.name: path for path in (work / "adapter", work / "errata") if path.exists()}
             files = {"metrics.jsonl": metrics.text(), "samples.jsonl": samples.text()}
