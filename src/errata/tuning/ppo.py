@@ -556,7 +556,7 @@ class _Run:
                 shown |= {"policy_loss": policy_loss.detach().double(), "value_loss": value_loss.detach().double()}
                 sums = {name: each + sums.get(name, 0) for name, each in shown.items()}
             found = self._sum(sums)
-            if config.target_kl is not None and found["approxkl"] > config.target_kl:
+            if minibatches and config.target_kl is not None and found["approxkl"] > config.target_kl:
                 for _, optimizer in pairs:
                     optimizer.zero_grad()
                 stopped = 1.0
