@@ -42,7 +42,7 @@ from errata.models.card import model_card
 from errata.models.load import device, load_causal, read_card, save_model
 from errata.models.watch import Metrics, best_step, evaluations, stop_reason, warnings_of
 
-__all__ = ["OfflineConfig", "StepLoss", "fingerprint_of", "fit", "is_finished", "load_policy"]
+__all__ = ["OfflineConfig", "StepLoss", "Tracker", "fingerprint_of", "fit", "is_finished", "load_policy"]
 
 
 Tracker = Literal["none", "tensorboard", "wandb", "trackio", "mlflow"]
