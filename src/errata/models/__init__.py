@@ -24,7 +24,18 @@ from errata.models.scalar_head import (
     token_rewards,
     token_values,
 )
-from errata.models.training import OfflineConfig, StepLoss, fingerprint_of, fit, is_finished, load_policy
+from errata.models.training import (
+    OfflineConfig,
+    Share,
+    StepLoss,
+    evaluation_of,
+    fingerprint_of,
+    fit,
+    is_finished,
+    load_policy,
+    loss_shares,
+    with_adapter,
+)
 
 __all__ = [
     "Generator",
@@ -32,6 +43,7 @@ __all__ = [
     "LayoutKind",
     "OfflineConfig",
     "Sampling",
+    "Share",
     "StepLoss",
     "TokenBatch",
     "TransformersGenerator",
@@ -41,6 +53,7 @@ __all__ = [
     "choose_layout",
     "common_length",
     "device",
+    "evaluation_of",
     "fingerprint_of",
     "fit",
     "has_adapter",
@@ -55,6 +68,7 @@ __all__ = [
     "load_sequence_reward_model",
     "load_token_reward_model",
     "load_tokenizer",
+    "loss_shares",
     "merged",
     "pad",
     "pad_stream",
@@ -67,5 +81,6 @@ __all__ = [
     "token_logprobs",
     "token_rewards",
     "token_values",
+    "with_adapter",
     "without_dropout",
 ]
