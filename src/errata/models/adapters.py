@@ -61,7 +61,9 @@ def load_quantized(folder: Path | str) -> nn.Module:
 def add_adapter(model: Any, *, rank: int, alpha: int | None, seed: int) -> nn.Module:
     """Freeze ``model`` and put a LoRA adapter into it, in place: W + (α/r)·BA on all linear layers but the output's.
 
-    The head of a reward model or critic is not frozen: it is a copy that is trained in full, in float32. B starts at 0, so that the model starts as it was; A is drawn from ``seed``. Nothing is dropped out.
+    The head of a reward model or critic is not frozen: it is a copy that is trained in full, in float32.
+
+    B starts at 0, so that the model starts as it was; A is drawn from ``seed``. Nothing is dropped out.
 
     Args:
         model: a causal language model, or a backbone with a head of one number.

@@ -118,7 +118,7 @@ def _class_of(auto_class: Any, generic: Any, config: Any, folder: Path | str) ->
     # The architecture's base, from which all its models inherit: initialisation, kinds of attention, names of weights.
     base: Any = next(kind for kind in backbone.__mro__ if kind.__name__.endswith("PreTrainedModel"))
 
-    class BackboneWithHead(generic, base):  # type: ignore[misc, valid-type]
+    class BackboneWithHead(generic, base):  # type: ignore[misc]
         base_model_prefix = base.base_model_prefix
 
         def __init__(self, config: Any) -> None:

@@ -1,6 +1,7 @@
 """Reward: train, apply and measure reward models, for whole responses and for single tokens."""
 
 from errata.reward.evaluate import Localisation, auc, best_of_n, localisation, pair_accuracy, token_means
+from errata.reward.project import ProjectedReward, project_rewards
 from errata.reward.score import (
     RewardFunction,
     Scorer,
@@ -23,6 +24,7 @@ from errata.reward.train import (
 
 __all__ = [
     "Localisation",
+    "ProjectedReward",
     "RewardConfig",
     "RewardFunction",
     "Scorer",
@@ -37,6 +39,7 @@ __all__ = [
     "load_scorer",
     "localisation",
     "pair_accuracy",
+    "project_rewards",
     "score_answers",
     "score_texts",
     "token_means",
