@@ -153,7 +153,7 @@ def test_a_reward_model_is_measured_on_any_file(folder, capsys):
     assert found["fresh_auc_bad_kept"] == found["auc_bad_kept"]
     assert (found["prompts"], found["random_of_n"], found["oracle_of_n"]) == (1, 1.0, 2.0)
     assert "words tagged OK above words tagged BAD" in capsys.readouterr().out
-    assert run("labels", "--model", reward, "--data", edits, "--out", folder / "labels.jsonl") == 0
+    assert run("labels", "--model", reward, "--edits", edits, "--out", folder / "labels.jsonl") == 0
     arguments = ["--reward", reward, "--labels", folder / "labels.jsonl", "--out", folder / "labelled.json"]
     assert run("reward", "eval", *arguments) == 0
     assert json.loads((folder / "labelled.json").read_text())["auc_bad_kept"] == found["auc_bad_kept"]
