@@ -26,7 +26,19 @@ from errata.models.scalar_head import (
     token_rewards,
     token_values,
 )
-from errata.models.training import OfflineConfig, StepLoss, Tracker, fingerprint_of, fit, is_finished, load_policy
+from errata.models.training import (
+    OfflineConfig,
+    Share,
+    StepLoss,
+    Tracker,
+    evaluation_of,
+    fingerprint_of,
+    fit,
+    is_finished,
+    load_policy,
+    loss_shares,
+    with_adapter,
+)
 
 __all__ = [
     "Actor",
@@ -35,6 +47,7 @@ __all__ = [
     "LayoutKind",
     "OfflineConfig",
     "Sampling",
+    "Share",
     "StepLoss",
     "TokenBatch",
     "Tracker",
@@ -46,6 +59,7 @@ __all__ = [
     "common_length",
     "critic_values",
     "device",
+    "evaluation_of",
     "fingerprint_of",
     "fit",
     "has_adapter",
@@ -61,6 +75,7 @@ __all__ = [
     "load_sequence_reward_model",
     "load_token_reward_model",
     "load_tokenizer",
+    "loss_shares",
     "merged",
     "pad",
     "pad_stream",
@@ -73,5 +88,6 @@ __all__ = [
     "token_logprobs",
     "token_rewards",
     "token_values",
+    "with_adapter",
     "without_dropout",
 ]
