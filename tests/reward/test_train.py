@@ -348,14 +348,14 @@ def test_the_loss_of_edits_and_preferences_by_hand(monkeypatch: pytest.MonkeyPat
     pair = encode_pair(Preference(id="p", prompt="say", chosen="cat", rejected="red dog"), ENCODER)
     edit = labelled([Correction(id="a", prompt="say", original="now cat", edited="cat")])
     inputs = train_module.collate_labels([pair, *edit], encoder=ENCODER)
-    # cat, end and cat, end; red, dog, end and now, cat, end: sums 3 and 1, 4 and −.5.
-    rewards_SK = torch.tensor([[1.0, 2.0, 0.0], [1.0, 0.0, 0.0], [4.0, 3.0, -3.0], [-2.0, 1.0, 0.5]])
+    # cat, end and cat, end; red, dog, end and now, cat, end: sums 3 and 1, 3 and −.5.
+    rewards_SK = torch.tensor([[1.0, 2.0, 0.0], [1.0, 0.0, 0.0], [4.0, 3.0, -4.0], [-2.0, 1.0, 0.5]])
     monkeypatch.setattr(train_module, "laid_out_scalars", lambda model, layout: rewards_SK)
 
     def nls(x: float) -> float:
         return math.log(1 + math.exp(-x))
 
-    between = 0.5 * (nls(3 - 4) + nls(1 - -0.5))
+    between = 0.5 * (nls(3 - 3) + nls(1 - -0.5))
     kept = 0.1 * (1 + 0 + 1 + 0.25)
     soft = sum((nls(r) + nls(-r)) / 2 for r in (1, 0, 1, 0.5))
     for objective, pulled in (("classes", kept), ("soft", soft)):
@@ -363,9 +363,9 @@ def test_the_loss_of_edits_and_preferences_by_hand(monkeypatch: pytest.MonkeyPat
         total, count, shares = train_module._class_loss(None, inputs, config=config, objective=objective)
         assert total.item() == pytest.approx(nls(2) + pulled + between, rel=1e-5), objective
         assert count == 1 + 1, "a changed token and a pair"
-        assert [float(part) for part in shares["accuracy"]] == [1, 2], "the edit is right, the preference is not"
+        assert [float(part) for part in shares["accuracy"]] == [1.5, 2], "the edit is right, the preference a tie"
     total, count, shares = train_module._bradley_terry_loss(None, inputs)
-    assert total.item() == pytest.approx(nls(3 / 2 - 4 / 3) + nls(1 / 2 - -0.5 / 3), rel=1e-5)
+    assert total.item() == pytest.approx(nls(3 / 2 - 3 / 3) + nls(1 / 2 - -0.5 / 3), rel=1e-5)
     assert count == 2
     assert [float(part) for part in shares["accuracy"]] == [2, 2], "by means"
 
