@@ -113,9 +113,15 @@ def test_single_tokens_in_the_report_are_those_of_localisation() -> None:
 
 
 def test_levels_are_calibrated_where_good_and_bad_are_as_sure_as_they_are_right() -> None:
-    sure = report_edits(paying(rude=-9.0, dog=-9.0, now=9.0), LABELS[:2])
-    # cat, inserted for dog, has reward 0: one half of a good token is missing, the bins of the others are exact.
-    assert sure["token_calibration_error"] == pytest.approx(0.5 / 4, abs=1e-3)
+    sure = report_edits(paying(rude=-9.0, dog=-9.0, now=9.0), LABELS)
+    # At reward 0 there are a good cat and four bad ones, for whom σ says one half; the other bins are exact.
+    assert sure["token_calibration_error"] == pytest.approx((5 / 2 - 1) / 8, abs=1e-3)
+
+
+def test_deleted_tokens_are_held_against_their_own_side() -> None:
+    found = report_edits(lambda rows: [[float(len(row.response_ids))] * len(row.response_ids) for row in rows], LABELS)
+    # Originals of 3, 4 and 6 tokens. Under rude at 3: 2 ties, 5 above; under each cat at 6: 2 ties.
+    assert found["auc_deleted"] == pytest.approx((5 + 2 / 2 + 4 * 2 / 2) / 35)
 
 
 def test_preferences_best_of_n_and_words() -> None:

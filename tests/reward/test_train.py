@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -341,6 +342,32 @@ def test_a_preference_has_no_classes() -> None:
     assert inputs["sign_SK"][0].count_nonzero() == inputs["sign_SK"][2].count_nonzero() == 0
     assert inputs["sign_SK"].count_nonzero() == TRAIN[0].original.split().count("rude")
     assert inputs["layout"].wanted_SK[[0, 2]].sum() == len(pair[0].response_ids) + len(pair[1].response_ids)
+
+
+def test_the_loss_of_edits_and_preferences_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = encode_pair(Preference(id="p", prompt="say", chosen="cat", rejected="red dog"), ENCODER)
+    edit = labelled([Correction(id="a", prompt="say", original="now cat", edited="cat")])
+    inputs = train_module.collate_labels([pair, *edit], encoder=ENCODER)
+    # cat, end and cat, end; red, dog, end and now, cat, end: sums 3 and 1, 3 and −.5.
+    rewards_SK = torch.tensor([[1.0, 2.0, 0.0], [1.0, 0.0, 0.0], [4.0, 3.0, -4.0], [-2.0, 1.0, 0.5]])
+    monkeypatch.setattr(train_module, "laid_out_scalars", lambda model, layout: rewards_SK)
+
+    def nls(x: float) -> float:
+        return math.log(1 + math.exp(-x))
+
+    between = 0.5 * (nls(3 - 3) + nls(1 - -0.5))
+    kept = 0.1 * (1 + 0 + 1 + 0.25)
+    soft = sum((nls(r) + nls(-r)) / 2 for r in (1, 0, 1, 0.5))
+    for objective, pulled in (("classes", kept), ("soft", soft)):
+        config = TokenRewardConfig(sequence_coefficient=0.5)
+        total, count, shares = train_module._class_loss(None, inputs, config=config, objective=objective)
+        assert total.item() == pytest.approx(nls(2) + pulled + between, rel=1e-5), objective
+        assert count == 1 + 1, "a changed token and a pair"
+        assert [float(part) for part in shares["accuracy"]] == [1.5, 2], "the edit is right, the preference a tie"
+    total, count, shares = train_module._bradley_terry_loss(None, inputs)
+    assert total.item() == pytest.approx(nls(3 / 2 - 3 / 3) + nls(1 / 2 - -0.5 / 3), rel=1e-5)
+    assert count == 2
+    assert [float(part) for part in shares["accuracy"]] == [2, 2], "by means"
 
 
 def test_settings_of_a_reward_model_that_do_not_go_together(start: Path, tmp_path: Path) -> None:
