@@ -135,6 +135,12 @@ def test_a_field_that_the_server_does_not_take_is_left_out(caplog: pytest.LogCap
     assert "takes no temperature" in caplog.text
 
 
+def test_a_field_that_is_refused_even_when_it_is_not_there_is_a_failure() -> None:
+    with FaultServer(lambda *_: Fault.NO_TEMPERATURE) as server:
+        (answer,) = chat(server)([ask()])
+        assert (answer.stop, len(server.requests)) == (Stop.ERROR, 2)
+
+
 def test_one_request_that_is_not_allowed_fails_alone() -> None:
     script: Script = lambda body, _: Fault.TOO_LONG if body["messages"][0]["content"] == "long" else "ok"  # noqa: E731
     with FaultServer(script) as server:
