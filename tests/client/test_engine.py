@@ -228,6 +228,14 @@ def test_a_server_that_goes_away_in_the_middle_ends_the_job(tmp_path: Path) -> N
         engine([ask("b")])
 
 
+def test_a_chat_goes_on_after_what_ended_all_is_mended() -> None:
+    with FaultServer(lambda _, number: Fault.NO_MODEL if number < 1 else "ok") as server:
+        engine = chat(server, concurrency=1)
+        with pytest.raises(ValueError, match="does not know this model"):
+            engine([ask("a"), ask("b")])
+        assert engine([ask("a")])[0].text == "ok"
+
+
 def test_ctrl_c_waits_for_what_is_under_way_and_the_same_call_goes_on(tmp_path: Path) -> None:
     reached = threading.Event()
 
