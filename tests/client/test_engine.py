@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -134,6 +135,12 @@ def test_a_field_that_the_server_does_not_take_is_left_out(caplog: pytest.LogCap
     assert "takes no temperature" in caplog.text
 
 
+def test_a_field_that_is_refused_even_when_it_is_not_there_is_a_failure() -> None:
+    with FaultServer(lambda *_: Fault.NO_TEMPERATURE) as server:
+        (answer,) = chat(server)([ask()])
+        assert (answer.stop, len(server.requests)) == (Stop.ERROR, 2)
+
+
 def test_one_request_that_is_not_allowed_fails_alone() -> None:
     script: Script = lambda body, _: Fault.TOO_LONG if body["messages"][0]["content"] == "long" else "ok"  # noqa: E731
     with FaultServer(script) as server:
@@ -172,20 +179,83 @@ def test_no_key_in_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_limit_of_cost_stops_in_time_and_a_higher_one_goes_on(tmp_path: Path) -> None:
-    # 10 and 5 tokens at a dollar a token: 15 dollars each; at worst 18 in and 5 out.
+    # 10 and 5 tokens at a dollar a token: 15 dollars each; at worst 20 in and 5 out.
     price = Price(1e6, 1e6)
     asks = [ask(f"{k:4}", max_tokens=5) for k in range(10)]
     with FaultServer(lambda *_: "ok") as server:
-        with pytest.raises(ValueError, match="higher --max-cost goes on"):
+        with pytest.raises(
+            ValueError, match=r"\$60.00 spent, .* may cost \$25.00; 4 of 10 .* higher --max-cost goes on"
+        ):
             chat(server, tmp_path / "ledger", price=price, max_cost=70.0)(asks)
-        # The fifth would bring it to 60 and at worst 23 more.
+        # The fifth would bring it to 60 and at worst 25 more.
         assert len(server.requests) == 4
-        with pytest.raises(ValueError, match="the limit of"):
+        with pytest.raises(ValueError, match="is reached"):
             chat(server, tmp_path / "ledger", price=price, max_cost=70.0)(asks)
         assert len(server.requests) == 4, "what stands in the ledger counts"
         answers = chat(server, tmp_path / "ledger", price=price, max_cost=500.0)(asks)
         assert len(server.requests) == 10
         assert sum(answer.cached for answer in answers) == 4
+
+
+def test_what_misfits_cost_is_written_down_and_counts_for_the_next_run(tmp_path: Path) -> None:
+    with FaultServer(lambda *_: "no JSON") as server:
+        for run in (1, 2):  # a second try, with what was wrong, may cost $908
+            engine = chat(server, tmp_path / "ledger", price=Price(1e6, 1e6), max_cost=900.0)
+            with pytest.raises(ValueError, match=rf"\${15 * run}.00 spent"):
+                engine([ask(schema=SCHEMA, max_tokens=300)])
+            assert len(server.requests) == run
+            (row,) = engine.ledger.spent()
+            assert (row.requests, row.tries, row.input_tokens, row.cost) == (1, run, 10 * run, 15.0 * run)
+
+
+def test_a_limit_cannot_hold_where_tokens_are_not_counted(tmp_path: Path) -> None:
+    choice = b'{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "ok"}}'
+    uncounted = Raw(
+        200, b'{"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [%b]}' % choice
+    )
+    with FaultServer(lambda *_: uncounted) as server:
+        with pytest.raises(ValueError, match="does not count tokens"):
+            chat(server, price=Price(1, 1), max_cost=1.0)([ask()])
+        (answer,) = chat(server, price=Price(1, 1))([ask()])
+        assert (answer.text, answer.cost) == ("ok", None)
+
+
+def test_a_server_that_goes_away_in_the_middle_ends_the_job(tmp_path: Path) -> None:
+    with FaultServer(lambda body, _: Raw(200, server._openai(body, "ok", "stop"), {"Connection": "close"})) as server:
+        engine = chat(server, tmp_path / "ledger")
+        engine([ask("a")])
+    with pytest.raises(ValueError, match="cannot be reached"):
+        engine([ask("b")])
+
+
+def test_a_chat_goes_on_after_what_ended_all_is_mended() -> None:
+    with FaultServer(lambda _, number: Fault.NO_MODEL if number < 1 else "ok") as server:
+        engine = chat(server, concurrency=1)
+        with pytest.raises(ValueError, match="does not know this model"):
+            engine([ask("a"), ask("b")])
+        assert engine([ask("a")])[0].text == "ok"
+
+
+def test_ctrl_c_waits_for_what_is_under_way_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    reached = threading.Event()
+
+    def slow(*_: object) -> str:
+        if len(server.requests) >= 10:
+            reached.set()
+        time.sleep(0.1)
+        return "ok"
+
+    with FaultServer(slow) as server:
+        command = [sys.executable, "-c", JOB, server.url, str(tmp_path / "ledger"), "60"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert reached.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert "answers under way" in told
+        before = len(server.requests)
+        assert before < 60
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert (int(done.stdout), len(server.requests)) == (before, 60)
 
 
 def test_a_limit_needs_a_price() -> None:
@@ -196,7 +266,7 @@ def test_a_limit_needs_a_price() -> None:
 def test_what_timed_out_may_have_been_billed() -> None:
     with FaultServer(lambda _, number: Fault.HANG if number < 1 else "ok", hang=1.0) as server:
         engine = chat(server, price=Price(1e6, 1e6), max_cost=40.0, timeout=0.2)
-        with pytest.raises(ValueError, match="the limit of"):  # 23 perhaps and 23 more
+        with pytest.raises(ValueError, match="is reached"):  # 25 perhaps and 25 more
             engine([ask("    ", max_tokens=5)])
 
 

@@ -35,7 +35,7 @@ def check_server(server: Server) -> list[Finding]:
     """Ask a server about a dozen short things, and say of each parameter what it did with it.
 
     Raises:
-        ValueError: no request can go well (a key that is wrong, a model that it does not have).
+        ValueError: no request can go well (nobody is there, the key is wrong, it does not have the model).
     """
     checks: Mapping[str, Callable[[Server], tuple[str, str]]] = {
         "max_tokens": _max_tokens,
@@ -46,6 +46,10 @@ def check_server(server: Server) -> list[Finding]:
         "logprobs": _logprobs,
         "n": _n,
     }
+    try:
+        _send(server)
+    except (Failed, Refused, TryAgain) as error:
+        raise ValueError(f"{server.name} gives {server.model!r} no answer: {error}") from None
     found = []
     for what, check in checks.items():
         try:
@@ -112,7 +116,7 @@ def _raw(server: Server, **settings: Any) -> Any:
     try:
         return create(model=server.model, messages=[dict(each) for each in _TELL.messages], max_tokens=8, **settings)
     except Exception as error:
-        raise Failed(scrubbed(" ".join(str(error).split()))) from None
+        raise Failed(scrubbed(" ".join(str(error).split()))) from None  # without the request and its headers
 
 
 def _logprobs(server: Server) -> tuple[str, str]:

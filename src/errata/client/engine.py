@@ -60,6 +60,10 @@ class _Stopped(Exception):  # noqa: N818
     """Another request met what ends all of them."""
 
 
+class _OverLimit(ValueError):  # noqa: N818
+    """The limit of cost is reached."""
+
+
 class Engine:
     """Answers from the ledger, else from the server; equal requests of one call are sent once.
 
@@ -85,13 +89,8 @@ class Engine:
         limits: Limits | None = None,
         dry_run: bool = False,
     ) -> None:
-        self.server, self.ledger, self.price, self.limits, self.dry_run = (
-            server,
-            ledger,
-            price,
-            limits or Limits(),
-            dry_run,
-        )
+        self.server, self.ledger, self.price, self.dry_run = server, ledger, price, dry_run
+        self.limits = limits or Limits()
         for name in ("concurrency", "tries", "per_minute", "max_cost"):
             value = getattr(self.limits, name)
             if value is not None and value <= 0:
@@ -123,9 +122,10 @@ class Engine:
         """
         keys = [key_of(ask, server=self.server.name, model=self.server.model) for ask in asks]
         wanted = dict(zip(keys, asks, strict=True))
-        found = self.ledger.find(wanted)
-        for key, answer in found.items():
+        before = self.ledger.find(wanted)
+        for key, answer in before.items():
             self._paid.setdefault(key, answer.cost or 0.0)
+        found = {key: answer for key, answer in before.items() if answer.stop is not Stop.ERROR}
         missing = {key: ask for key, ask in wanted.items() if key not in found}
         if self.dry_run:
             self._tell(missing, cached=len(found))
@@ -172,6 +172,13 @@ class Engine:
             except BaseException as error:
                 self._halt()
                 self._wait_for(threads, told=isinstance(error, KeyboardInterrupt))
+                if isinstance(error, _OverLimit):
+                    while not results.empty():
+                        found |= [result] if isinstance(result := results.get(), tuple) else []
+                    raise ValueError(
+                        f"{error}; {len(found):,} of {len(missing):,} requests were answered and are in the ledger; the"
+                        " same command with a higher --max-cost goes on"
+                    ) from None
                 raise
         for thread in threads:
             thread.join()
@@ -192,49 +199,64 @@ class Engine:
 
     def _answer(self, key: str, ask: Ask) -> Answer:
         """One request with all its tries, written down."""
-        used_in = used_out = tried = misfits = 0
+        paid = _Paid()
+        try:
+            answer = self._tries(key, ask, paid)
+        except (_Stopped, ValueError):
+            if paid.input_tokens:  # what misfits have cost stays written down
+                stopped = self._as_answer(None, "stopped before an answer fitted", paid)
+                self._write(key, ask, stopped, paid.tries)
+            raise
+        answer = self._write(key, ask, answer, paid.tries)
+        self._count(answer)
+        return answer
+
+    def _write(self, key: str, ask: Ask, answer: Answer, tries: int) -> Answer:
+        names = {"server": self.server.name, "model": self.server.model}
+        return self.ledger.add(key, ask, answer, **names, tries=tries, without=frozenset(self._without))
+
+    def _tries(self, key: str, ask: Ask, paid: _Paid) -> Answer:
+        """Until there is an answer, or no hope of one."""
+        misfits = 0
         reply: Reply | None = None
         reason = unfit = ""
-        while tried < self.limits.tries and misfits < _MISFITS:
+        while paid.tries < self.limits.tries and misfits < _MISFITS:
             without = frozenset(self._without)
             sent = self._worded(ask, without, misfit=(reply.text, unfit) if reply is not None and unfit else None)
             try:
                 self._wait_for_turn()
                 with self._reserved(key, sent):
                     reply = self.server.send(sent, without=without)
-                    used_in, used_out = used_in + reply.input_tokens, used_out + reply.output_tokens
-                    self._pay(key, reply.input_tokens, reply.output_tokens)
+                    self._pay(key, reply, paid)
             except Refused as error:
                 if error.field not in without:
                     self._leave_out(error)
                     continue
-                tried, reason = tried + 1, str(error)
+                paid.tries, reason = paid.tries + 1, str(error)
                 break
             except Failed as error:
-                tried, reason = tried + 1, str(error)
+                paid.tries, reason = paid.tries + 1, str(error)
                 break
             except TryAgain as error:
-                tried, reason = tried + 1, str(error)
-                if not error.connected and not self._answered and tried >= _UNCONNECTED:
+                paid.tries, reason = paid.tries + 1, str(error)
+                patience = self.limits.tries if self._answered else _UNCONNECTED
+                if not error.connected and paid.tries >= min(patience, self.limits.tries):
                     raise ValueError(f"{self.server.name} cannot be reached ({reason}); is the server up?") from None
-                if tried < self.limits.tries:
-                    self._back_off(error, tried)
+                if paid.tries < self.limits.tries:
+                    self._back_off(error, paid.tries)
                 continue
-            tried, reason, unfit = tried + 1, "", ""
+            paid.tries, reason, unfit = paid.tries + 1, "", ""
             if ask.schema is None or reply.stop is not Stop.END:
                 break
             if (misfit := read_answer(reply.text, ask.schema)[1]) is None:
                 break
             unfit, misfits = misfit, misfits + 1
-        answer = self._as_answer(reply, reason, used_in, used_out)
-        self._count(answer)
-        return self.ledger.add(
-            key, ask, answer, server=self.server.name, model=self.server.model, tries=tried, without=self._without
-        )
+        return self._as_answer(reply, reason, paid)
 
-    def _as_answer(self, reply: Reply | None, reason: str, used_in: int, used_out: int) -> Answer:
-        cost = None if self.price is None else self.price.of(used_in, used_out)
-        spent: dict[str, Any] = {"input_tokens": used_in, "output_tokens": used_out, "cost": cost}
+    def _as_answer(self, reply: Reply | None, reason: str, paid: _Paid) -> Answer:
+        uncounted = reply is not None and not paid.input_tokens
+        cost = None if self.price is None or uncounted else self.price.of(paid.input_tokens, paid.output_tokens)
+        spent: dict[str, Any] = {"input_tokens": paid.input_tokens, "output_tokens": paid.output_tokens, "cost": cost}
         if reason or reply is None:
             return Answer(text="", stop=Stop.ERROR, error=reason, model=self.server.model, **spent)
         return Answer(text=reply.text, stop=reply.stop, model=reply.model, **spent)
@@ -306,10 +328,14 @@ class Engine:
                 if self._stop.is_set():
                     raise _Stopped
                 if not self._under_way:
-                    raise ValueError(
-                        f"the limit of ${limit:.2f} is reached: ${self.spent:.4f} spent, and the next request may cost "
-                        f"${worst:.4f}; what was answered is in the ledger, and the same command with a higher "
-                        "--max-cost goes on"
+                    raise _OverLimit(
+                        f"--max-cost {_dollars(limit)} is reached: {_dollars(self.spent)} spent,"
+                        + (
+                            f" up to {_dollars(self._perhaps_billed)} for answers that never came,"
+                            if self._perhaps_billed
+                            else ""
+                        )
+                        + f" and the next request may cost {_dollars(worst)}"
                     )
                 self._lock.wait(1.0)
             self._under_way += worst
@@ -327,34 +353,52 @@ class Engine:
                 self._perhaps_billed += worst if billed else 0.0
                 self._lock.notify_all()
 
-    def _pay(self, key: str, input_tokens: int, output_tokens: int) -> None:
+    def _pay(self, key: str, reply: Reply, paid: _Paid) -> None:
+        paid.input_tokens += reply.input_tokens
+        paid.output_tokens += reply.output_tokens
+        if self.limits.max_cost is not None and not reply.input_tokens:
+            raise ValueError(f"{self.server.name} does not count tokens, so --max-cost cannot hold; leave it out")
         if self.price is not None:
             with self._lock:
-                self._paid[key] = self._paid.get(key, 0.0) + self.price.of(input_tokens, output_tokens)
+                cost = self.price.of(reply.input_tokens, reply.output_tokens)
+                self._paid[key] = self._paid.get(key, 0.0) + cost
 
     def _tell(self, missing: Mapping[str, Ask], *, cached: int) -> None:
         """What would be asked, and for how much."""
-        for number, ask in enumerate(list(missing.values())[:_SHOWN], start=1):
-            print(f"--- request {number} of {len(missing)}")
-            for message in self._worded(ask, frozenset(self._without), misfit=None).messages:
+        sent = [self._worded(ask, frozenset(self._without), misfit=None) for ask in missing.values()]
+        for number, ask in enumerate(sent[:_SHOWN], start=1):
+            print(f"--- request {number:,} of {len(missing):,}")
+            for message in ask.messages:
                 print(f"[{message['role']}]\n{message['content']}\n")
-        tokens_in = sum(_most_tokens(ask) for ask in missing.values()) // 2
-        tokens_out = sum(ask.max_tokens for ask in missing.values())
-        cost = "at a price that is not known"
+        tokens_in, tokens_out = sum(map(_most_tokens, sent)) // 4, sum(ask.max_tokens for ask in sent)
+        cost = f"at a price that is not known: see --price-in, --price-out (of {self.server.model})"
         if self.price is not None:
             least, most = self.price.of(tokens_in, 0), self.price.of(tokens_in, tokens_out)
-            cost = f"${least:.4f} for what is read, at most ${most:.4f} with the longest answers"
+            cost = f"{_dollars(least)} for what is read, at most {_dollars(most)} with the longest answers"
         print(
-            f"dry run: {len(missing)} requests to {self.server.model} ({cached} more are in the ledger), about "
-            f"{tokens_in} tokens in, at most {tokens_out} out: {cost}. Nothing was sent."
+            f"dry run: {len(missing):,} requests to {self.server.model} ({cached:,} more are in the ledger), about "
+            f"{tokens_in:,} tokens in, at most {tokens_out:,} out: {cost}. Nothing was sent."
         )
         raise DryRun
 
 
+@dataclass(slots=True)
+class _Paid:
+    """What one request has taken so far."""
+
+    tries: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
 def _most_tokens(ask: Ask) -> int:
-    """About twice the tokens of a usual text, and no fewer than of any in a script of one byte a letter."""
+    """A token is a byte at least, and a template adds a few; usual text has one for every four."""
     extra = json.dumps(ask.schema) if ask.schema is not None else ""
-    return sum(len(each["content"].encode("utf-8", "replace")) // 2 + 16 for each in ask.messages) + len(extra) // 2
+    return sum(len(each["content"].encode("utf-8", "replace")) + 16 for each in ask.messages) + len(extra)
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.6f}".rstrip("0").rstrip(".")
 
 
 def _with_value(answer: Answer, ask: Ask) -> Answer:

@@ -103,13 +103,13 @@ class Ledger:
             self._rows.execute(f"PRAGMA user_version = {_VERSION}")
 
     def find(self, keys: Collection[str]) -> dict[str, Answer]:
-        """Those that were answered before."""
+        """Those that were asked before; one that failed is there with what it cost, and is to be asked again."""
         found: dict[str, Answer] = {}
         with self._told():
             for key in keys:
                 row = self._rows.execute(
                     "SELECT served, response, stop, error, input_tokens, output_tokens, cost FROM requests"
-                    " WHERE key = ? AND stop <> 'error'",
+                    " WHERE key = ?",
                     (key,),
                 ).fetchone()
                 if row is not None:

@@ -41,7 +41,7 @@ def read_answer(text: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
     for candidate in (text, text[text.find("{") : text.rfind("}") + 1], text[text.rfind("{") : text.rfind("}") + 1]):
         try:
             value = json.loads(candidate, parse_constant=_no_json)
-        except ValueError:
+        except (ValueError, RecursionError):  # a model that repeats itself opens a thousand brackets
             continue
         found = misfit(value, schema)
         if found is None:

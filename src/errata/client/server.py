@@ -123,7 +123,10 @@ def translated(error: Exception, sdk: Any, wire: dict[str, str], *, key: str) ->
         wire: fields of ``Ask`` that may be left out, and how the server calls them.
         key: the environment variable that holds the key.
     """
-    reason = scrubbed(" ".join(str(error).split()))[:500]
+    said = str(error)
+    if isinstance(error, sdk.APIStatusError) and " - " not in said:  # the SDK knows the words of its own maker alone
+        said = f"{said} - {error.response.text}"
+    reason = scrubbed(" ".join(said.split()))[:500]
     if isinstance(error, sdk.APITimeoutError):
         return TryAgain("no answer in time", billed=True)
     if isinstance(error, sdk.APIConnectionError):
