@@ -113,7 +113,7 @@ class FaultServer:
         """Status, body and headers for one request."""
         with self._lock:
             self.requests.append(body)
-            self.headers.append(headers)
+            self.headers.append({name.lower(): value for name, value in headers.items()})
             said = json.dumps(body["messages"][0])
             number, self._seen[said] = self._seen[said], self._seen[said] + 1
         found = self.script(body, number)
@@ -141,7 +141,7 @@ class FaultServer:
             case Fault.LENGTH:
                 return 200, whole(body, '{"cut', "length" if openai else "max_tokens")
             case Fault.KEY:
-                key = headers.get("Authorization", headers.get("X-Api-Key", headers.get("x-api-key", "")))
+                key = self.headers[-1].get("authorization", self.headers[-1].get("x-api-key", ""))
                 return 401, _error(f"invalid key {key}")
             case Fault.NO_MODEL:
                 return 404, _error("no such model")
