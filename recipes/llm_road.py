@@ -72,11 +72,10 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
+class Flags(Settings):
     """A model, prompts and a server → a better model, and how much is left to correct by that server's editor."""
 
-    settings: Flat[Settings]
-    client: Flat[ClientFlags]
+    client: Flat[ClientFlags] = field(default_factory=ClientFlags)
 
 
 GUIDELINE = """\
@@ -246,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and run; returns the exit code."""
     flags = tyro.cli(Flags, args=argv)
     try:
-        run(flags.settings, flags.client.open())
+        run(flags, flags.client.open())
     except ValueError as error:
         print(f"llm_road: {error}", file=sys.stderr)
         return 1
@@ -262,7 +261,9 @@ def run(settings: Settings, chat: Chat) -> dict[str, Any]:
     if (settings.model is None) != (settings.prompts is None):
         raise ValueError("--model and --prompts go together; leave both out for the demo's world")
     out, console = settings.out, Console(width=120, highlight=False)
-    said = json.loads(json.dumps({key: value for key, value in asdict(settings).items() if key != "out"}, default=str))
+    said = json.loads(
+        json.dumps({key: value for key, value in asdict(settings).items() if key not in ("out", "client")}, default=str)
+    )
     if (out / "settings.json").exists() and read_json(out / "settings.json") != said:
         raise ValueError(f"{out} holds a run with other settings; delete it or give another --out")
     write_json(out / "settings.json", said)

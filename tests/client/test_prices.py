@@ -10,7 +10,7 @@ from errata.client.prices import DATE, PRICES
 
 def test_a_dated_version_has_its_models_price() -> None:
     assert price_of("claude-haiku-4-5-20251001") == price_of("claude-haiku-4-5") == Price(1, 5)
-    assert price_of("gpt-4o-2024-08-06") == price_of("gpt-4o")
+    assert price_of("gpt-4o") is None  # nobody here has read its price where it is set
 
 
 @pytest.mark.parametrize("model", ["claude-opus-4", "gpt-4o-audio", "my-gpt-4o", "llama"])

@@ -47,7 +47,13 @@ def letters(tmp_path: Path) -> Path:
     rng = Random(0)
     kinds = [[], [DefectKind.RUDE], [DefectKind.MISSING], [DefectKind.WRONG_FACT]]
     rows = [
-        {"id": row.id, "prompt": row.prompt, "response": write_with(row.prompt, kinds[k % 4], rng), "user": f"u{k}"}
+        {
+            "id": row.id,
+            "prompt": row.prompt,
+            "response": write_with(row.prompt, kinds[k % 4], rng),
+            "user": f"u{k}",
+            "response_ids": [k, 2],
+        }
         for k, row in enumerate(make_prompts(20, rng))
     ]
     return written(tmp_path / "letters.jsonl", rows)
@@ -75,7 +81,7 @@ def test_letters_are_corrected_and_labelled(
     assert main(arguments(server, letters, out)) == 0
     rows = read_corrections(out)
     assert [judge(row.prompt, row.edited).count for row in rows] == [0] * 20
-    assert rows[1].extra["user"] == "u1"
+    assert (rows[1].extra["user"], rows[1].original_ids) == ("u1", (1, 2))
     assert rows[1].extra["editor_model"] == "tiny-2026-01-01"
     assert rows[1].reasons == ("style",)
     shown = capsys.readouterr().out
@@ -84,9 +90,10 @@ def test_letters_are_corrected_and_labelled(
     report = json.loads((tmp_path / "edits.jsonl.report.json").read_text())
     assert (report["rows"], report["kept"], report["cost"]) == (20, 5, None)
     assert lines(tmp_path / "edits.jsonl.set-aside.jsonl") == []
+    data = written(tmp_path / "no_ids.jsonl", [{**row, "rejected_ids": None} for row in lines(out)])
     tokenizer, labels = build_tokenizer(), tmp_path / "labels.jsonl"
     tokenizer.save_pretrained(tmp_path / "model")
-    assert main(["labels", "--edits", str(out), "--model", f"{tmp_path}/model", "--out", str(labels)]) == 0
+    assert main(["labels", "--edits", str(data), "--model", f"{tmp_path}/model", "--out", str(labels)]) == 0
     assert len(read_labels(labels, Encoder(tokenizer))) == 20
 
 
@@ -114,7 +121,8 @@ def test_what_was_set_aside_can_be_given_again(server: FaultServer, letters: Pat
     out, again = tmp_path / "edits.jsonl", tmp_path / "again.jsonl"
     assert main(arguments(server, letters, out, "--max-edit-ratio=0.01", "--free-words=0")) == 0
     assert main(arguments(server, tmp_path / "edits.jsonl.set-aside.jsonl", again)) == 0
-    assert len(read_corrections(again)) == 15
+    found = read_corrections(again)
+    assert [row.original_ids for row in found] == [(k, 2) for k in range(20) if k % 4]
 
 
 @pytest.mark.parametrize("form", ["hh", "trl"])

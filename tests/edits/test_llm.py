@@ -12,6 +12,7 @@ import pytest
 from errata.client import Answer, Ask, Stop
 from errata.data import write_rows
 from errata.edits import Draft, LLMEditorConfig, edit_drafts, read_material, statistics
+from errata.edits.request import prompt_id
 
 TEN = "One two three four five six seven eight nine ten"
 """Ten words, of which the caps below let five change."""
@@ -285,7 +286,8 @@ def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
 def test_settings_are_what_is_asked() -> None:
     chat = Scripted({TEN: [reply("keep")]})
     config = LLMEditorConfig(max_tokens=99, temperature=None, tags=("tone",))
-    edit_drafts(chat, drafts(TEN), config, guideline="Be kind.")
+    found = edit_drafts(chat, drafts(TEN), config, guideline="Be kind.")
+    assert found.report.prompt == prompt_id("Be kind.", ("tone",))
     (ask,) = chat.rounds[0]
     assert (ask.max_tokens, ask.temperature) == (99, None)
     assert ask.schema is not None

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from client.faults import FaultServer
+from errata.client import Ask
 from errata.data import read_corrections, read_demonstrations
 from errata.demo.chat import EditorChat
 from errata.edits import LLMEditorConfig
@@ -51,6 +53,27 @@ def test_a_whole_run_leaves_every_stage(recipe: ModuleType, finished: Path) -> N
         row.original_ids for row in read_corrections(finished / "edits/edits.jsonl")
     ]
     assert "words to change" in recipe.told(found)
+
+
+def test_against_a_server_it_gives_the_same(recipe: ModuleType, finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openai", reason="the extra openai is not installed")
+    out = tmp_path / "road"
+    (out / "data").mkdir(parents=True)
+    (out / "data/start").symlink_to(finished / "data/start")
+
+    def script(body: dict[str, Any], number: int) -> str:
+        return EditorChat()([Ask(messages=tuple(body["messages"]))])[0].text
+
+    sizes = ("--train=12", "--heldout=4", "--start-responses=32", "--max-new-tokens=12")
+    caps = ("--editor.max-edit-ratio=1", "--editor.max-growth=30")
+    with FaultServer(script) as server:
+        flags = (f"--out={out}", f"--llm={server.url}", f"--ledger={tmp_path}/ledger.sqlite", *sizes, *caps)
+        assert recipe.main(flags) == 0
+        asked = len(server.requests)
+        assert recipe.main(flags) == 0
+        assert len(server.requests) == asked
+    found, other = (json.loads((run / "winrate/judged.json").read_text()) for run in (out, finished))
+    assert (found["win_rate"], found["edit_cost"]) == (other["win_rate"], other["edit_cost"])
 
 
 def test_the_judge_prefers_what_its_editor_leaves_alone(recipe: ModuleType, finished: Path, tmp_path: Path) -> None:

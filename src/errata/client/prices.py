@@ -1,4 +1,7 @@
-"""List prices, as the providers' pages said on ``DATE``; --price-in and --price-out say what is not here."""
+"""Anthropic's list prices, read on ``DATE`` in excerpts of its pricing page; check them before you trust a limit to them.
+
+For all other models --price-in and --price-out say it: a limit of cost that rests on a price from hearsay is none.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,6 @@ class Price(NamedTuple):
 
 DATE = "2026-11-24"
 PRICES: Mapping[str, Price] = {
-    # platform.claude.com, models and pricing
     "claude-fable-5-1": Price(10, 50),
     "claude-opus-5-5": Price(4, 20),
     "claude-opus-5": Price(5, 25),
@@ -35,17 +37,6 @@ PRICES: Mapping[str, Price] = {
     "claude-sonnet-4-6": Price(3, 15),
     "claude-sonnet-4-5": Price(3, 15),
     "claude-haiku-4-5": Price(1, 5),
-    # developers.openai.com, pricing
-    "gpt-5.4": Price(2.5, 15),
-    "gpt-5.1": Price(1.25, 10),
-    "gpt-5": Price(1.25, 10),
-    "gpt-5-mini": Price(0.25, 2),
-    "gpt-5-nano": Price(0.05, 0.4),
-    "gpt-4.1": Price(2, 8),
-    "gpt-4.1-mini": Price(0.4, 1.6),
-    "gpt-4.1-nano": Price(0.1, 0.4),
-    "gpt-4o": Price(2.5, 10),
-    "gpt-4o-mini": Price(0.15, 0.6),
 }
 
 

@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes as Flat
 from errata.commands.client import ClientFlags
 from errata.commands.shared import check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
+from errata.data.fields import take_ids
 from errata.data.files import write_json
 from errata.data.rows import write_lines
 from errata.edits import Draft, LLMEditorConfig, SetAside, edit_drafts
@@ -28,7 +29,8 @@ class EditsLLM:
     """
 
     data: Path
-    """Rows with prompt and response; with --side rejected pairs in any format of `errata edits import`."""
+    """Rows with prompt and response (and response_ids, if sampled); with --side rejected pairs in any format
+    of `errata edits import`."""
     out: Path
     """Corrections to write: .jsonl, .jsonl.gz or .parquet. The counts go to <out>.report.json."""
     side: Literal["response", "rejected"] = "response"
@@ -65,9 +67,15 @@ class EditsLLM:
             for row in iter_demonstrations(self.data, set_aside=set_aside(self.out)):
                 if "rejected" in row.extra and "chosen" not in row.extra:
                     raise ValueError(f"row {row.id!r} is a pair; say --side rejected to correct its worse text")
-                reference = self._reference(row.id, row.extra)
+                extra = dict(row.extra)
+                ids = take_ids(extra, ("response_ids",))
                 yield Draft(
-                    id=row.id, prompt=row.prompt, response=row.response, reference=reference, extra=dict(row.extra)
+                    id=row.id,
+                    prompt=row.prompt,
+                    response=row.response,
+                    reference=self._reference(row.id, extra),
+                    response_ids=ids,
+                    extra=extra,
                 )
             return
         form, why = recognise_file(self.data)
