@@ -1,4 +1,4 @@
-"""Anthropic's list prices, read on ``DATE`` in excerpts of its pricing page; check them before you trust a limit to them.
+"""Anthropic's list prices, read on ``DATE`` in excerpts of its pricing page; check them before you trust a limit.
 
 For all other models --price-in and --price-out say it: a limit of cost that rests on a price from hearsay is none.
 """
