@@ -33,6 +33,8 @@ errata aligns a language model from the corrections that people make to its answ
   errata tune ppo        fine-grained PPO on a reward model
   errata winrate         two models or files of responses against each other, with an interval
   errata view            labelled edits as coloured tokens, in the terminal or as one HTML file
+  errata client check    what a server of chat models honours of a request, and what it ignores
+  errata client costs    what the requests in a ledger have cost
 
 `errata VERB --help` says what a verb takes. New here? `errata demo`, then `errata tune figa --help`.
 """

@@ -13,6 +13,7 @@ import tyro
 import yaml
 from transformers.utils import logging as transformers_logging
 
+from errata.commands.client import ClientCheck, ClientCosts
 from errata.commands.curation import EditsFilter, EditsStats
 from errata.commands.demo import Demo
 from errata.commands.doctor import Doctor
@@ -48,6 +49,8 @@ COMMANDS: Mapping[str, type[Any]] = {
     "tune ppo": TunePPO,
     "winrate": WinRate,
     "view": View,
+    "client check": ClientCheck,
+    "client costs": ClientCosts,
 }
 
 IN_SHORT: Mapping[str, type[Any]] = {"learn": LearnInShort}

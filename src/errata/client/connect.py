@@ -1,0 +1,90 @@
+"""From a name on the command line to a chat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from errata.client.engine import Engine, Limits
+from errata.client.ledger import Ledger
+from errata.client.prices import Price, price_of
+from errata.client.server import Server
+
+__all__ = ["connect", "open_chat"]
+
+
+def connect(spec: str, *, url: str | None = None, timeout: float = 300.0) -> Server:
+    """The model that ``spec`` names; nothing is sent, but for a URL alone, whose server is asked what it has.
+
+    ==============================  ======================================================================
+    ``anthropic:MODEL``             Anthropic, key in ANTHROPIC_API_KEY
+    ``openai:MODEL``                OpenAI, key in OPENAI_API_KEY
+    ``MODEL@URL`` or ``URL``        any server with OpenAI's protocol (vLLM, llama.cpp, transformers serve),
+                                    key, if it wants one, in ERRATA_API_KEY; URL alone: its only model
+    ``local:FOLDER``                a model folder, in this process
+    ==============================  ======================================================================
+
+    Args:
+        spec: as above.
+        url: a server that stands in for the provider's.
+        timeout: longest wait for an answer, in seconds.
+
+    Raises:
+        ValueError: it names nothing that is known; the SDK or the key is missing; the URL has several models.
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "anthropic" and name:
+        from errata.client.anthropic import AnthropicServer
+
+        return AnthropicServer(name, url=url, timeout=timeout)
+    if kind == "local" and name:
+        from errata.client.local import LocalServer
+
+        return LocalServer(Path(name))
+    from errata.client.openai import OpenAIServer
+
+    if kind == "openai" and name:
+        return OpenAIServer(name, url=url, timeout=timeout)
+    model, at, address = spec.rpartition("@")
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(
+            f"{spec!r} names no chat model; give anthropic:MODEL, openai:MODEL, MODEL@URL or URL (a server with "
+            "OpenAI's protocol), or local:FOLDER"
+        )
+    if not at:
+        offered = OpenAIServer("", url=address, timeout=timeout).models()
+        if len(offered) != 1:
+            some = ", ".join(offered[:5]) or "none that it names"
+            raise ValueError(f"{address} has {len(offered)} models ({some}); name one: MODEL@{address}")
+        model = offered[0]
+    return OpenAIServer(model, url=address, timeout=timeout)
+
+
+def open_chat(
+    spec: str,
+    *,
+    url: str | None = None,
+    ledger: Path | None = None,
+    price: Price | None = None,
+    limits: Limits | None = None,
+    timeout: float = 300.0,
+    dry_run: bool = False,
+) -> Engine:
+    """A chat with the model that ``spec`` names, as ``connect`` says.
+
+    Args:
+        spec: the model.
+        url: a server that stands in for the provider's.
+        ledger: the file in which all is written down; None keeps it in memory.
+        price: of its tokens; the list price of a provider's model if not given, nothing for ``local:``.
+        limits: how hard it is asked, and for how much.
+        timeout: longest wait for an answer, in seconds.
+        dry_run: print and send nothing.
+
+    Raises:
+        ValueError: as ``connect``; a limit of cost without a price; the ledger is none.
+    """
+    server = connect(spec, url=url, timeout=timeout)
+    if price is None:
+        provider = url is None and spec.startswith(("anthropic:", "openai:"))
+        price = Price(0, 0) if spec.startswith("local:") else price_of(server.model) if provider else None
+    return Engine(server, Ledger(ledger), price=price, limits=limits, dry_run=dry_run)

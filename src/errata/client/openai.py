@@ -1,0 +1,87 @@
+"""OpenAI, and whatever speaks its protocol: vLLM, llama.cpp, transformers serve."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from typing import Any
+
+from errata.client.chat import Ask, Stop
+from errata.client.server import Reply, TryAgain, need, scrubbed, translated
+
+__all__ = ["OpenAIServer"]
+
+_WIRE = {"temperature": "temperature", "seed": "seed", "schema": "response_format"}
+_STOPS = {"stop": Stop.END, "length": Stop.LENGTH, "content_filter": Stop.REFUSAL}
+
+
+class OpenAIServer:
+    """A server that speaks OpenAI's protocol.
+
+    Args:
+        model: its name there.
+        url: where it is; None is OpenAI. OPENAI_API_KEY goes to OpenAI alone, any other server gets ERRATA_API_KEY.
+        timeout: longest wait for an answer, in seconds.
+
+    Raises:
+        ValueError: the SDK or the key is missing.
+    """
+
+    def __init__(self, model: str, *, url: str | None = None, timeout: float = 300.0) -> None:
+        self._sdk = need("openai")
+        self._key = "OPENAI_API_KEY" if url is None else "ERRATA_API_KEY"
+        key = os.environ.get(self._key)
+        if url is None and not key:
+            raise ValueError("OpenAI needs a key: set the environment variable OPENAI_API_KEY")
+        self.sdk: Any = self._sdk.OpenAI(api_key=key or "none", base_url=url, max_retries=0, timeout=timeout)
+        self.model = model
+        self.name = str(self.sdk.base_url).rstrip("/")
+        self.enforces_schema = url is None
+
+    def models(self) -> list[str]:
+        """What the server offers.
+
+        Raises:
+            ValueError: it cannot be asked.
+        """
+        try:
+            return [model.id for model in self.sdk.models.list()]
+        except Exception as error:
+            found = translated(error, self._sdk, {}, key=self._key)
+            raise ValueError(f"{self.name} does not say which models it has: {found}") from None
+
+    def send(self, ask: Ask, *, without: Set[str]) -> Reply:
+        """Send one request, once."""
+        # OpenAI's newer models know only the new name, other servers often only the old one.
+        limit = "max_completion_tokens" if self.enforces_schema else "max_tokens"
+        settings: dict[str, Any] = {limit: ask.max_tokens}
+        if ask.temperature is not None and "temperature" not in without:
+            settings["temperature"] = ask.temperature
+        if ask.seed is not None and "seed" not in without:
+            settings["seed"] = ask.seed
+        if ask.schema is not None and "schema" not in without:
+            named = {"name": "answer", "schema": dict(ask.schema), "strict": True}
+            settings["response_format"] = {"type": "json_schema", "json_schema": named}
+        try:
+            got = self.sdk.chat.completions.create(
+                model=self.model, messages=[dict(each) for each in ask.messages], **settings
+            )
+        except Exception as error:
+            raise translated(error, self._sdk, _WIRE, key=self._key) from None
+        return _read(got)
+
+
+def _read(got: Any) -> Reply:
+    choices = getattr(got, "choices", None)
+    if not choices:  # some servers answer 200 with an error inside
+        inside = getattr(got, "error", None)
+        raise TryAgain(scrubbed(f"an answer without content: {inside or got}")[:500])
+    choice, usage = choices[0], got.usage
+    refusal = getattr(choice.message, "refusal", None)
+    return Reply(
+        text=refusal or choice.message.content or "",
+        stop=Stop.REFUSAL if refusal else _STOPS.get(choice.finish_reason, Stop.END),
+        model=got.model or "",
+        input_tokens=usage.prompt_tokens if usage else 0,
+        output_tokens=usage.completion_tokens if usage else 0,
+    )

@@ -1,0 +1,112 @@
+"""The verbs ``client check`` and ``client costs``, and the flags of every verb that asks a chat model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.table import Table
+
+from errata.client import Engine, Ledger, Limits, Price, check_server, connect, open_chat
+from errata.commands.shared import console
+
+__all__ = ["ClientCheck", "ClientCosts", "ClientFlags"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientFlags:
+    """Which chat model is asked, how hard, and for how much."""
+
+    llm: str | None = None
+    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL (vLLM, llama.cpp, transformers serve), or local:FOLDER. Keys come
+    from ANTHROPIC_API_KEY, OPENAI_API_KEY, for other servers ERRATA_API_KEY, and are written nowhere."""
+    llm_url: str | None = None
+    """A server that stands in for the provider's."""
+    ledger: Path = Path("ledger.sqlite")
+    """All requests and answers: what stands there is not asked (and paid) again. See `errata client costs`."""
+    max_cost: float | None = None
+    """Stop before this job has cost more, in US dollars; the same command with more goes on."""
+    price_in: float | None = None
+    """US dollars for a million tokens read, where the list does not know the model."""
+    price_out: float | None = None
+    """US dollars for a million tokens written."""
+    concurrency: int = 8
+    """Requests at a time."""
+    rpm: float | None = None
+    """Most requests a minute."""
+    tries: int = 6
+    """Of one request: rate limits, server errors, time-outs."""
+    timeout: float = 300.0
+    """Longest wait for one answer, in seconds."""
+    dry_run: bool = False
+    """Print the first prompts and what all would cost, and send nothing."""
+
+    def open(self) -> Engine:
+        """The chat.
+
+        Raises:
+            ValueError: no model is named, one price stands alone, or as ``open_chat``.
+        """
+        if self.llm is None:
+            raise ValueError("--llm names no model; give anthropic:MODEL, openai:MODEL, MODEL@URL, URL or local:FOLDER")
+        if (self.price_in is None) != (self.price_out is None):
+            raise ValueError("--price-in and --price-out go together; 0 is a price")
+        price = None
+        if self.price_in is not None and self.price_out is not None:
+            price = Price(self.price_in, self.price_out)
+        limits = Limits(concurrency=self.concurrency, per_minute=self.rpm, tries=self.tries, max_cost=self.max_cost)
+        return open_chat(
+            self.llm,
+            url=self.llm_url,
+            ledger=self.ledger,
+            price=price,
+            limits=limits,
+            timeout=self.timeout,
+            dry_run=self.dry_run,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientCheck:
+    """What a server honours of a request (temperature, seed, schema, logprobs, n, …), and what it ignores in silence.
+
+    It is asked some twenty short things. `errata client check http://127.0.0.1:8000/v1`
+    """
+
+    server: Annotated[str, tyro.conf.Positional]
+    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL, or local:FOLDER."""
+    timeout: float = 60.0
+    """Longest wait for one answer, in seconds."""
+
+    def run(self) -> None:
+        server = connect(self.server, timeout=self.timeout)
+        table = Table(title=f"{server.model} at {server.name}", title_justify="left")
+        for name in ("parameter", "verdict", "how it was seen"):
+            table.add_column(name)
+        for finding in check_server(server):
+            table.add_row(*finding)
+        console.print(table, highlight=False, markup=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientCosts:
+    """What a ledger's requests have cost, by day (UTC) and model."""
+
+    ledger: Annotated[Path, tyro.conf.Positional] = Path("ledger.sqlite")
+    """The file."""
+
+    def run(self) -> None:
+        if not self.ledger.exists():
+            raise ValueError(f"there is no ledger {self.ledger}")
+        table = Table("day", "model", "requests", "tries", "tokens in", "tokens out", "US dollars", "of unknown price")
+        rows = Ledger(self.ledger).spent()
+        counted: list[tuple[int, int, int, int]] = []
+        for row in rows:
+            cost = "–" if row.cost is None else f"{row.cost:.4f}"
+            counted.append((row.requests, row.tries, row.input_tokens, row.output_tokens))
+            table.add_row(row.day, row.model, *map(str, counted[-1]), cost, str(row.unpriced))
+        totals = [sum(row[k] for row in counted) for k in range(4)]
+        table.add_row("", "all", *map(str, totals), f"{sum(row.cost or 0.0 for row in rows):.4f}", "")
+        console.print(table, highlight=False)
