@@ -25,6 +25,7 @@ from errata.models.scalar_head import (
     token_values,
 )
 from errata.models.training import OfflineConfig, StepLoss, fingerprint_of, fit, is_finished, load_policy
+from errata.models.vllm import VLLMGenerator, load_vllm
 
 __all__ = [
     "Generator",
@@ -35,6 +36,7 @@ __all__ = [
     "StepLoss",
     "TokenBatch",
     "TransformersGenerator",
+    "VLLMGenerator",
     "Wanted",
     "adapter_off",
     "add_adapter",
@@ -55,6 +57,7 @@ __all__ = [
     "load_sequence_reward_model",
     "load_token_reward_model",
     "load_tokenizer",
+    "load_vllm",
     "merged",
     "pad",
     "pad_stream",

@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from errata.data.encoding import Encoder
 from errata.types import PromptRow, Rollout
 
-__all__ = ["Generator", "Sampling", "TransformersGenerator"]
+__all__ = ["Generator", "Sampling", "TransformersGenerator", "rollout_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,19 +85,20 @@ class TransformersGenerator:
             pad_token_id=self.encoder.pad_id,
         )
         return [
-            self._rollout(row, ids, response)
+            rollout_of(row, ids, response, self.encoder)
             for (row, ids), response in zip(rows, drawn[:, width:].tolist(), strict=True)
         ]
 
-    def _rollout(self, row: PromptRow, prompt_ids: tuple[int, ...], drawn: list[int]) -> Rollout:
-        ends = [place for place, token in enumerate(drawn) if token in self.encoder.end_ids]
-        # What follows the first end is padding, whatever its id.
-        response = drawn[: ends[0] + 1] if ends else drawn
-        return Rollout(
-            id=row.id,
-            prompt=row.prompt,
-            prompt_ids=prompt_ids,
-            response_ids=tuple(response),
-            text=self.encoder.decode(response),
-            ended=bool(ends),
-        )
+
+def rollout_of(row: PromptRow, prompt_ids: tuple[int, ...], drawn: Sequence[int], encoder: Encoder) -> Rollout:
+    """What was drawn for a prompt, up to and with its first end; what follows is padding, whatever its id."""
+    ends = [place for place, token in enumerate(drawn) if token in encoder.end_ids]
+    response = drawn[: ends[0] + 1] if ends else drawn
+    return Rollout(
+        id=row.id,
+        prompt=row.prompt,
+        prompt_ids=prompt_ids,
+        response_ids=tuple(response),
+        text=encoder.decode(response),
+        ended=bool(ends),
+    )

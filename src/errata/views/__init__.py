@@ -16,6 +16,7 @@ from errata.views.edits import (
     view_scale,
 )
 from errata.views.intervals import interval_axis_svg, interval_svg
+from errata.views.outcomes import outcomes_svg
 from errata.views.pages import render, visible
 from errata.views.statistics import statistics_to_terminal
 from errata.views.tokens import ColoredToken, color_tokens, shared_scale, tokens_to_html, tokens_to_terminal
@@ -34,6 +35,7 @@ __all__ = [
     "interval_svg",
     "labels_to_terminal",
     "legend_to_terminal",
+    "outcomes_svg",
     "render",
     "shared_scale",
     "statistics_to_terminal",

@@ -154,9 +154,13 @@ def pair_up(arms: Mapping[str, Sequence[Demonstration]], baseline: Sequence[Demo
     """For each arm its pairs, in the order of the baseline.
 
     Raises:
-        ValueError: An arm and the baseline answer different prompts (names the arm and the prompt).
+        ValueError: An arm and the baseline answer different prompts (names the arm and the prompt), or the baseline
+            answers one several times.
     """
     paired = {}
+    of_prompt = [row.extra["prompt_id"] for row in baseline if "prompt_id" in row.extra]
+    if len(set(of_prompt)) < len(of_prompt):
+        raise ValueError("the baseline has several answers to one prompt, which are no separate prompts; give one each")
     for arm, rows in arms.items():
         answers = {row.id: row for row in rows}
         for there, here, what in ((answers, baseline, arm), ({row.id for row in baseline}, rows, "the baseline")):
