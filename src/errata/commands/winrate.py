@@ -72,7 +72,7 @@ class WinRate:
     guideline: str = ""
     """Of --llm: what counts as better here, told to the judge besides."""
     editor_model: Annotated[tuple[str, ...], UseAppendAction] = ()
-    """The model that made the edits which the arms learned from, where rows do not say so: its own kin judge it well."""
+    """The model whose edits the arms learned from, where their rows do not say so: a judge of its kin is biased."""
     group_by: str | None = None
     """A field of the baseline's rows: win rates by its values, too."""
     prompts: Path | None = None

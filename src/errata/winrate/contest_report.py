@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -119,10 +120,7 @@ def _facts(found: Contest) -> list[tuple[str, str]]:
 
 
 _COLUMNS: dict[str, Callable[[ContestArm], str]] = {
-    "won": lambda arm: str(arm.wins),
-    "tied": lambda arm: str(arm.ties),
-    "lost": lambda arm: str(arm.losses),
-    "invalid": lambda arm: str(arm.invalid),
+    "won / tied / lost / invalid": lambda arm: f"{arm.wins} / {arm.ties} / {arm.losses} / {arm.invalid}",
     "at equal length, %": lambda arm: f"{_percent(arm.length_controlled.mean)} ({_span(arm.length_controlled)})",
     "words": lambda arm: f"{_number(arm.mean_length)} / {_number(arm.baseline_length)}",
     "longer always won, %": lambda arm: _percent(arm.longer_wins),
@@ -146,10 +144,8 @@ def _columns(found: Contest) -> dict[str, Callable[[ContestArm], str]]:
 
 def _cell(text: str) -> str:
     """A text as a cell of a Markdown table, or as a piece of a paragraph: nothing in it is markup."""
-    shown = visible(text).replace("\n", " ").replace("\\", "\\\\")
-    for char in "|`*_<>[]#&~$":
-        shown = shown.replace(char, f"&#{ord(char)};")
-    return shown
+    shown = visible(text).replace("\n", " ")
+    return re.sub(r"[\\|`*_<>\[\]#&~$]", lambda found: f"&#{ord(found[0])};", shown)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -259,7 +255,9 @@ def contest_terminal(found: Contest) -> Group:
 def _sides(baseline: str, answer: str) -> tuple[Markup, Markup]:
     """Both texts, coloured where they differ: orange stands in the baseline only, blue in the arm's answer only."""
     sides: tuple[list[ColoredToken], list[ColoredToken]] = ([], [])
-    for kept, run in groupby(diff(baseline, answer, ties=Ties.DEPARTURE), key=lambda edit: edit.op is Op.KEEP):
+    made = diff(baseline, answer, ties=Ties.DEPARTURE)
+    # A kept space between two changes parts nothing.
+    for kept, run in groupby(made, key=lambda edit: edit.op is Op.KEEP and not edit.edited.text.isspace()):
         edits = list(run)
         for side, texts, sign in (
             (sides[0], [edit.original.text for edit in edits], -1.0),
@@ -303,7 +301,7 @@ def _html_slice(arm: str, one: Slice) -> dict[str, object]:
 
 def contest_html(found: Contest) -> str:
     """The report as one self-contained HTML page: no script, nothing fetched, all text of models and users escaped."""
-    columns = {name: cell for name, cell in _columns(found).items() if name not in ("won", "tied", "lost", "invalid")}
+    columns = _columns(found)
     return render(
         _TEMPLATE,
         title=f"errata: win rates against {found.baseline}",
