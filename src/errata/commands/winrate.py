@@ -127,21 +127,20 @@ class WinRate:
             raise ValueError("give one judge: --references, --llm, --verdicts or --reward (or --annotations alone)")
         if not self.candidate or self.baseline is None:
             raise ValueError("give --candidate, once or more, and --baseline")
-        named = [_named(one) for one in (*self.candidate, self.baseline)]
-        twice = [name for name, count in Counter(name for name, _ in named).items() if count > 1]
-        # Two folders of one name, or a file against itself: the paths tell them apart, or at least the places.
-        names = [str(path) if name in twice else name for name, path in named[:-1]]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two arms are called {', '.join(sorted(twice))}; name them: --candidate NAME=PATH")
-        arms = {name: self._responses(path) for name, (_, path) in zip(names, named[:-1], strict=True)}
-        baseline_name, path = named[-1]
-        rows = self._responses(path)
+        sources = [_source(one) for one in (*self.candidate, self.baseline)]
+        count = Counter(name or _stem(path) for name, path in sources)
+        # Two files of one name are told apart by their paths.
+        names = [name or (str(path) if count[_stem(path)] > 1 else _stem(path)) for name, path in sources]
+        if len(set(names[:-1])) < len(names) - 1:
+            raise ValueError(f"two arms of {', '.join(names[:-1])} are called alike; name them: --candidate NAME=PATH")
+        *candidates, rows = [self._responses(path) for _, path in sources]
+        arms = dict(zip(names, candidates, strict=False))
         judge = self._judge()
         found, rulings = contest(
             arms,
             rows,
             judge,
-            baseline_name=f"{baseline_name} (baseline)" if baseline_name in twice else baseline_name,
+            baseline_name=f"{names[-1]} (baseline)" if names[-1] in arms else names[-1],
             group_field=self.group_by,
             editors=self.editor_model,
             seed=self.seed,
@@ -243,12 +242,14 @@ class Generate:
         console.print(f"{total} answers{before} → {self.out}", highlight=False)
 
 
-def _named(source: str) -> tuple[str, Path]:
-    """NAME=PATH, or a path that gives the name."""
-    name, equals, path = source.partition("=")
-    if equals and name and not Path(source).exists():
-        return name, Path(path)
-    return Path(source).resolve().name if Path(source).is_dir() else Path(source).stem, Path(source)
+def _source(given: str) -> tuple[str | None, Path]:
+    """NAME=PATH, or a path."""
+    name, equals, path = given.partition("=")
+    return (name, Path(path)) if equals and name and not Path(given).exists() else (None, Path(given))
+
+
+def _stem(path: Path) -> str:
+    return path.resolve().name if path.is_dir() else path.stem
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ from errata.winrate.alpaca import (
     write_annotations,
     write_outputs,
 )
+from errata.winrate.check import JudgeCheck, Planted, check_judge
 from errata.winrate.comparison import (
     Contest,
     ContestArm,
@@ -91,10 +92,12 @@ __all__ = [
     "HumanJudge",
     "Interval",
     "Judge",
+    "JudgeCheck",
     "JudgeIdentity",
     "LearningCurve",
     "Pair",
     "PerSeed",
+    "Planted",
     "PromptFile",
     "RewardModelResult",
     "Ruling",
@@ -104,6 +107,7 @@ __all__ = [
     "Summary",
     "WinRateResult",
     "bootstrap_interval",
+    "check_judge",
     "combine_seeds",
     "compare_rulings",
     "contest",
