@@ -237,17 +237,18 @@ def test_win_rate_by_references_and_edit_cost_left(folder):
     sides = ["--candidate", folder / "good.jsonl", "--baseline", folder / "bad.jsonl"]
     assert run("winrate", *sides, "--references", folder / "edits.jsonl", "--out", folder / "win.json") == 0
     found = json.loads((folder / "win.json").read_text())
-    assert found["win_rate"] == 0.75  # three better, three alike
-    assert found["candidate_edit_cost"] == 0
-    assert found["baseline_edit_cost"] == 0.5
-    assert len(found["verdicts"]) == 6
+    (arm,) = found["arms"]
+    assert arm["win_rate"]["mean"] == 0.75  # three better, three alike
+    assert arm["mean_value"] == 0  # minus edit cost
+    assert arm["baseline_value"] == -0.5
+    assert len(arm["verdicts"]) == 6
 
 
 def test_win_rate_of_models(folder):
     sides = ["--candidate", folder / "model", "--baseline", folder / "model"]
     flags = ["--references", folder / "edits.jsonl", "--max-new-tokens=4", "--out", folder / "same.json"]
     assert run("winrate", *sides, *flags) == 0
-    assert json.loads((folder / "same.json").read_text())["win_rate"] == 0.5
+    assert json.loads((folder / "same.json").read_text())["arms"][0]["win_rate"]["mean"] == 0.5
 
 
 def test_view_in_the_terminal_and_as_a_page(folder, capsys):

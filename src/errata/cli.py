@@ -32,7 +32,8 @@ errata aligns a language model from the corrections that people make to its answ
   errata tune figa       imitate what was written, unlearn what was struck out (no reward model needed)
   errata tune dpo        prefer the corrected to the original, as a whole
   errata tune ppo        fine-grained PPO on a reward model
-  errata winrate         two models or files of responses against each other, with an interval
+  errata generate        a model's answers to a file of prompts, to be judged or edited; resumes
+  errata winrate         models or files of responses against a baseline: references, an LLM, people or a reward judge
   errata view            labelled edits as coloured tokens, in the terminal or as one HTML file
   errata client check    what a server of chat models honours of a request, and what it ignores
   errata client costs    what the requests in a ledger have cost

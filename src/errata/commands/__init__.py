@@ -24,7 +24,7 @@ from errata.commands.learn import Learn, LearnInShort
 from errata.commands.reward import RewardEval, RewardScore, RewardTrain
 from errata.commands.shared import Command
 from errata.commands.tune import TuneDPO, TuneFIGA, TunePPO, TuneSFT
-from errata.commands.winrate import WinRate
+from errata.commands.winrate import Generate, WinRate
 from errata.tuning.figa import PAPER as FIGA_PAPER
 from errata.tuning.ppo import PAPER as PPO_PAPER
 from errata.tuning.ppo import SEQUENCE as PPO_SEQUENCE
@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, type[Any]] = {
     "tune figa": TuneFIGA,
     "tune dpo": TuneDPO,
     "tune ppo": TunePPO,
+    "generate": Generate,
     "winrate": WinRate,
     "view": View,
     "client check": ClientCheck,

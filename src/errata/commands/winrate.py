@@ -1,90 +1,256 @@
-"""The verb ``winrate``: which of two answers more prompts better."""
+"""The verbs ``winrate``, which of several answers is better, and ``generate``, which writes answers to be judged."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
+from tyro.conf import UseAppendAction
 
-from errata.commands.shared import EncodingFlags, report
-from errata.data import read_corrections, read_demonstrations, read_prompts
-from errata.edits import word_distance
-from errata.models import Sampling, TransformersGenerator, device, load_causal
-from errata.reward import load_scorer, score_texts
+from errata.commands.client import ClientFlags
+from errata.commands.shared import EncodingFlags, check_not_itself, console
+from errata.data import new_file, read_corrections, read_demonstrations, read_prompts
+from errata.models import Sampling, TransformersGenerator, device, identity, load_causal, load_vllm
 from errata.types import Demonstration
-from errata.winrate import bootstrap_interval, verdicts_from_scores
+from errata.winrate import (
+    ChatJudge,
+    Contest,
+    Judge,
+    Pair,
+    PromptFile,
+    Ruling,
+    compare_rulings,
+    contest,
+    contest_html,
+    contest_markdown,
+    contest_terminal,
+    generate,
+    is_outputs,
+    pair_up,
+    read_annotations,
+    read_outputs,
+    read_verdicts,
+    reference_judge,
+    reward_judge,
+    write_annotations,
+    write_contest,
+)
+from errata.winrate.judges import PROMPT
 
-__all__ = ["WinRate"]
+__all__ = ["Generate", "WinRate"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WinRate:
-    """Two models, or two files of responses, against each other on the same prompts, with a 95 % interval.
+    """One or more models, or files of responses, against a baseline on the same prompts, with 95 % intervals.
 
-    The judge is either what people really sent (--references: fewer words to change wins, and edit cost left is shown)
-    or a reward model (--reward: a proxy; do not judge a policy by the reward model that it was trained on).
+    The judge is one of four: what people really sent (--references: fewer words to change wins, edit cost left is
+    shown), a chat model asked in both orders (--llm), people's verdicts (--verdicts), or a reward model (--reward: a
+    proxy; do not judge a policy by the reward model that it was trained on). Or take verdicts that are there:
+    --annotations.
     """
 
-    candidate: Path
-    """A model folder, or a file of rows with id, prompt and response."""
-    baseline: Path
+    candidate: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """A model folder, or a file of rows with id, prompt and response, or AlpacaEval's model outputs (.json); repeat it
+    for several arms. NAME=PATH names the arm."""
+    baseline: str | None = None
     """The same, to compare with."""
     references: Path | None = None
     """Corrections whose edited side is what people sent; their ids or order name the prompts."""
     reward: Path | None = None
     """A folder of `errata reward train`."""
+    verdicts: Path | None = None
+    """JSON lines with id, verdict (candidate, baseline, tie or invalid) and, for several arms, arm."""
+    annotations: Path | None = None
+    """AlpacaEval's annotations: both answers and the verdicts are in it, so no other side or judge is needed."""
+    judge_prompt: Path | None = None
+    """Of --llm: a prompt file instead of ours, with the places {request}, {first} and {second}."""
+    guideline: str = ""
+    """Of --llm: what counts as better here, told to the judge besides."""
+    editor_model: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """The model whose edits the arms learned from, where their rows do not say so: a judge of its kin is biased."""
+    group_by: str | None = None
+    """A field of the baseline's rows: win rates by its values, too."""
     prompts: Path | None = None
     """Rows with prompt, for models to answer; with --references not needed."""
     temperature: float = 1.0
-    """Of sampling; 0 is greedy. Both sides decode alike."""
+    """Of sampling; 0 is greedy. All sides decode alike."""
     max_new_tokens: int = 256
     """Longest response, in tokens."""
     seed: int = 0
-    """Of sampling and of the bootstrap."""
+    """Of sampling, of the bootstrap and of the sign flips."""
     out: Path | None = None
     """Write the numbers and each prompt's verdict here as JSON."""
+    report: Annotated[tuple[Path, ...], UseAppendAction] = ()
+    """Write the report here: one HTML page (.html) or Markdown (.md); repeat it for both."""
+    alpaca_eval: Path | None = None
+    """Write the verdicts here as AlpacaEval's annotations (.json)."""
+    client: Flat[ClientFlags] = ClientFlags()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
-        if (self.references is None) == (self.reward is None):
-            raise ValueError("give a judge: either --references or --reward")
-        sides = {"candidate": self._responses(self.candidate), "baseline": self._responses(self.baseline)}
-        scores = {name: self._scores(rows) for name, rows in sides.items()}
-        verdicts = verdicts_from_scores(scores["candidate"], scores["baseline"])
-        interval = bootstrap_interval([verdict.score for verdict in verdicts], seed=self.seed)
-        found: dict[str, Any] = {
-            "prompts": len(verdicts),
-            "win_rate": interval.mean,
-            "ci_low": interval.low,
-            "ci_high": interval.high,
-        }
-        for name in sides:
-            mean = sum(scores[name].values()) / len(scores[name])
-            found[f"{name}_{'edit_cost' if self.references else 'reward'}"] = -mean if self.references else mean
-        report(found, self.out, verdicts={verdict.id: verdict.score for verdict in verdicts})
+        for path in self.report:
+            if path.suffix not in (".html", ".md"):
+                raise ValueError(f"--report {path}: name a file .html or .md")
+        found, paired, rulings = self._annotated() if self.annotations else self._judged()
+        console.print(contest_terminal(found), highlight=False)
+        if self.out is not None:
+            write_contest(self.out, found)
+        if self.alpaca_eval is not None:
+            name = found.judge.name
+            write_annotations(self.alpaca_eval, paired, rulings, annotator=name, baseline=found.baseline)
+        for path in self.report:
+            text = contest_html(found) if path.suffix == ".html" else contest_markdown(found)
+            with new_file(path) as partial:
+                partial.write_text(text, encoding="utf-8")
+        for written in (self.out, *self.report, self.alpaca_eval):
+            if written is not None:
+                console.print(f"→ {written}", highlight=False)
+
+    def _annotated(self) -> tuple[Contest, dict[str, list[Pair]], dict[str, list[Ruling]]]:
+        assert self.annotations is not None
+        if self.candidate or self.baseline or self.group_by:
+            raise ValueError("--annotations holds both sides: leave --candidate, --baseline and --group-by out")
+        paired, rulings, judge, baseline = read_annotations(self.annotations)
+        found = compare_rulings(
+            paired, rulings, judge, baseline_name=baseline, editors=self.editor_model, seed=self.seed, date=_now()
+        )
+        return found, paired, rulings
+
+    def _judged(self) -> tuple[Contest, dict[str, list[Pair]], dict[str, list[Ruling]]]:
+        given = (self.references, self.reward, self.verdicts, self.client.llm)
+        if sum(one is not None for one in given) != 1:
+            raise ValueError("give one judge: --references, --llm, --verdicts or --reward (or --annotations alone)")
+        if not self.candidate or self.baseline is None:
+            raise ValueError("give --candidate, once or more, and --baseline")
+        sources = [_source(one) for one in (*self.candidate, self.baseline)]
+        count = Counter(name or _stem(path) for name, path in sources)
+        # Two files of one name are told apart by their paths.
+        names = [name or (str(path) if count[_stem(path)] > 1 else _stem(path)) for name, path in sources]
+        if len(set(names[:-1])) < len(names) - 1:
+            raise ValueError(f"two arms of {', '.join(names[:-1])} are called alike; name them: --candidate NAME=PATH")
+        *candidates, rows = [self._responses(path) for _, path in sources]
+        arms = dict(zip(names, candidates, strict=False))
+        judge = self._judge()
+        found, rulings = contest(
+            arms,
+            rows,
+            judge,
+            baseline_name=f"{names[-1]} (baseline)" if names[-1] in arms else names[-1],
+            group_field=self.group_by,
+            editors=self.editor_model,
+            seed=self.seed,
+            date=_now(),
+        )
+        return found, pair_up(arms, rows), rulings
+
+    def _judge(self) -> Judge:
+        if self.references is not None:
+            return reference_judge(read_corrections(self.references), name=str(self.references))
+        if self.reward is not None:
+            return reward_judge(self.reward, self.encoding.encoder(self.reward))
+        if self.verdicts is not None:
+            return read_verdicts(self.verdicts)
+        assert self.client.llm is not None
+        prompt = PROMPT if self.judge_prompt is None else PromptFile.read(self.judge_prompt)
+        return ChatJudge(self.client.open(), name=self.client.llm, prompt=prompt, guideline=self.guideline)
 
     def _responses(self, source: Path) -> list[Demonstration]:
         if not source.is_dir():
-            return read_demonstrations(source)
+            return read_outputs(source) if is_outputs(source) else read_demonstrations(source)
         asked = self.prompts or self.references
         if asked is None:
             raise ValueError(f"{source} is a model; give --prompts for it to answer")
         generator = TransformersGenerator(load_causal(source).to(device()), self.encoding.encoder(source))
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed)
-        drawn = generator(read_prompts(asked), sampling)
-        return [Demonstration(id=row.id, prompt=row.prompt, response=row.text) for row in drawn]
+        rows = read_prompts(asked)
+        drawn = generator(rows, sampling)
+        return [
+            Demonstration(id=row.id, prompt=row.prompt, response=one.text, extra=row.extra)
+            for row, one in zip(rows, drawn, strict=True)
+        ]
 
-    def _scores(self, rows: Sequence[Demonstration]) -> Mapping[str, float]:
-        if self.references is not None:
-            sent = {row.id: row.edited for row in read_corrections(self.references)}
-            missing = [row.id for row in rows if row.id not in sent]
-            if missing:
-                raise ValueError(f"no reference for the prompt {missing[0]!r} ({len(missing)} in all); add or drop it")
-            return {row.id: -float(word_distance(row.response, sent[row.id])) for row in rows}
-        assert self.reward is not None
-        encoder = self.encoding.encoder(self.reward)
-        encoded = [encoder.encode(row.prompt, row.response) for row in rows]
-        return dict(zip((row.id for row in rows), score_texts(load_scorer(self.reward, encoder), encoded), strict=True))
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """A model's answers to a file of prompts, to be judged or edited: greedy unless a temperature is given.
+
+    Prompts are encoded as they are for training. Stopped at any moment, the same command goes on where it was.
+    """
+
+    model: Path
+    """A model folder."""
+    prompts: Path
+    """Rows with prompt; their further fields travel into the answers."""
+    out: Path
+    """Rows with id, prompt and response; or, with --form alpaca_eval, a .json file of model outputs."""
+    temperature: float = 0.0
+    """0 is greedy; else plain sampling, no top-k, no top-p."""
+    samples: int = 1
+    """Answers for each prompt; with more than one their ids are ID#0, ID#1, …"""
+    seed: int = 0
+    """Of sampling."""
+    max_new_tokens: int = 256
+    """Longest answer, in tokens."""
+    name: str | None = None
+    """What the answers' field generator says; the folder's name if not given."""
+    form: Literal["rows", "alpaca_eval"] = "rows"
+    """errata's rows, or AlpacaEval's model outputs."""
+    backend: Literal["transformers", "vllm"] = "transformers"
+    """vllm where it is installed: the same ids go in, and other numbers come out."""
+    chunk: int = 64
+    """Prompts answered at once; after each chunk the answers are on disk."""
+    encoding: Flat[EncodingFlags] = EncodingFlags()
+
+    def run(self) -> None:
+        check_not_itself(self.out, self.prompts)
+        if self.form == "alpaca_eval" and self.out.suffix != ".json":
+            raise ValueError(f"--out {self.out}: AlpacaEval reads JSON arrays; name a file .json")
+        if self.samples < 1 or self.chunk < 1 or self.temperature < 0:
+            raise ValueError("--samples and --chunk are 1 or more, --temperature is 0 or more")
+        prompts = read_prompts(self.prompts)
+        encoder = self.encoding.encoder(self.model)
+        settings: dict[str, Any] = {
+            "model": identity(self.model),
+            "tokenizer": encoder.fingerprint,
+            "max_length": self.encoding.max_length,
+            "backend": self.backend,
+        }
+        taken = generate(
+            load_vllm(self.model, encoder)
+            if self.backend == "vllm"
+            else TransformersGenerator(load_causal(self.model).to(device()), encoder),
+            prompts,
+            Sampling(
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                samples=self.samples,
+                seed=self.seed,
+            ),
+            self.out,
+            name=self.name or self.model.resolve().name,
+            settings=settings,
+            form=self.form,
+            chunk=self.chunk,
+        )
+        total = len(prompts) * self.samples
+        before = f", {taken} of them by an earlier run" if taken else ""
+        console.print(f"{total} answers{before} → {self.out}", highlight=False)
+
+
+def _source(given: str) -> tuple[str | None, Path]:
+    """NAME=PATH, or a path."""
+    name, equals, path = given.partition("=")
+    return (name, Path(path)) if equals and name and not Path(given).exists() else (None, Path(given))
+
+
+def _stem(path: Path) -> str:
+    return path.resolve().name if path.is_dir() else path.stem
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

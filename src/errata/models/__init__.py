@@ -39,6 +39,7 @@ from errata.models.training import (
     loss_shares,
     with_adapter,
 )
+from errata.models.vllm import VLLMGenerator, load_vllm
 
 __all__ = [
     "Actor",
@@ -52,6 +53,7 @@ __all__ = [
     "TokenBatch",
     "Tracker",
     "TransformersGenerator",
+    "VLLMGenerator",
     "Wanted",
     "adapter_off",
     "add_adapter",
@@ -75,6 +77,7 @@ __all__ = [
     "load_sequence_reward_model",
     "load_token_reward_model",
     "load_tokenizer",
+    "load_vllm",
     "loss_shares",
     "merged",
     "pad",

@@ -15,7 +15,7 @@ from errata.data.encoding import Encoder
 from errata.models.logprobs import at_least_float32
 from errata.types import PromptRow, Rollout
 
-__all__ = ["Generator", "Sampling", "TransformersGenerator"]
+__all__ = ["Generator", "Sampling", "TransformersGenerator", "rollout_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,10 +78,12 @@ class TransformersGenerator:
         prompt, mask = prompt.to(device), mask.to(device)
         if not self._has_own_loop:
             drawn = self._generate(prompt, mask, sampling)[:, width:].tolist()
-            return [self._rollout(row, ids, response, None) for (row, ids), response in zip(rows, drawn, strict=True)]
+            return [
+                rollout_of(row, ids, response, self.encoder) for (row, ids), response in zip(rows, drawn, strict=True)
+            ]
         ids_BT, logprob_BT = self._draw(prompt, mask, sampling)
         return [
-            self._rollout(row, ids, response, logprobs)
+            rollout_of(row, ids, response, self.encoder, logprobs)
             for (row, ids), response, logprobs in zip(rows, ids_BT.tolist(), logprob_BT.tolist(), strict=True)
         ]
 
@@ -154,18 +156,23 @@ class TransformersGenerator:
         plain = layers <= {"full_attention", "sliding_attention"} and not getattr(self.model, "_is_stateful", False)
         return plain and {"position_ids", "past_key_values"} <= self._takes
 
-    def _rollout(
-        self, row: PromptRow, prompt_ids: tuple[int, ...], drawn: list[int], logprobs: list[float] | None
-    ) -> Rollout:
-        ends = [place for place, token in enumerate(drawn) if token in self.encoder.end_ids]
-        # What follows the first end is padding, whatever its id.
-        response = drawn[: ends[0] + 1] if ends else drawn
-        return Rollout(
-            id=row.id,
-            prompt=row.prompt,
-            prompt_ids=prompt_ids,
-            response_ids=tuple(response),
-            text=self.encoder.decode(response),
-            ended=bool(ends),
-            logprobs=None if logprobs is None else tuple(logprobs[: len(response)]),
-        )
+
+def rollout_of(
+    row: PromptRow,
+    prompt_ids: tuple[int, ...],
+    drawn: Sequence[int],
+    encoder: Encoder,
+    logprobs: Sequence[float] | None = None,
+) -> Rollout:
+    """What was drawn for a prompt, up to and with its first end; what follows is padding, whatever its id."""
+    ends = [place for place, token in enumerate(drawn) if token in encoder.end_ids]
+    response = drawn[: ends[0] + 1] if ends else drawn
+    return Rollout(
+        id=row.id,
+        prompt=row.prompt,
+        prompt_ids=prompt_ids,
+        response_ids=tuple(response),
+        text=encoder.decode(response),
+        ended=bool(ends),
+        logprobs=None if logprobs is None else tuple(logprobs[: len(response)]),
+    )

@@ -16,6 +16,7 @@ from errata.views.edits import (
     view_scale,
 )
 from errata.views.intervals import interval_axis_svg, interval_svg
+from errata.views.outcomes import outcomes_svg
 from errata.views.pages import render, visible
 from errata.views.rollouts import rollouts_page, rollouts_to_terminal
 from errata.views.statistics import statistics_to_terminal
@@ -35,6 +36,7 @@ __all__ = [
     "interval_svg",
     "labels_to_terminal",
     "legend_to_terminal",
+    "outcomes_svg",
     "render",
     "rollouts_page",
     "rollouts_to_terminal",

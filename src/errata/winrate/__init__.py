@@ -3,6 +3,15 @@
 Every win rate is against the start decoded the same way. A tie counts half, and a tie is a result.
 """
 
+from errata.winrate.alpaca import (
+    Annotations,
+    is_outputs,
+    read_annotations,
+    read_outputs,
+    write_annotations,
+    write_outputs,
+)
+from errata.winrate.check import JudgeCheck, Planted, check_judge
 from errata.winrate.comparison import (
     Contest,
     ContestArm,
@@ -17,6 +26,8 @@ from errata.winrate.comparison import (
     swapped,
     write_contest,
 )
+from errata.winrate.contest_report import contest_headline, contest_html, contest_markdown, contest_terminal
+from errata.winrate.generate import generate
 from errata.winrate.intervals import (
     Interval,
     bootstrap_interval,
@@ -64,6 +75,7 @@ from errata.winrate.summary import (
 from errata.winrate.verdicts import verdicts_from_scores, win_rate
 
 __all__ = [
+    "Annotations",
     "ArmResult",
     "BestOfResult",
     "ChatJudge",
@@ -80,10 +92,12 @@ __all__ = [
     "HumanJudge",
     "Interval",
     "Judge",
+    "JudgeCheck",
     "JudgeIdentity",
     "LearningCurve",
     "Pair",
     "PerSeed",
+    "Planted",
     "PromptFile",
     "RewardModelResult",
     "Ruling",
@@ -93,18 +107,27 @@ __all__ = [
     "Summary",
     "WinRateResult",
     "bootstrap_interval",
+    "check_judge",
     "combine_seeds",
     "compare_rulings",
     "contest",
+    "contest_headline",
+    "contest_html",
+    "contest_markdown",
+    "contest_terminal",
     "detectable_difference",
     "family",
+    "generate",
     "headline",
+    "is_outputs",
     "length_controlled",
     "longer_agreement",
     "longer_wins",
     "pair_up",
     "paired_t_interval",
+    "read_annotations",
     "read_contest",
+    "read_outputs",
     "read_summary",
     "read_verdicts",
     "reference_judge",
@@ -119,6 +142,8 @@ __all__ = [
     "t_interval",
     "verdicts_from_scores",
     "win_rate",
+    "write_annotations",
     "write_contest",
+    "write_outputs",
     "write_summary",
 ]

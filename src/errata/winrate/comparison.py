@@ -31,6 +31,7 @@ __all__ = [
     "contest",
     "pair_up",
     "read_contest",
+    "slices_by",
     "swapped",
     "write_contest",
 ]
@@ -154,9 +155,13 @@ def pair_up(arms: Mapping[str, Sequence[Demonstration]], baseline: Sequence[Demo
     """For each arm its pairs, in the order of the baseline.
 
     Raises:
-        ValueError: An arm and the baseline answer different prompts (names the arm and the prompt).
+        ValueError: An arm and the baseline answer different prompts (names the arm and the prompt), or the baseline
+            answers one several times.
     """
     paired = {}
+    of_prompt = [row.extra["prompt_id"] for row in baseline if "prompt_id" in row.extra]
+    if len(set(of_prompt)) < len(of_prompt):
+        raise ValueError("the baseline has several answers to one prompt, which are no separate prompts; give one each")
     for arm, rows in arms.items():
         answers = {row.id: row for row in rows}
         for there, here, what in ((answers, baseline, arm), ({row.id for row in baseline}, rows, "the baseline")):
@@ -306,7 +311,8 @@ def _slice(name: str, scores: Sequence[float], seed: int) -> Slice:
     )
 
 
-def _slices(names: Sequence[str], scores: Sequence[float], order: Sequence[str], seed: int) -> tuple[Slice, ...]:
+def slices_by(names: Sequence[str], scores: Sequence[float], order: Sequence[str], seed: int) -> tuple[Slice, ...]:
+    """The mean of the scores by name, in the given order of names; names without a score are left out."""
     by_name: dict[str, list[float]] = {name: [] for name in order}
     for name, score in zip(names, scores, strict=True):
         by_name[name].append(score)
@@ -348,8 +354,8 @@ def _arm(
         first_position=float(np.mean(chose_first)) if chose_first else None,
         mean_value=float(np.mean([value for value, _ in values])) if values else None,
         baseline_value=float(np.mean([value for _, value in values])) if values else None,
-        by_length=_slices(list(map(relative_length, ours, theirs)), scores, _LENGTH_NAMES, seed),
-        by_group=() if groups is None else _slices(groups, scores, _largest_first(groups), seed),
+        by_length=slices_by(list(map(relative_length, ours, theirs)), scores, _LENGTH_NAMES, seed),
+        by_group=() if groups is None else slices_by(groups, scores, _largest_first(groups), seed),
         verdicts={pair.id: score for pair, score in zip(pairs, scores, strict=True)},
         invalid_ids=tuple(pair.id for pair, ruling in zip(pairs, rulings, strict=True) if not ruling.valid),
     )
@@ -387,8 +393,7 @@ def _warnings(judge: JudgeIdentity, arms: Sequence[ContestArm], editors: Sequenc
         )
     for arm in arms:
         if arm.prompts < _FEW:
-            points = f"{100 * arm.detectable:.0f} points"
-            found.append(f"{arm.name}: {arm.prompts} prompts are few; only differences above {points} show")
+            found.append(f"{arm.name}: {arm.prompts} prompts are few: a bootstrap interval of so few is too narrow")
         if arm.invalid:
             found.append(f"{arm.name}: {arm.invalid} of {arm.prompts} pairs have no valid verdict and count as ties")
         if arm.consistency is not None and arm.consistency < 0.7:

@@ -1,0 +1,342 @@
+"""The report of a contest: in the terminal, as Markdown, and as one self-contained HTML page without a script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from markupsafe import Markup
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from errata.edits import diff
+from errata.types import Op, Ties
+from errata.views import (
+    ColoredToken,
+    interval_axis_svg,
+    interval_svg,
+    outcomes_svg,
+    render,
+    tokens_to_html,
+    visible,
+)
+from errata.winrate.comparison import Contest, ContestArm, ContestDifference, ContestExample, Slice
+from errata.winrate.intervals import Interval
+
+__all__ = ["contest_headline", "contest_html", "contest_markdown", "contest_terminal"]
+
+_TEMPLATE = Path(__file__).parent / "contest.html.j2"
+_HALF = 0.5
+_MISSING = "–"
+
+METHOD = (
+    "A win rate is the mean verdict, a tie ½; an invalid verdict counts as a tie and is shown. Intervals are 95 % "
+    "percentile bootstraps over prompts: how the numbers would vary with other prompts, not with another training run "
+    "or another judge. The p-value of two arms flips the signs of their differences by prompt, and is not corrected "
+    "for how many arms there are. The rate at equal length is ours (a logit in θ + φ·tanh(Δ/σ), at Δ = 0), not "
+    "AlpacaEval's."
+)
+"""How the numbers were made, for the foot of a report."""
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return _MISSING if value is None else f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
+
+
+def _percent(value: float | None, digits: int = 1) -> str:
+    return _number(None if value is None else 100 * value, digits)
+
+
+def _span(found: Interval | None) -> str:
+    return _MISSING if found is None else f"{_percent(found.low)} to {_percent(found.high)}"
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else _number(value, 3)
+
+
+def contest_headline(found: Contest) -> list[str]:
+    """The findings in sentences: who wins against the baseline, and whether the best is told from the next."""
+    ranked = sorted(found.arms, key=lambda arm: -arm.win_rate.mean)
+    best = ranked[0]
+    said = [
+        f"{best.name} wins {_percent(best.win_rate.mean)} % against {found.baseline} ({_span(best.win_rate)}): "
+        f"{_told(best)}."
+    ]
+    if len(ranked) > 1:
+        second = ranked[1]
+        one = next(each for each in found.differences if {each.first, each.second} == {best.name, second.name})
+        apart = f"{_percent(abs(one.difference.mean))} points, p {_relation(one.p_value)}"
+        if _apart(one):
+            said.append(f"It is ahead of {second.name} by more than chance ({apart}).")
+        else:
+            said.append(
+                f"It cannot be told from {second.name} ({apart}); {best.prompts} prompts show differences from "
+                f"{_percent(one.detectable, 0)} points on."
+            )
+    if best.win_rate.mean > _HALF and best.length_controlled.low <= _HALF < best.win_rate.low:
+        said.append(
+            f"At equal length the lead is not certain: {_percent(best.length_controlled.mean)} % "
+            f"({_span(best.length_controlled)})."
+        )
+    return said
+
+
+def _relation(p_value: float) -> str:
+    return _p_value(p_value) if p_value < 0.001 else f"= {_p_value(p_value)}"
+
+
+def _told(arm: ContestArm) -> str:
+    if arm.win_rate.low > _HALF:
+        return "better than it by more than chance"
+    if arm.win_rate.high < _HALF:
+        return "worse than it by more than chance"
+    return f"not to be told from it by {arm.prompts} prompts"
+
+
+def _apart(one: ContestDifference) -> bool:
+    return not one.difference.low <= 0 <= one.difference.high
+
+
+def _facts(found: Contest) -> list[tuple[str, str]]:
+    """Who judged, when, and what it cost."""
+    judge, spent = found.judge, found.spent
+    facts = [("judge", f"{judge.kind}: {judge.name}"), ("prompts", f"{found.arms[0].prompts:,}")]
+    if judge.models and judge.models != (judge.name,):
+        facts.append(("answered as", ", ".join(judge.models)))
+    if judge.prompt:
+        facts.append(("prompt", f"{judge.prompt} · {judge.prompt_hash}"))
+    if found.date:
+        facts.append(("date", found.date))
+    if judge.kind == "chat":
+        cost = "price unknown" if spent.cost is None else f"${spent.cost:,.4f}"
+        facts.append(("cost of this run", cost))
+        facts.append(("tokens in, out", f"{spent.input_tokens:,}, {spent.output_tokens:,}"))
+    return facts
+
+
+_COLUMNS: dict[str, Callable[[ContestArm], str]] = {
+    "won / tied / lost / invalid": lambda arm: f"{arm.wins} / {arm.ties} / {arm.losses} / {arm.invalid}",
+    "at equal length, %": lambda arm: f"{_percent(arm.length_controlled.mean)} ({_span(arm.length_controlled)})",
+    "words": lambda arm: f"{_number(arm.mean_length)} / {_number(arm.baseline_length)}",
+    "longer always won, %": lambda arm: _percent(arm.longer_wins),
+    "longer chosen, %": lambda arm: _percent(arm.longer_agreement),
+    "orders agree, %": lambda arm: _percent(arm.consistency),
+    "first chosen, %": lambda arm: _percent(arm.first_position),
+    "detectable, points": lambda arm: _percent(arm.detectable),
+}
+
+
+def _columns(found: Contest) -> dict[str, Callable[[ContestArm], str]]:
+    """The columns that say something: those of orders only where the judge was asked in orders."""
+    columns = dict(_COLUMNS)
+    if all(arm.consistency is None for arm in found.arms):
+        del columns["orders agree, %"], columns["first chosen, %"]
+    if any(arm.mean_value is not None for arm in found.arms):
+        name = found.judge.value or "score"
+        columns[f"{name}, mean"] = lambda arm: f"{_number(arm.mean_value, 2)} / {_number(arm.baseline_value, 2)}"
+    return columns
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a Markdown table, or as a piece of a paragraph: nothing in it is markup."""
+    shown = visible(text).replace("\n", " ")
+    return re.sub(r"[\\|`*_<>\[\]#&~$]", lambda found: f"&#{ord(found[0])};", shown)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines] + [""]
+
+
+def contest_markdown(found: Contest) -> str:
+    """The report as Markdown; names and texts are shown, never obeyed."""
+    columns = _columns(found)
+    lines = [f"# Win rates against {_cell(found.baseline)}", ""]
+    lines += [_cell(sentence) + "\n" for sentence in contest_headline(found)]
+    lines += [f"- **{name}**: {_cell(value)}" for name, value in _facts(found)] + [""]
+    lines += [f"> Warning: {_cell(warning)}\n" for warning in found.warnings]
+    lines += _table(
+        ["arm", "wins, %", "95 %", *columns],
+        [
+            [
+                _cell(arm.name),
+                f"**{_percent(arm.win_rate.mean)}**",
+                _span(arm.win_rate),
+                *(c(arm) for c in columns.values()),
+            ]
+            for arm in found.arms
+        ],
+    )
+    if found.differences:
+        lines += ["## Between arms", ""]
+        lines += _table(
+            ["arms", "difference, points", "95 %", "p", "detectable, points"],
+            [
+                [
+                    f"{_cell(one.first)} − {_cell(one.second)}",
+                    _percent(one.difference.mean),
+                    _span(one.difference),
+                    _p_value(one.p_value),
+                    _percent(one.detectable),
+                ]
+                for one in found.differences
+            ],
+        )
+    for title, slices_of in _breakdowns(found):
+        lines += [f"## {_cell(title)}", ""]
+        lines += _table(
+            ["arm", "", "prompts", "wins, %", "95 %"],
+            [
+                [_cell(arm.name), _cell(one.name), str(one.prompts), _percent(one.win_rate), _span(one.interval)]
+                for arm in found.arms
+                for one in slices_of(arm)
+            ],
+        )
+    if found.examples:
+        lines += ["## Where the arms differ most", ""]
+    for example in found.examples:
+        lines += [f"### {_cell(example.id)}", "", _quote(example.prompt), ""]
+        lines += [f"{_cell(found.baseline)}:", "", _quote(example.baseline), ""]
+        for arm, answer in example.answers.items():
+            lines += [f"{_cell(arm)} ({_outcome(example, arm)}):", "", _quote(answer), ""]
+    lines += ["---", "", METHOD, ""]
+    return "\n".join(lines)
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {_cell(line)}  " for line in text.split("\n"))
+
+
+def _breakdowns(found: Contest) -> list[tuple[str, Callable[[ContestArm], tuple[Slice, ...]]]]:
+    breakdowns: list[tuple[str, Callable[[ContestArm], tuple[Slice, ...]]]] = [("By length", lambda arm: arm.by_length)]
+    if found.group_field is not None:
+        breakdowns.append((f"By {found.group_field}", lambda arm: arm.by_group))
+    return breakdowns
+
+
+def _outcome(example: ContestExample, arm: str) -> str:
+    score = example.verdicts[arm]
+    return "wins" if score > _HALF else "loses" if score < _HALF else "ties"
+
+
+def contest_terminal(found: Contest) -> Group:
+    """The report for the terminal, without examples: print it with ``rich``."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", overflow="fold")
+    for arm in found.arms:
+        table.add_column(Text(visible(arm.name)), justify="right", overflow="fold")
+    rows: dict[str, Callable[[ContestArm], str]] = {
+        "wins, %": lambda arm: _percent(arm.win_rate.mean),
+        "95 %": lambda arm: _span(arm.win_rate),
+        **_columns(found),
+    }
+    for name, cell in rows.items():
+        table.add_row(Text(name), *map(cell, found.arms))
+    parts: list[Table | Text] = [table]
+    parts += [
+        Text(
+            visible(
+                f"{one.first} − {one.second}: {_percent(one.difference.mean)} points ({_span(one.difference)}), "
+                f"p {_relation(one.p_value)}"
+            )
+        )
+        for one in found.differences
+    ]
+    parts += [Text(visible(f"warning: {warning}"), style="yellow") for warning in found.warnings]
+    parts += [Text(visible(sentence), style="bold") for sentence in contest_headline(found)]
+    return Group(*parts)
+
+
+def _sides(baseline: str, answer: str) -> tuple[Markup, Markup]:
+    """Both texts, coloured where they differ: orange stands in the baseline only, blue in the arm's answer only."""
+    sides: tuple[list[ColoredToken], list[ColoredToken]] = ([], [])
+    made = diff(baseline, answer, ties=Ties.DEPARTURE)
+    # A kept space between two changes parts nothing.
+    for kept, run in groupby(made, key=lambda edit: edit.op is Op.KEEP and not edit.edited.text.isspace()):
+        edits = list(run)
+        for side, texts, sign in (
+            (sides[0], [edit.original.text for edit in edits], -1.0),
+            (sides[1], [edit.edited.text for edit in edits], 1.0),
+        ):
+            if text := "".join(texts):
+                side.append(ColoredToken(text, 0.0 if kept else sign, detail={} if kept else {"only": "on this side"}))
+    # Half of the full colour: much may differ.
+    left, right = (tokens_to_html(side or [ColoredToken("", 0.0)], scale=2) for side in sides)
+    return left, right
+
+
+def _html_example(example: ContestExample, baseline: str) -> dict[str, object]:
+    return {
+        "id": example.id,
+        "prompt": example.prompt,
+        "arms": [
+            {
+                "name": arm,
+                "baseline": baseline,
+                "outcome": _outcome(example, arm),
+                "reasons": [reason for reason in example.reasons.get(arm, ()) if reason],
+                "sides": _sides(example.baseline, answer),
+            }
+            for arm, answer in example.answers.items()
+        ],
+    }
+
+
+def _html_slice(arm: str, one: Slice) -> dict[str, object]:
+    low, high = (one.interval.low, one.interval.high) if one.interval else (one.win_rate, one.win_rate)
+    return {
+        "arm": arm,
+        "name": one.name,
+        "prompts": f"{one.prompts:,}",
+        "forest": interval_svg(one.win_rate, low, high, reference=_HALF) if one.interval else "",
+        "rate": _percent(one.win_rate),
+        "span": _span(one.interval),
+    }
+
+
+def contest_html(found: Contest) -> str:
+    """The report as one self-contained HTML page: no script, nothing fetched, all text of models and users escaped."""
+    columns = _columns(found)
+    return render(
+        _TEMPLATE,
+        title=f"errata: win rates against {found.baseline}",
+        baseline=found.baseline,
+        headline=contest_headline(found),
+        facts=_facts(found),
+        warnings=found.warnings,
+        axis=interval_axis_svg(_HALF),
+        columns=list(columns),
+        arms=[
+            {
+                "name": arm.name,
+                "forest": interval_svg(arm.win_rate.mean, arm.win_rate.low, arm.win_rate.high, reference=_HALF),
+                "outcomes": outcomes_svg(arm.wins, arm.ties, arm.losses, arm.invalid),
+                "rate": _percent(arm.win_rate.mean),
+                "span": _span(arm.win_rate),
+                "cells": {name: cell(arm) for name, cell in columns.items()},
+            }
+            for arm in found.arms
+        ],
+        differences=[
+            {
+                "names": (one.first, one.second),
+                "points": _percent(one.difference.mean),
+                "span": _span(one.difference),
+                "p_value": _p_value(one.p_value),
+                "detectable": _percent(one.detectable),
+                "apart": _apart(one),
+            }
+            for one in found.differences
+        ],
+        breakdowns=[
+            {"title": title, "rows": [_html_slice(arm.name, one) for arm in found.arms for one in slices_of(arm)]}
+            for title, slices_of in _breakdowns(found)
+        ],
+        examples=[_html_example(example, found.baseline) for example in found.examples],
+        method=METHOD,
+    )

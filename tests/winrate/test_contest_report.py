@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from errata.types import Demonstration
+from errata.winrate import ChatJudge, Contest, ScoreJudge, contest, contest_headline, contest_html, contest_markdown
+from errata.winrate.contest_report import contest_terminal
+
+from .chats import Scripted, fewer_rude
+
+HOSTILE = (
+    "<script>hurt = 1</script></style><img src=x onerror='hurt=2'>\"' onmouseover=hurt=3 "
+    "\u202eevil\u202c\u2028\x00\x07 {{ 7*7 }} {% x %} | **bold** [a](javascript:hurt=4) `code` &lt;\n# head"
+)
+
+
+def rows(texts, **extra):
+    return [Demonstration(id=f"p{k}", prompt=f"say {k}", response=t, extra=extra) for k, t in enumerate(texts)]
+
+
+def made(**changed) -> Contest:
+    good, bad = ["one two"] * 30, ["one rude two"] * 24 + ["one two three four"] * 16
+    arms = {"figa": rows(good + bad[:10]), "sft": rows([*good[:15], *bad[15:]])}
+    judge = ChatJudge(Scripted(fewer_rude), name="scripted:judge", guideline="Be kind.")
+    settings = {"baseline_name": "start", "date": "2026-11-24T12:00:00+00:00", **changed}
+    found, _ = contest(arms, rows(bad, topic="letters"), judge, group_field="topic", **settings)
+    return found
+
+
+def hostile() -> Contest:
+    arms = {HOSTILE: rows([HOSTILE, "b"]), "plain": rows(["x", HOSTILE * 2])}
+    base = [
+        Demonstration(id=HOSTILE + str(k), prompt=HOSTILE, response=HOSTILE[k:], extra={HOSTILE: HOSTILE})
+        for k in (0, 9)
+    ]
+    for arm, answers in arms.items():
+        arms[arm] = [
+            Demonstration(id=there.id, prompt=there.prompt, response=row.response, extra={"editor_model": HOSTILE})
+            for there, row in zip(base, answers, strict=True)
+        ]
+    judge = ChatJudge(Scripted(lambda *_: HOSTILE), name=HOSTILE)
+    return contest(arms, base, judge, baseline_name=HOSTILE, group_field=HOSTILE, date=HOSTILE)[0]
+
+
+class Seen(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+@pytest.mark.parametrize("found", [made(), hostile()], ids=["plain", "hostile"])
+def test_the_page_has_no_script_and_fetches_nothing(found) -> None:
+    page = contest_html(found)
+    seen = Seen()
+    seen.feed(page)
+    assert not seen.tags & {"script", "img", "link", "iframe", "object", "embed", "a", "form"}
+    assert not {name for name in seen.attributes if name.startswith("on") or name in ("src", "href")}
+    assert "\u202e" not in page
+    assert "\x00" not in page
+    assert "49" not in re.findall(r"\{\{.*?\}\}", page)
+    assert page.count("<style>") == page.count("</style>") == 1
+
+
+def test_the_page_says_who_judged() -> None:
+    page = contest_html(made())
+    for said in ("chat: scripted:judge", "scripted-1", "pairwise_1", "2026-11-24", "$", "letters", "shorter", "start"):
+        assert said in page
+    assert made().judge.prompt_hash in page
+
+
+def test_markdown_shows_names_and_does_not_obey_them() -> None:
+    text = contest_markdown(hostile())
+    assert "<script" not in text
+    assert "**bold**" not in text
+    assert "[a](" not in text
+    assert "\n# head" not in text
+    assert "\u202e" not in text
+    tables = [line for line in text.splitlines() if line.startswith("| ")]
+    assert {line.count("|") for line in tables[:2]} == {tables[0].count("|")}
+
+
+def test_markdown_has_the_numbers() -> None:
+    text = contest_markdown(made())
+    assert "| figa | **" in text
+    assert "## Between arms" in text
+    assert "## By length" in text
+    assert "## By topic" in text
+    assert "> one rude two" in text
+
+
+def test_headline() -> None:
+    found = made()
+    first, second = contest_headline(found)
+    assert first.startswith("sft wins ")
+    assert "against start" in first
+    assert "better than it by more than chance" in first
+    assert re.search(r"(ahead of|told from) figa", second)
+    same = ScoreJudge(lambda answers: [0.0] * len(answers), name="blind")
+    blind, _ = contest({"a": rows(["x"] * 40)}, rows(["y"] * 40), same)
+    assert (
+        contest_headline(blind)[0]
+        == "a wins 50.0 % against baseline (50.0 to 50.0): not to be told from it by 40 prompts."
+    )
+
+
+def test_a_lead_that_is_length_is_said() -> None:
+    longer = ScoreJudge(lambda answers: [len(a) for _, _, a in answers], name="long")
+    texts = ["one two three " * (1 + k % 4) for k in range(40)]
+    found, _ = contest({"a": rows(texts)}, rows(["one two three four"] * 40), longer)
+    assert any("At equal length" in sentence for sentence in contest_headline(found))
+
+
+def test_the_terminal() -> None:
+    console = Console(width=100, record=True, file=None)
+    with console.capture() as captured:
+        console.print(contest_terminal(hostile()))
+    assert "\x1b]" not in captured.get()
+    assert "\u202e" not in captured.get()
+    with console.capture() as captured:
+        console.print(contest_terminal(made()))
+    assert "figa − sft" in captured.get()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("found", [made(), hostile()], ids=["plain", "hostile"])
+def test_in_a_browser_nothing_runs_and_nothing_overflows(chromium: Any, tmp_path, found, width) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(contest_html(found), encoding="utf-8")
+    page = chromium.new_page(viewport={"width": width, "height": 900})
+    told: list[Any] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("request", lambda request: told.append(request.url) if request.url != file.as_uri() else None)
+    page.goto(file.as_uri())
+    assert page.evaluate("typeof hurt") == "undefined"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('svg.outcomes')].map(e => e.getBoundingClientRect()).map(r => [r.left, r.right])"
+    )
+    assert all(0 <= left < right <= width for left, right in boxes)
+    assert not told
+    page.close()
