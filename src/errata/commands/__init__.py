@@ -20,6 +20,7 @@ from errata.commands.doctor import Doctor
 from errata.commands.edits import EditsDiff, EditsImport
 from errata.commands.labels import Labels, View
 from errata.commands.learn import Learn, LearnInShort
+from errata.commands.page import EditsExport, EditsPage
 from errata.commands.reward import RewardEval, RewardScore, RewardTrain
 from errata.commands.shared import Command
 from errata.commands.tune import TuneDPO, TuneFIGA, TunePPO, TuneSFT
@@ -38,6 +39,8 @@ COMMANDS: Mapping[str, type[Any]] = {
     "edits import": EditsImport,
     "edits stats": EditsStats,
     "edits filter": EditsFilter,
+    "edits page": EditsPage,
+    "edits export": EditsExport,
     "labels": Labels,
     "doctor": Doctor,
     "reward train": RewardTrain,
