@@ -120,10 +120,12 @@ def open_store(db: str, *, new: bool = True) -> Store:
     """
     try:
         from errata.page.store import Store
+
+        if "://" in db:
+            return Store(db)
     except ImportError as error:
-        raise ValueError(f"the edit page needs more packages ({error}): pip install 'errata[page]'") from error
-    if "://" in db:
-        return Store(db)
+        more = "" if "://" not in db else " and the driver that the URL names"
+        raise ValueError(f"the edit page needs more packages ({error}): pip install 'errata[page]'{more}") from error
     if not new and not Path(db).exists():
         raise ValueError(f"there is no database {db}; `errata edits page --db {db}` makes it")
     Path(db).parent.mkdir(parents=True, exist_ok=True)

@@ -441,7 +441,9 @@ class Store:
                 if again is not None:
                     return again
                 if found.head != new.base:
-                    raise Conflict(_revision(session, task, found.head))
+                    head = _revision(session, task, found.head)
+                    session.expunge(head)  # it outlives the transaction, which is undone
+                    raise Conflict(head)
                 item = session.get_one(Item, found.item)
                 revision = _revise(found, item, new, self._guideline_version(session))
                 session.add(revision)

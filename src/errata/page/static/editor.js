@@ -88,7 +88,7 @@ function showChanges({ edits, meter }) {
   );
   const percent = Math.round(meter.share * 100);
   at("meter").value = meter.share;
-  at("meter-text").textContent = any ? `${percent} % · ${meter.added} in, ${meter.removed} out` : "nothing changed";
+  at("meter-text").textContent = any ? `${percent} % · ${meter.added} words in, ${meter.removed} out` : "nothing changed";
   at("warning").hidden = meter.share < MOST || meter.added + meter.removed < 8;
 }
 
