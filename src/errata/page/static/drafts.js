@@ -50,6 +50,7 @@ export class Draft {
     this.kept = true;
     this.timers = {};
     this.busy = null;
+    this.unanswered = []; // names of saves that may have arrived although no answer came
     this.closed = false;
     this.head = null;
   }
@@ -71,8 +72,7 @@ export class Draft {
   }
 
   keepHere() {
-    const sent = this.sent?.body.save_id ?? null;
-    this.kept = keep(this.key, { base: this.seq, at: Date.now(), sent, ...this.content() });
+    this.kept = keep(this.key, { base: this.seq, at: Date.now(), sent: this.unanswered, ...this.content() });
   }
 
   clearTimers() {
@@ -107,6 +107,7 @@ export class Draft {
     // A save whose answer was lost is sent again as it was, under its own name.
     if (this.sent?.told !== told) {
       this.sent = { told, body: { base: this.seq, save_id: crypto.randomUUID(), ...content, ...more } };
+      this.unanswered = [...this.unanswered.slice(-20), this.sent.body.save_id];
     }
     if (this.dirty) this.keepHere();
     if (this.state !== "offline") this.setState("saving");
@@ -115,6 +116,7 @@ export class Draft {
       this.seq = answer.seq;
       this.dirty -= changes;
       this.sent = null;
+      this.unanswered = [];
       if (this.dirty) this.keepHere();
       else forget(this.key);
       this.setState(this.dirty ? "unsaved" : "saved");
@@ -128,6 +130,11 @@ export class Draft {
 
   failed(error) {
     if (error instanceof Refused && error.status === 409) {
+      if (this.unanswered.includes(error.body.head.save_id)) {
+        this.seq = error.body.head.seq; // it was this tab that saved
+        this.timers.retry = setTimeout(() => this.save(), 0);
+        return;
+      }
       this.head = error.body.head;
       this.setState("conflict");
     } else if (error instanceof Refused && error.status < 500 && error.status !== 429) {

@@ -147,7 +147,7 @@ async function show(task) {
     showState("saved");
     message("");
     if (left.length) {
-      const ours = start.base === head.seq || (start.sent && start.sent === head.save_id);
+      const ours = start.base === head.seq || start.sent.includes(head.save_id);
       draft.touch();
       if (!ours) {
         draft.clearTimers();
