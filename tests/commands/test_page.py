@@ -59,7 +59,7 @@ def test_page_then_export_then_import(responses, capsys):
         assert run("edits", "import", "--data", path, "--out", again) == 0
         assert read_corrections(again) == read_corrections(path)
         assert len(read_corrections(again)) == count
-    assert run("edits", "filter", "--data", out, "--out", responses / "kept.jsonl", "--where", "annotator=ada") in (
+    assert run("edits", "filter", "--data", out, "--out", responses / "kept.jsonl", "--field", "annotator=ada") in (
         0,
         2,
     )
