@@ -247,7 +247,7 @@ def test_kill_9_after_an_acknowledged_save(chromium: Any, tmp_path: Path) -> Non
     assert "token" not in page.evaluate("document.cookie + JSON.stringify({...localStorage, ...sessionStorage})")
     append(page, "kept")
     wait(page, "saved")
-    page.wait_for_function("!Object.keys(localStorage).length")
+    page.wait_for_function("() => !Object.keys(localStorage).length")
     served.kill()
     append(page, " too")
     wait(page, "offline")

@@ -76,7 +76,15 @@ def serve(
     check_host(host, annotators)
     app = create_app(store, open_to=None if annotators else ALONE, reasons=reasons)
     threading.Thread(target=_bring_in, args=(store, items, told), daemon=True).start()
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
 
 
 def _bring_in(store: Store, items: Iterable[NewItem], told: Callable[[str], None]) -> None:

@@ -19,13 +19,14 @@ function standIn(char) {
 }
 
 /** Text whose unseen characters are shown by their number, as nodes. */
-export function visible(text, { breaks = false } = {}) {
+export function visible(given, { breaks = false } = {}) {
+  const text = given.replaceAll("\r\n", "\n"); // the page says beside the editor which line breaks a response has
   const nodes = [];
   let last = 0;
   for (const { 0: char, index } of text.matchAll(UNSEEN)) {
     if (AS_THEY_ARE.includes(char) && !(breaks && char === "\n")) continue;
     nodes.push(text.slice(last, index));
-    const sign = char === "\n" ? "⏎\n" : char === "\r" ? "␍" : standIn(char);
+    const sign = char === "\n" ? "⏎\n" : standIn(char);
     nodes.push(el("span", { class: "unseen", title: "a character that cannot be seen" }, sign));
     last = index + char.length;
   }
