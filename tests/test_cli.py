@@ -64,7 +64,7 @@ def test_an_unknown_verb_names_the_nearest(typed, meant, capsys):
 def test_help_of_a_family_lists_its_verbs(flag, capsys):
     assert main(["edits", flag]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[2] for line in shown] == ["diff", "import", "llm", "stats", "filter"]
+    assert [line.split()[2] for line in shown] == ["diff", "import", "llm", "stats", "filter", "page", "export"]
 
 
 @pytest.mark.parametrize("verb", list(commands.COMMANDS))

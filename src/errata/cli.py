@@ -23,6 +23,8 @@ errata aligns a language model from the corrections that people make to its answ
   errata edits llm       a language model corrects responses; what it wrote is checked, or set aside with the reason
   errata edits stats     how much was edited, what, where and why; duplicates; what the model could not have known
   errata edits filter    the corrections worth training on; the others are set aside with the reason
+  errata edits page      people correct responses in a browser; nothing that they type is lost
+  errata edits export    what they made, as edits; every revision, too
   errata labels          edits → one label for every token of a model's tokenizer
   errata doctor          what will the loss really see? rows, labels, weights and batches, before you train
   errata reward train    labels or pairs → a token-level or sequence-level reward model

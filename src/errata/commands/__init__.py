@@ -21,6 +21,7 @@ from errata.commands.editor import EditsLLM
 from errata.commands.edits import EditsDiff, EditsImport
 from errata.commands.labels import Labels, View
 from errata.commands.learn import Learn, LearnInShort
+from errata.commands.page import EditsExport, EditsPage
 from errata.commands.reward import RewardEval, RewardScore, RewardTrain
 from errata.commands.shared import Command
 from errata.commands.tune import TuneDPO, TuneFIGA, TunePPO, TuneSFT
@@ -40,6 +41,8 @@ COMMANDS: Mapping[str, type[Any]] = {
     "edits llm": EditsLLM,
     "edits stats": EditsStats,
     "edits filter": EditsFilter,
+    "edits page": EditsPage,
+    "edits export": EditsExport,
     "labels": Labels,
     "doctor": Doctor,
     "reward train": RewardTrain,

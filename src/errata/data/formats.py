@@ -26,7 +26,7 @@ from errata.data.fields import (
 )
 from errata.types import Correction, Prompt
 
-__all__ = ["FORMATS", "TEXT_PAIRS", "Format", "FormatName", "Recognised", "any_pair", "recognise"]
+__all__ = ["FORMATS", "TEXT_PAIRS", "Format", "FormatName", "Recognised", "any_pair", "is_response", "recognise"]
 
 FormatName = Literal[
     "preference",
@@ -112,6 +112,11 @@ def any_pair(fields: Fields, line: int) -> Correction:
     found = [[name for name in pair if fields.get(name) is not None] for pair in TEXT_PAIRS]
     # Where no pair is whole, the one that is nearest to it names what is missing.
     return _pair(fields, line, pair=max(zip(TEXT_PAIRS, found, strict=True), key=lambda each: len(each[1]))[0])
+
+
+def is_response(row: Mapping[str, Any]) -> bool:
+    """Whether a row is an answer without a correction: ``prompt`` and ``response`` or ``completion``, and no format."""
+    return _is_demonstration(row) and not any(form.fits(row) for form in FORMATS.values())
 
 
 def _pair(fields: Fields, line: int, *, pair: tuple[str, str]) -> Correction:

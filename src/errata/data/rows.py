@@ -14,7 +14,7 @@ import sqlite3
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -23,12 +23,13 @@ from tqdm import tqdm
 
 from errata.data.fields import ID_FIELDS, Fields, take_answer, take_id, take_ids, take_prompt
 from errata.data.files import new_file
-from errata.data.formats import Format, Recognised, any_pair, recognise
+from errata.data.formats import Format, Recognised, any_pair, is_response, recognise
 from errata.data.records import Record, is_gzip, mapping_records, pyarrow_modules, read_lines, records
 from errata.types import Correction, Demonstration, Preference, PromptRow
 
 __all__ = [
     "corrections_from",
+    "holds_responses",
     "iter_corrections",
     "iter_demonstrations",
     "iter_preferences",
@@ -146,6 +147,15 @@ def recognise_file(path: Path, *, first: int = 100) -> Recognised:
         return recognise(loaded)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def holds_responses(path: Path, *, first: int = 100) -> bool:
+    """Whether a file's first rows are answers without a correction: ``prompt`` and ``response`` or ``completion``."""
+    loaded: list[Fields] = []
+    for record in islice(records(path), first):
+        with suppress(ValueError, RecursionError):
+            loaded.append(record.load())
+    return sum(map(is_response, loaded)) * 2 >= len(loaded) > 0
 
 
 def read_prompts(path: Path, *, set_aside: Path | None = None) -> list[PromptRow]:

@@ -1,0 +1,81 @@
+"""The verbs of the edit page, as somebody types them."""
+
+import json
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs errata[page]")
+pytest.importorskip("sqlalchemy", reason="needs errata[page]")
+
+from errata.cli import main
+from errata.data import read_corrections
+from errata.page import serve as serving
+from errata.page.store import NewRevision, Store
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def responses(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving.uvicorn, "run", lambda app, **_: None)
+    rows = [{"id": str(k), "prompt": "p", "response": f"The {k} lamp."} for k in range(3)]
+    (tmp_path / "responses.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def finished(store, count):
+    for _ in range(500):
+        if store.next_task(1, new=True) is not None and len(store.tasks(1)) == count:
+            return
+        __import__("time").sleep(0.01)
+    raise AssertionError(store.tasks(1))
+
+
+def test_page_then_export_then_import(responses, capsys):
+    db = responses / "edits.db"
+    (responses / "guide.md").write_text("Be brief.")
+    page = ("edits", "page", "--data", responses / "responses.jsonl", "--db", db)
+    assert run(*page, "--annotators", "ada", "ben", "--overlap", "2", "--guideline", responses / "guide.md") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("/#token=1.") == shown.count("/#token=2.") == shown.count("/admin#token=3.") == 1
+    assert run(*page, "--annotators", "ada") == 0
+    shown = capsys.readouterr().out
+    assert "token=" not in shown
+    assert "--new-links" in shown
+    store = Store(f"sqlite:///{db}")
+    assert (store.overlap, store.guideline().version) == (2, 1)
+    finished(store, 3)
+    for task, text, outcome in ((1, "The nice lamp.", "edited"), (2, "The 1 lamp.", "good"), (3, "x", "flag")):
+        save = NewRevision(base=0, save_id="12345678", kind="submit", text=text, outcome=outcome, reasons=["style"])
+        store.save(1, task, save)
+    store.close()
+    out, revisions = responses / "final.jsonl", responses / "all.parquet"
+    assert run("edits", "export", "--db", db, "--out", out, "--revisions", revisions) == 0
+    assert "2 corrections, 1 of them unchanged" in capsys.readouterr().out
+    for path, count in ((out, 2), (revisions, 3)):
+        again = responses / f"{path.stem}.again.jsonl"
+        assert run("edits", "import", "--data", path, "--out", again) == 0
+        assert read_corrections(again) == read_corrections(path)
+        assert len(read_corrections(again)) == count
+    assert run("edits", "filter", "--data", out, "--out", responses / "kept.jsonl", "--field", "annotator=ada") in (
+        0,
+        2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["page", "--db", "edits.db", "--host", "0.0.0.0"], "--annotators"),
+        (["page", "--db", "edits.db", "--overlap", "0"], "--overlap"),
+        (["page", "--db", "postgresql+psycopg://a@localhost/b"], "errata[page]"),
+        (["export", "--db", "none.db", "--out", "x.jsonl"], "no database none.db"),
+        (["export", "--db", "edits.db", "--out", "edits.db"], "another file"),
+    ],
+)
+def test_mistakes_are_told_with_a_remedy(responses, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(responses)
+    assert run("edits", *arguments) == 1
+    assert said in capsys.readouterr().err

@@ -1,0 +1,59 @@
+"""A store, and the page over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs errata[page]")
+pytest.importorskip("sqlalchemy", reason="needs errata[page]")
+pytest.importorskip("httpx2", reason="needs httpx2, which the test extra brings")
+
+from fastapi.testclient import TestClient
+
+from errata.page.app import create_app
+from errata.page.store import NewItem, NewRevision, Store
+
+HEADERS = {"X-Errata": "1"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(f"sqlite:///{tmp_path / 'edits.db'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def three(store: Store) -> Store:
+    """Three items and two annotators, ada (1) and ben (2)."""
+    store.add_items(NewItem(id=name, prompt="Say it.", response=f"The {name} lamp.") for name in ("red", "blue", "old"))
+    for name in ("ada", "ben"):
+        store.add_annotator(name)
+    return store
+
+
+@pytest.fixture
+def client_of(store: Store) -> Iterator[Callable[..., Any]]:
+    """Makes a client; of an annotator, who is signed in, or of nobody."""
+    opened = []
+
+    def make(name: str | None = None, *, admin: bool = False, **settings: Any) -> Any:
+        client = TestClient(create_app(store, **settings), base_url="http://localhost:8765", headers=HEADERS)
+        client.__enter__()
+        opened.append(client)
+        if name is not None:
+            token = store.add_annotator(name, admin=admin, new_token=True)
+            assert client.post("/api/session", json={"token": token}).status_code == 200
+        return client
+
+    yield make
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+def revision(base: int, text: str, **more: Any) -> NewRevision:
+    return NewRevision(**{"base": base, "save_id": f"{base}-{text}-{more}"[:60], "kind": "draft", "text": text} | more)
