@@ -104,7 +104,12 @@ def test_headline() -> None:
     assert first.startswith("sft wins ")
     assert "against start" in first
     assert "better than it by more than chance" in first
-    assert re.search(r"(ahead of|told from) figa", second)
+    assert second.startswith("It cannot be told from figa (")
+    assert found.differences[0].difference.low < 0 < found.differences[0].difference.high
+    arms = {"good": rows(["one"] * 40), "bad": rows(["one rude"] * 40)}
+    judge = ChatJudge(Scripted(fewer_rude), name="j")
+    apart, _ = contest(arms, rows(["rude one"] * 40), judge)
+    assert contest_headline(apart)[1].startswith("It is ahead of bad by more than chance (50.0 points, p < 0.001)")
     same = ScoreJudge(lambda answers: [0.0] * len(answers), name="blind")
     blind, _ = contest({"a": rows(["x"] * 40)}, rows(["y"] * 40), same)
     assert (

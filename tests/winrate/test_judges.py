@@ -91,6 +91,8 @@ def test_answers_cannot_leave_their_place() -> None:
         for text in (made.chat.asks[0], judge(fewer_rude).asks([PAIRS[0]])[0])
     )
     assert mark != other
+    again = made.chat.asks[1].messages[0]["content"]
+    assert again.split("<first ")[1][:8] == mark  # the two orders differ in the order alone
     assert made.asks(PAIRS) == made.asks(PAIRS)  # the ledger knows a request again
 
 

@@ -106,3 +106,13 @@ def test_buckets_mirror(a, b) -> None:
     mirrored = {"longer": "shorter", "shorter": "longer", "alike": "alike"}
     assert relative_length(b, a) == mirrored[relative_length(a, b)]
     assert (relative_length(a, b) == "longer") == (a > b and a >= 1.25 * b)
+
+
+def test_buckets_at_the_edge() -> None:
+    assert [relative_length(*counts) for counts in ((125, 100), (124, 100), (100, 125), (0, 0), (1, 0))] == [
+        "longer",
+        "alike",
+        "shorter",
+        "alike",
+        "longer",
+    ]
