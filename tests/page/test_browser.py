@@ -347,19 +347,35 @@ def test_keys(shared: Served, page_of: Open) -> None:
     assert not page.is_visible("#keys")
 
 
-def test_no_key_works_while_composing(page_of: Open) -> None:
+@pytest.mark.parametrize("held", [{"isComposing": True}, {"repeat": True}, {"keyCode": 229}])
+def test_no_key_works_while_composing_or_held_down(page_of: Open, held: dict[str, Any]) -> None:
     page = page_of()
-    page.evaluate(
-        """() => document.querySelector('#editor').dispatchEvent(new KeyboardEvent('keydown',
-            {key: 'Enter', ctrlKey: true, isComposing: true, bubbles: true}))"""
-    )
+    press = """(more) => document.querySelector('#editor').dispatchEvent(new KeyboardEvent('keydown',
+        {key: 'Enter', ctrlKey: true, bubbles: true, ...more}))"""
+    page.evaluate(press, held)
     page.wait_for_timeout(150)
     assert page.is_hidden("#undo")
-    page.evaluate(
-        """() => document.querySelector('#editor').dispatchEvent(new KeyboardEvent('keydown',
-            {key: 'Enter', ctrlKey: true, bubbles: true}))"""
-    )
+    page.evaluate(press, {})
     page.wait_for_selector("#undo, #message:not([hidden])")
+
+
+def test_what_is_unsaved_when_another_response_comes_is_saved_to_its_own(shared: Served, page_of: Open) -> None:
+    page = page_of()
+    task = int(page.url.partition("#")[2])
+    shared.store.add_items([NewItem(id=f"after-{time.monotonic_ns()}", prompt="", response="Another.")])
+    page.route("**/revisions", lambda route: route.abort())
+    append(page, " late")
+    wait(page, "offline")
+    page.click("#next")
+    page.wait_for_function("() => document.querySelector('#editor').value === 'Another.'")
+    page.unroute("**/revisions")
+    started = time.monotonic()
+    while (saved := shared.store.work(1, task).head) is None:
+        assert time.monotonic() - started < 8
+        time.sleep(0.05)
+    assert saved.text == "The red lamp comes. late"
+    assert page.input_value(EDITOR) == "Another."
+    assert head(shared, page) is None
 
 
 def test_skip_wants_a_reason(shared: Served, page_of: Open) -> None:
