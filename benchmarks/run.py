@@ -38,7 +38,7 @@ from errata.edits import diff, words
 from errata.labels import label_all
 from errata.models import LayoutKind, load_causal, load_token_reward_model, save_model
 from errata.reward import TokenScorer
-from errata.tuning import FIGAConfig, PPOConfig, weigh
+from errata.tuning import FIGAConfig, PPOConfig, Stream, weigh
 from errata.tuning.figa import collate_weighted, figa_step_loss
 from errata.tuning.ppo import _Run as PPORun
 from errata.tuning.sft import collate_demonstrations, sft_step_loss
@@ -239,13 +239,14 @@ def ppo_steps(settings: Settings, encoder: Encoder, folder: Path) -> list[dict[s
         max_new_tokens=settings.max_new_tokens,
     )
     score = Timed(TokenScorer(load_token_reward_model(folder).eval(), encoder.pad_id, level_is_free=False))
-    ppo = PPORun(folder, score, make_prompts(256, Random(1)), encoder, config, critic=None)
+    streams = [Stream(name="reward", reward=score)]
+    ppo = PPORun(folder, streams, make_prompts(256, Random(1)), encoder, config, critic=None)
     generate = Timed(ppo.generator)
     ppo.generator = generate  # type: ignore[assignment]
     steps = []
     for number in range(settings.rounds + 1):
         generate.seconds = score.seconds = 0.0
-        whole = ppo.round(number)["seconds"]
+        whole = ppo.round(number)[0]["seconds"]
         if number:
             rest = whole - generate.seconds - score.seconds
             steps.append({"a PPO step": whole, "generate": generate.seconds, "score": score.seconds, "update": rest})

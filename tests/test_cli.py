@@ -64,7 +64,7 @@ def test_an_unknown_verb_names_the_nearest(typed, meant, capsys):
 def test_help_of_a_family_lists_its_verbs(flag, capsys):
     assert main(["edits", flag]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[2] for line in shown] == ["diff", "import", "stats", "filter", "page", "export"]
+    assert [line.split()[2] for line in shown] == ["diff", "import", "llm", "stats", "filter", "page", "export"]
 
 
 @pytest.mark.parametrize("verb", list(commands.COMMANDS))
@@ -125,9 +125,55 @@ def test_the_road_through_a_reward_model(folder):
     arguments = ["--model", model, "--reward", folder / "reward", "--prompts", edits, "--out", folder / "ppo"]
     assert run("tune", "ppo", *arguments, *flags) == 0
     assert (folder / "ppo" / "metrics.jsonl").exists()
-    for kind in (["--kind=sequence"], ["--objective=eq3"]):
+    more = ["--heldout", edits, "--preferences", edits, "--sequence-coefficient=1"]
+    for kind in (["--kind=sequence", *more], ["--objective=eq3"], ["--objective=soft", *more, "--lora-rank=2"]):
         out = folder / kind[0].replace("=", "_")
         assert run("reward", "train", "--model", model, "--data", edits, "--out", out, *kind, *FAST) == 0
+
+
+def test_a_reward_model_is_measured_on_any_file(folder, capsys):
+    model, edits, reward, out = folder / "model", folder / "edits.jsonl", folder / "measured", folder / "found.json"
+    assert run("reward", "train", "--model", model, "--data", edits, "--out", reward, *FAST) == 0
+    rows = [json.loads(line) for line in edits.read_text().splitlines()]
+    for row in rows:
+        row |= {"language": "en", "word_tags": ["BAD" if word == "five" else "OK" for word in row["rejected"].split()]}
+    tagged = folder / "tagged.jsonl"
+    tagged.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = folder / "samples.jsonl"
+    lines = [{"id": str(k), "prompt": "Write to Anna.", "response": "Thank you.", "score": k} for k in range(3)]
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    every = ["--data", tagged, "--preferences", tagged, "--subset-field=language", "--fresh", tagged]
+    capsys.readouterr()
+    assert run("reward", "eval", "--reward", reward, *every, "--samples", samples, "--out", out) == 0
+    found = json.loads(out.read_text())
+    assert found["by subset"]["en"]["pairs"] == 3
+    assert found["preferences by subset"]["en"]["pairs"] == found["preferences"]
+    assert found["bad_words"] == 3
+    assert found["auc_words"] is not None
+    assert found["fresh_auc_bad_kept"] == found["auc_bad_kept"]
+    assert (found["prompts"], found["random_of_n"], found["oracle_of_n"]) == (1, 1.0, 2.0)
+    assert "words tagged OK above words tagged BAD" in capsys.readouterr().out
+    assert run("labels", "--model", reward, "--edits", edits, "--out", folder / "labels.jsonl") == 0
+    arguments = ["--reward", reward, "--labels", folder / "labels.jsonl", "--out", folder / "labelled.json"]
+    assert run("reward", "eval", *arguments) == 0
+    assert json.loads((folder / "labelled.json").read_text())["auc_bad_kept"] == found["auc_bad_kept"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "nothing to measure on"),
+        (["--data={edits}", "--labels={edits}"], "give one of them"),
+        (["--data={edits}", "--subset-field=none"], "has no field 'none'"),
+        (["--samples={edits}"], "--gold-field"),
+    ],
+)
+def test_what_no_reward_model_can_be_measured_on(folder, flags, message, capsys):
+    model, edits, reward = folder / "model", folder / "edits.jsonl", folder / "refusing"
+    if not reward.exists():
+        assert run("reward", "train", "--model", model, "--data", edits, "--out", reward, *FAST) == 0
+    assert run("reward", "eval", "--reward", reward, *(flag.format(edits=edits) for flag in flags)) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_long_rows_are_dropped_or_truncated_and_counted(folder, capsys):

@@ -20,6 +20,7 @@ errata aligns a language model from the corrections that people make to its answ
 
   errata edits diff      what an edit changes, word by word; two texts or a file of corrections
   errata edits import    any file of corrections → edits.jsonl, with statistics and the bad rows set aside
+  errata edits llm       a language model corrects responses; what it wrote is checked, or set aside with the reason
   errata edits stats     how much was edited, what, where and why; duplicates; what the model could not have known
   errata edits filter    the corrections worth training on; the others are set aside with the reason
   errata edits page      people correct responses in a browser; nothing that they type is lost

@@ -230,6 +230,8 @@ class Rollout:
     """Including the end of sequence, if the model emitted it."""
     text: str
     ended: bool
+    logprobs: tuple[float, ...] | None = field(default=None, compare=False)
+    """Of the sampled tokens, at the temperature of sampling, in nats; None from a generator that does not tell them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

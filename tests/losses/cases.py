@@ -102,6 +102,22 @@ def classes_slow(side: Side) -> Ragged:
     ]
 
 
+def soft_ours(side: Side) -> Tensor:
+    return losses.soft_token_classes(side["reward"], (side.labels("label") + 1) / 2, side.mask)
+
+
+def soft_slow(side: Side) -> Ragged:
+    def one(reward: Tensor, label: float) -> Tensor:
+        good = 1 / (1 + torch.exp(-reward))
+        target = {1: 1.0, 0: 0.5, -1: 0.0}[int(label)]
+        return -(target * torch.log(good) + (1 - target) * torch.log(1 - good))
+
+    return [
+        [one(r, label) for r, label in zip(rs, row["label"], strict=True)]
+        for rs, row in zip(side.twin("reward"), side.rows, strict=True)
+    ]
+
+
 def classes_ours(side: Side) -> Tensor:
     return losses.changed_token_classes(side["reward"], side.labels("label"), side.mask, kept_coefficient=0.1)
 
@@ -221,6 +237,7 @@ CASES = [
         "changed",
     ),
     both_sides("changed_token_classes", classes_ours, classes_slow),
+    both_sides("soft_token_classes", soft_ours, soft_slow),
     Case("dpo", "B", dpo_ours, dpo_slow),
     kl("kl_k1", losses.kl_k1, lambda d: d),
     kl("kl_k2", losses.kl_k2, lambda d: d * d / 2),

@@ -8,7 +8,8 @@ import torch
 
 import tiny
 from errata.data import Encoder
-from errata.models import Sampling, TransformersGenerator, load_causal
+from errata.models import Sampling, TransformersGenerator, load_causal, pad, to_lists, token_logprobs
+from errata.reward import encode_rollout
 from errata.types import PromptRow
 
 PROMPTS = tiny.prompts(9, seed=1)
@@ -142,3 +143,31 @@ def test_a_chat_template_s_end_ends_a_response_and_so_does_the_end_of_sequence(t
         assert rollout.response_ids[: -1 if rollout.ended else None] == tuple(
             tokenizer.convert_tokens_to_ids(rollout.text.split())
         )
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0, 0.7])
+@pytest.mark.parametrize("build", [tiny.llama, tiny.gpt2, tiny.opt], ids=lambda build: build.__name__)
+def test_what_is_drawn_is_what_transformers_draws(build: Any, temperature: float, tmp_path: Path) -> None:
+    """Also when rows that have ended are dropped, and their noise with them."""
+    draw = generator(build(tmp_path))
+    assert draw._has_own_loop
+    sampling = Sampling(max_new_tokens=12, samples=4, temperature=temperature, seed=3)
+    rollouts = draw(PROMPTS, sampling)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransformersGenerator, "_has_own_loop", False)
+        assert draw(PROMPTS, sampling) == rollouts
+    if temperature:
+        assert len({len(rollout.response_ids) for rollout in rollouts}) > 3, "there was something to drop"
+
+
+def test_the_log_probabilities_are_those_of_the_tokens_and_ended_rows_cost_nothing(tmp_path: Path) -> None:
+    draw = generator(tiny.llama(tmp_path))
+    rows: list[int] = []
+    draw.model.register_forward_pre_hook(lambda _, __, given: rows.append(len(given["input_ids"])), with_kwargs=True)
+    rollouts = draw(PROMPTS, Sampling(max_new_tokens=10, samples=3, temperature=0.8))
+    assert sum(rows) == sum(len(rollout.response_ids) for rollout in rollouts)
+    batch = pad([encode_rollout(rollout) for rollout in rollouts], pad_id=draw.encoder.pad_id)
+    with torch.no_grad():
+        again = to_lists(token_logprobs(draw.model, batch, temperature=0.8), batch)
+    for rollout, expected in zip(rollouts, again, strict=True):
+        assert rollout.logprobs == pytest.approx(expected, abs=1e-4)

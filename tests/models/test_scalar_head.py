@@ -7,11 +7,28 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    CohereConfig,
+    Gemma3Config,
+    Gemma3TextConfig,
+    GraniteConfig,
+    Olmo2Config,
+    OPTConfig,
+    ViTConfig,
+)
 
 import tiny
 from errata.models import (
+    LayoutKind,
     TokenBatch,
+    Wanted,
+    choose_layout,
+    laid_out_scalars,
+    lay_out,
     load_sequence_reward_model,
     load_token_reward_model,
     pad,
@@ -20,6 +37,7 @@ from errata.models import (
     token_rewards,
     token_values,
 )
+from errata.types import Encoded
 
 ENCODER = tiny.encoder()
 ROWS = tiny.encoded(tiny.demonstrations(7, seed=3), ENCODER)
@@ -188,10 +206,102 @@ def test_new_heads_learn(build: Any, tmp_path: Path) -> None:
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients.values())
 
 
-def test_a_backbone_without_such_a_class_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no token-classification class for 'opt'.*backbone that has one"):
-        load_token_reward_model(tiny.opt(tmp_path))
-    assert sequence_model(tmp_path).config.num_labels == 1, "it has a class for whole sequences"
+SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "initializer_range": 0.3,
+    **tiny._common("<pad>"),
+}
+HEADLESS = {
+    "opt": lambda: OPTConfig(
+        hidden_size=16,
+        word_embed_proj_dim=8,  # as in OPT-350m, its last layer projects down
+        ffn_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        init_std=0.3,
+        **tiny._common("<pad>"),
+    ),
+    "olmo2": lambda: Olmo2Config(**SIZES),
+    "granite": lambda: GraniteConfig(**SIZES),
+    "cohere": lambda: CohereConfig(**SIZES),
+    "gemma3": lambda: Gemma3TextConfig(**SIZES, num_key_value_heads=1, head_dim=8, sliding_window=4),
+}
+
+
+@pytest.mark.parametrize("name", HEADLESS)
+@torch.no_grad()
+def test_where_transformers_has_no_class_the_backbone_gets_a_head(name: str, tmp_path: Path) -> None:
+    """As of a stock class: zeros on an unchanged backbone, right columns, and the same again from its folder."""
+    start = tiny.save(tmp_path / "start", HEADLESS[name](), 0, "<pad>")
+    assert type(AutoConfig.from_pretrained(start)) not in AutoModelForTokenClassification._model_mapping
+    batch = pad(ROWS, pad_id=PAD)
+    assert token_rewards(load_token_reward_model(start), batch).count_nonzero() == 0
+    for model, read in ((token_model(start), token_rewards), (sequence_model(start), sequence_rewards)):
+        backbone = AutoModel.from_pretrained(start).state_dict()
+        for key, value in backbone.items():
+            assert torch.equal(model.base_model.state_dict()[key], value), key
+        rewards = read(model, batch)
+        assert rewards.std() > 0.01
+        save_model(model, ENCODER.tokenizer, tmp_path / read.__name__)
+        again = (
+            load_token_reward_model(tmp_path / read.__name__)
+            if read is token_rewards
+            else load_sequence_reward_model(tmp_path / read.__name__, pad_id=PAD, end_id=END)
+        ).eval()
+        kept = model.state_dict()
+        assert again.state_dict().keys() == kept.keys()
+        assert all(torch.equal(value, kept[key]) for key, value in again.state_dict().items())
+        # The same weights elsewhere in memory may be multiplied in another order.
+        torch.testing.assert_close(read(again, batch), rewards, rtol=1e-5, atol=1e-6)
+        assert {path.suffix for path in (tmp_path / read.__name__).iterdir()} <= {".json", ".safetensors"}
+    model = token_model(start)
+    hidden_BTD = AutoModel.from_pretrained(start).eval()(batch.ids_BT, batch.attention_mask_BT.long())[0]
+    expected_BT = (hidden_BTD @ model.score.weight[0] + model.score.bias).masked_fill(~batch.response_mask_BT, 0)
+    torch.testing.assert_close(token_rewards(model, batch), expected_BT, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", HEADLESS)
+@torch.no_grad()
+def test_such_a_model_gives_the_same_in_both_layouts(name: str, tmp_path: Path) -> None:
+    model = token_model(tiny.save(tmp_path, HEADLESS[name](), 0, "<pad>"))
+    assert choose_layout(model)[0] is LayoutKind.SHARED
+    groups = [[Wanted(one, [True] * len(one.response_ids)) for one in (row, other)] for row, other in pairs_of(ROWS)]
+    plain_SK, shared_SK = (
+        laid_out_scalars(model, lay_out(groups, kind, pad_id=PAD, predicted=False)) for kind in LayoutKind
+    )
+    torch.testing.assert_close(plain_SK, shared_SK, rtol=1e-4, atol=1e-5)
+    assert plain_SK.std() > 0.01
+
+
+def pairs_of(rows: list[Encoded]) -> list[tuple[Encoded, Encoded]]:
+    """Each row beside one that leaves a token out."""
+    return [(row, replace(row, ids=(*row.ids[:-2], row.ids[-1]))) for row in rows if len(row.response_ids) > 1]
+
+
+def test_such_a_model_learns_with_dropout_off(tmp_path: Path) -> None:
+    model = token_model(tiny.save(tmp_path, HEADLESS["opt"](), 0, "<pad>")).train()
+    batch = pad(ROWS, pad_id=PAD)
+    first, second = token_rewards(model, batch), token_rewards(model, batch)
+    assert torch.equal(first, second)
+    first.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.score.parameters())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ViTConfig(hidden_size=8, num_attention_heads=1, intermediate_size=8), "no causal language model for 'vit'"),
+        (Gemma3Config(), "reads more than text"),
+    ],
+    ids=["vit", "gemma3 with images"],
+)
+def test_what_reads_no_text_from_left_to_right_is_refused(config: Any, message: str, tmp_path: Path) -> None:
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_token_reward_model(tmp_path)
 
 
 def test_a_backbone_that_is_not_filled_is_an_error(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import math
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tiny
 from errata.labels import label_all
@@ -181,3 +186,204 @@ def test_ignored_tokens_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
             assert rewards_BT.grad[0, ignored] == 0
             assert rewards_BT.grad[0, ignored + 1] != 0
         assert found[0] == found[1]
+
+
+def test_lora_trains_the_head_in_full_and_another_process_scores_the_same(start: Path, tmp_path: Path) -> None:
+    config = TokenRewardConfig(**{**LEARN, "epochs": 4}, lora_rank=2)
+    train_token_reward(start, labelled(TRAIN), ENCODER, config, tmp_path / "out")
+    rows = [row.original.encoded for row in labelled(HELD_OUT[:5])]
+    scorer = load_scorer(tmp_path / "out", ENCODER)
+    assert localisation(scorer, labelled(HELD_OUT)).bad_kept > 0.9, "the head has learned, too"
+    script = (
+        "import json, sys, tiny, torch; from errata.reward import load_scorer; torch.set_num_threads(1); "
+        "rows = [tiny.Encoded(*row) for row in json.load(sys.stdin)]; "
+        "print(json.dumps(load_scorer(sys.argv[1], tiny.encoder())(rows)))"
+    )
+    data = json.dumps([(row.ids, row.prompt_length, row.offsets, row.ended) for row in rows])
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "out")],
+        input=data,
+        env=tiny.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout.splitlines()[-1]) == scorer(rows)
+    adapter = load_file(tmp_path / "out/adapter/adapter_model.safetensors")
+    heads = {key.rpartition("model.")[2]: value for key, value in adapter.items() if "lora" not in key}
+    assert set(heads) == {"score.weight", "score.bias"}
+    saved = tiny.weights(tmp_path / "out")
+    assert all(torch.equal(saved[key], value) for key, value in heads.items())
+    # What was frozen is W + (α/r)·BA.
+    name = "model.layers.1.mlp.up_proj"
+    a, b = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    expected = tiny.weights(start)[f"{name}.weight"] + 2 * b @ a
+    torch.testing.assert_close(saved[f"{name}.weight"], expected)
+    assert torch.equal(saved["model.norm.weight"], tiny.weights(start)["model.norm.weight"])
+
+
+EVERYTHING: dict[str, Any] = {
+    "learning_rate": 1e-2,
+    "epochs": 2,
+    "batch_size": 8,
+    "micro_batch_size": 2,
+    "lora_rank": 2,
+    "bf16": True,
+    "gradient_checkpointing": True,
+    "save_every": 2,
+    "evaluate_every": 2,
+    "patience": 4,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft, of newer transformers
+@pytest.mark.parametrize("kind", ["token", "sequence"])
+def test_everything_at_once_survives_being_killed(
+    kind: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LoRA, bfloat16, accumulation, checkpointing, held-out accuracy: cut off after step 3, the same weights result."""
+    rows, seen = TRAIN[:16], HELD_OUT[:8]
+
+    def train(out: Path) -> dict[str, Any]:
+        if kind == "sequence":
+            return train_sequence_reward(start, rows, ENCODER, RewardConfig(**EVERYTHING), out, heldout=seen)
+        config = TokenRewardConfig(**EVERYTHING, sequence_coefficient=0.5)
+        return train_token_reward(start, labelled(rows), ENCODER, config, out, heldout=labelled(seen))
+
+    whole = train(tmp_path / "whole")
+    assert whole["heldout_rows"] == 8
+    assert 0 <= whole["eval_accuracy"] <= 1
+    real, calls = train_module.laid_out_scalars, []
+    ends = train_module.laid_out_last_scalars
+
+    def dies(model: Any, layout: Any, read: Any) -> Any:
+        calls.append(model.training)
+        if sum(calls) == 14:
+            raise KeyboardInterrupt
+        return read(model, layout)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "laid_out_scalars", partial(dies, read=real))
+        patched.setattr(train_module, "laid_out_last_scalars", partial(dies, read=ends))
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed")
+    assert (tmp_path / ".killed.training/checkpoint-2").exists()
+    train(tmp_path / "killed")
+    assert tiny.difference(tmp_path / "whole", tmp_path / "killed") == 0
+
+
+def test_the_most_accurate_step_is_kept(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the loss and the accuracy disagree, accuracy decides."""
+    said = iter([(0.5, 0.5), (0.9, 0.8), (0.7, 0.4), (0.7, 0.3), (0.7, 0.2)])
+    monkeypatch.setattr(
+        train_module, "evaluation_of", lambda *_: lambda _: dict(zip(("accuracy", "loss"), next(said), strict=True))
+    )
+    config = TokenRewardConfig(epochs=4, batch_size=8, micro_batch_size=8, evaluate_every=1, patience=2)
+    card = train_token_reward(
+        start, labelled(TRAIN[:8]), ENCODER, config, tmp_path / "out", heldout=labelled(HELD_OUT[:2])
+    )
+    assert (card["best_step"], card["eval_accuracy"]) == (1, 0.9)
+    assert "the held-out accuracy was highest at step 1" in card["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("objective", "train"),
+    [
+        ("soft", train_token_reward),
+        ("changed_mean", train_token_reward_bradley_terry),
+        ("changed_sum", train_token_reward_bradley_terry),
+    ],
+)
+def test_other_objectives_rank_and_localise(objective: str, train: Any, start: Path, tmp_path: Path) -> None:
+    card = train(start, labelled(TRAIN), ENCODER, TokenRewardConfig(**LEARN), tmp_path / "out", objective=objective)
+    names = {
+        "soft": "soft_token_classes",
+        "changed_mean": "changed_token_bradley_terry_mean",
+        "changed_sum": "changed_token_bradley_terry_sum",
+    }
+    assert card["objective"] == names[objective]
+    scorer = load_scorer(tmp_path / "out", ENCODER)
+    assert scorer.level_is_free == (objective == "changed_mean")
+    assert localisation(scorer, labelled(HELD_OUT)).bad_kept > 0.95
+
+
+def test_preferences_teach_beside_edits(start: Path, tmp_path: Path) -> None:
+    """No edit shows that blue is bad; a preference does. With them: the sum ranks what edits alone leave open."""
+    preferences = [
+        Preference(id=str(k), prompt=row.prompt, chosen=row.edited, rejected=row.edited + " blue" * (1 + k % 3))
+        for k, row in enumerate(row for row in TRAIN if "blue" not in row.edited)
+    ]
+    config = TokenRewardConfig(**LEARN, sequence_coefficient=1.0)
+    edits = labelled(TRAIN)
+    for name, given in (("without", []), ("with", preferences)):
+        card = train_token_reward(start, edits, ENCODER, config, tmp_path / name, preferences=given)
+        assert card["preferences"] == len(given)
+        scorer = load_scorer(tmp_path / name, ENCODER)
+        better, worse = (
+            score_texts(scorer, [ENCODER.encode(row.prompt, text) for row in HELD_OUT])
+            for text in ("red cat sits", "red cat sits blue")
+        )
+        if name == "with":
+            assert pair_accuracy(better, worse) > 0.95
+            assert localisation(scorer, labelled(HELD_OUT)).bad_kept > 0.9
+        else:
+            assert pair_accuracy(better, worse) < 0.95
+    eq3 = train_token_reward_bradley_terry(
+        start, edits[:4], ENCODER, RewardConfig(**LEARN), tmp_path / "eq3", preferences=preferences[:3]
+    )
+    assert eq3["count"] == 4 + 3
+
+
+def test_a_preference_has_no_classes() -> None:
+    """Neither the classes nor the pull on kept tokens touch it; it counts as one item."""
+    pair = encode_pair(Preference(id="p", prompt="say", chosen="cat", rejected="red dog"), ENCODER)
+    inputs = train_module.collate_labels([pair, *labelled(TRAIN[:1])], encoder=ENCODER)
+    assert inputs["edited_B"].tolist() == [False, True]
+    assert inputs["sign_SK"][0].count_nonzero() == inputs["sign_SK"][2].count_nonzero() == 0
+    assert inputs["sign_SK"].count_nonzero() == TRAIN[0].original.split().count("rude")
+    assert inputs["layout"].wanted_SK[[0, 2]].sum() == len(pair[0].response_ids) + len(pair[1].response_ids)
+
+
+def test_the_loss_of_edits_and_preferences_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = encode_pair(Preference(id="p", prompt="say", chosen="cat", rejected="red dog"), ENCODER)
+    edit = labelled([Correction(id="a", prompt="say", original="now cat", edited="cat")])
+    inputs = train_module.collate_labels([pair, *edit], encoder=ENCODER)
+    # cat, end and cat, end; red, dog, end and now, cat, end: sums 3 and 1, 3 and −.5.
+    rewards_SK = torch.tensor([[1.0, 2.0, 0.0], [1.0, 0.0, 0.0], [4.0, 3.0, -4.0], [-2.0, 1.0, 0.5]])
+    monkeypatch.setattr(train_module, "laid_out_scalars", lambda model, layout: rewards_SK)
+
+    def nls(x: float) -> float:
+        return math.log(1 + math.exp(-x))
+
+    between = 0.5 * (nls(3 - 3) + nls(1 - -0.5))
+    kept = 0.1 * (1 + 0 + 1 + 0.25)
+    soft = sum((nls(r) + nls(-r)) / 2 for r in (1, 0, 1, 0.5))
+    for objective, pulled in (("classes", kept), ("soft", soft)):
+        config = TokenRewardConfig(sequence_coefficient=0.5)
+        total, count, shares = train_module._class_loss(None, inputs, config=config, objective=objective)
+        assert total.item() == pytest.approx(nls(2) + pulled + between, rel=1e-5), objective
+        assert count == 1 + 1, "a changed token and a pair"
+        assert [float(part) for part in shares["accuracy"]] == [1.5, 2], "the edit is right, the preference a tie"
+    total, count, shares = train_module._bradley_terry_loss(None, inputs)
+    assert total.item() == pytest.approx(nls(3 / 2 - 3 / 3) + nls(1 / 2 - -0.5 / 3), rel=1e-5)
+    assert count == 2
+    assert [float(part) for part in shares["accuracy"]] == [2, 2], "by means"
+
+
+def test_settings_of_a_reward_model_that_do_not_go_together(start: Path, tmp_path: Path) -> None:
+    row = Preference(id="p", prompt="say", chosen="cat", rejected="red dog")
+    labels, out = labelled(TRAIN[:2]), tmp_path / "out"
+    with pytest.raises(ValueError, match="give it a weight with --sequence-coefficient"):
+        train_token_reward(start, labels, ENCODER, TokenRewardConfig(), out, preferences=[row])
+    with pytest.raises(ValueError, match="it is not known which tokens"):
+        train_token_reward_bradley_terry(
+            start, labels, ENCODER, RewardConfig(), out, objective="changed_sum", preferences=[row]
+        )
+    for settings, message in (
+        ({"quantize": "4bit", "lora_rank": 2}, "not trained in 4 bits"),
+        ({"stop_when_kept_falls": 0.1}, "a reward model has none"),
+        ({"lora_rank": -1}, "--lora-rank -1 is no rank"),
+        ({"patience": 2, "evaluate_every": 2}, "give --heldout"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_token_reward(start, labels, ENCODER, TokenRewardConfig(**settings), out)

@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import tiny
 from errata.data import Encoder
 from errata.models import Sampling
 from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
+from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
 from errata.types import Encoded, PromptRow, Rollout
 
 STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "save_every": 2}
@@ -47,6 +48,11 @@ def pays_for_cats(encoder: Encoder) -> Any:
         return [[float(token == cat) - 0.1 * (token % 3) for token in row.response_ids] for row in rows]
 
     return reward
+
+
+def pays_at_the_end(rows: Sequence[Encoded]) -> list[list[float]]:
+    """One reward a response: how many different words it has."""
+    return [[0.0] * (len(row.response_ids) - 1) + [float(len(set(row.response_ids)))] for row in rows]
 
 
 def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> dict[str, dict[str, Any]]:
@@ -80,6 +86,14 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
     }
     with patched(sys.modules["errata.tuning.ppo"]._Run, "_sample", sample_one_by_one):
         cards["ppo"] = ppo(start, pays_for_cats(encoder), tiny.prompts(11), encoder, PPO, out / "ppo")
+        several = replace(PPO, micro_batch_size=max(micro // 2, 1), missing_eos_penalty=0.5, target_kl=10.0)
+        streams = [
+            Stream(name="cats", reward=pays_for_cats(encoder), centred=True, clip=0.5),
+            Stream(name="words", reward=pays_at_the_end, terminal=True, centred=True),
+        ]
+        for name, rank in (("ppo_streams", 0), ("ppo_lora", 2)):
+            config = replace(several, lora_rank=rank)
+            cards[name] = ppo(start, streams, tiny.prompts(11), encoder, config, out / name)
     resumed = SFTConfig(**{**step, "epochs": 2}, seed=1)
     if stop_at is not None:
         module = sys.modules["errata.tuning.sft"]

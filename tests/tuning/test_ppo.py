@@ -22,7 +22,7 @@ from errata.reward import (
     train_sequence_reward,
     train_token_reward,
 )
-from errata.tuning import PPOConfig, RewardScaling, ppo
+from errata.tuning import PPOConfig, RewardScaling, Stream, ppo
 from errata.types import Encoded
 
 module = sys.modules["errata.tuning.ppo"]  # the function of the same name hides it
@@ -59,7 +59,7 @@ def rewards(start: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def run_of(start: Path, config: PPOConfig = CONFIG, reward: Any = pays_for_cats) -> Any:
-    return module._Run(start, reward, PROMPTS, ENCODER, config, critic=None)
+    return module._Run(start, [Stream(name="reward", reward=reward)], PROMPTS, ENCODER, config, critic=None)
 
 
 def metrics_of(out: Path) -> list[dict[str, float]]:
@@ -83,8 +83,8 @@ def test_a_paid_word_is_said_more_often(start: Path, tmp_path: Path) -> None:
     assert before < 0.2
     assert after > 0.5
     rows = metrics_of(tmp_path / "out")
-    assert rows[-1]["reward"] > rows[1]["reward"] + 1
-    assert rows[-1]["kl"] > 1
+    assert rows[-1]["objective/scores"] > rows[1]["objective/scores"] + 1
+    assert rows[-1]["objective/kl"] > 1
 
 
 def test_the_kl_penalty_ties_the_policy_to_its_start(start: Path, tmp_path: Path) -> None:
@@ -99,12 +99,13 @@ def test_the_kl_penalty_ties_the_policy_to_its_start(start: Path, tmp_path: Path
             replace(config, kl_coefficient=coefficient),
             tmp_path / str(coefficient),
         )
-        kl[coefficient] = card["kl"]
+        kl[coefficient] = card["objective/kl"]
     assert kl[3.0] < 0.5 * kl[0.0]
 
 
 def test_every_step_draws_anew_and_the_same_step_the_same(start: Path) -> None:
-    run = module._Run(start, pays_for_cats, PROMPTS[:1], ENCODER, CONFIG, critic=None)
+    streams = [Stream(name="reward", reward=pays_for_cats)]
+    run = module._Run(start, streams, PROMPTS[:1], ENCODER, CONFIG, critic=None)
     first, again, second = (run._collect(step)[0].batch.ids_BT.tolist() for step in (0, 0, 1))
     assert first == again
     assert first != second
@@ -113,15 +114,15 @@ def test_every_step_draws_anew_and_the_same_step_the_same(start: Path) -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_on_policy_the_ratio_is_one_and_the_kl_zero(temperature: float, start: Path) -> None:
     run = run_of(start, replace(CONFIG, temperature=temperature))
-    experience, metrics = run._collect(0)
-    assert metrics["kl"] == pytest.approx(0, abs=1e-5)
+    experience, metrics, _ = run._collect(0)
+    assert metrics["objective/kl"] == pytest.approx(0, abs=1e-5)
     mask_BT = experience.batch.response_mask_BT
     again_BT = token_logprobs(run.policy, experience.batch, temperature=temperature)
     ratio_BT = (again_BT - experience.old_logprob_BT)[mask_BT].exp()
     torch.testing.assert_close(ratio_BT, torch.ones_like(ratio_BT))
     assert torch.equal(experience.old_logprob_BT, experience.ref_logprob_BT)
     value_BT, _ = token_values(run.critic, experience.batch)
-    torch.testing.assert_close(value_BT, experience.old_value_BT)
+    torch.testing.assert_close(value_BT[None], experience.old_value_HBT)
     advantage = experience.advantage_BT[mask_BT]
     assert advantage.mean().item() == pytest.approx(0, abs=1e-4)
     assert advantage.std(correction=0).item() == pytest.approx(1, abs=1e-3)
@@ -129,10 +130,10 @@ def test_on_policy_the_ratio_is_one_and_the_kl_zero(temperature: float, start: P
 
 def test_the_first_policy_gradient_is_that_of_reinforce(start: Path) -> None:
     run = run_of(start)
-    experience, _ = run._collect(0)
+    experience, *_ = run._collect(0)
     mask_BT = experience.batch.response_mask_BT
     count = int(mask_BT.sum())
-    policy_loss, _ = module.policy_and_value_loss(run.policy, run.critic, experience, CONFIG, num_tokens=count)
+    policy_loss, *_ = module.policy_and_value_loss(run.actor, run.critic, experience, CONFIG, num_tokens=count)
     gradients = torch.autograd.grad(policy_loss, list(run.policy.parameters()))
     plain = -(token_logprobs(run.policy, experience.batch) * experience.advantage_BT).sum() / count
     for one, other in zip(gradients, torch.autograd.grad(plain, list(run.policy.parameters())), strict=True):
@@ -142,12 +143,12 @@ def test_the_first_policy_gradient_is_that_of_reinforce(start: Path) -> None:
 def test_minibatches_share_one_count(start: Path) -> None:
     """The losses of two halves over the count of the whole add up to the loss of the whole."""
     run = run_of(start)
-    experience, _ = run._collect(0)
+    experience, *_ = run._collect(0)
     count = int(experience.batch.response_mask_BT.sum())
 
     def losses_of(rows: Any) -> torch.Tensor:
         part = experience[torch.tensor(list(rows))]
-        return torch.stack(module.policy_and_value_loss(run.policy, run.critic, part, CONFIG, num_tokens=count))
+        return torch.stack(module.policy_and_value_loss(run.actor, run.critic, part, CONFIG, num_tokens=count)[:2])
 
     torch.testing.assert_close(losses_of(range(5)) + losses_of(range(5, 16)), losses_of(range(16)))
 
@@ -160,10 +161,10 @@ def test_a_critic_learns_the_return(start: Path, tmp_path: Path) -> None:
     ppo(start, lambda rows: [[1.0] * len(row.response_ids) for row in rows], PROMPTS, ENCODER, config, tmp_path / "out")
     rows = metrics_of(tmp_path / "out")
     assert tiny.difference(start, tmp_path / "out") == 0, "the policy stands still"
-    assert rows[1]["value"] == 0, "a head of zeros"
-    assert 0.2 < rows[1]["value_loss"] <= 0.5
-    assert rows[-1]["value_loss"] < 0.05
-    assert rows[-1]["value"] == pytest.approx(rows[-1]["length"], rel=0.2), "one for every token"
+    assert rows[1]["value/sum"] == 0, "a head of zeros"
+    assert 0.2 < rows[1]["loss/value_avg"] <= 0.5
+    assert rows[-1]["loss/value_avg"] < 0.05
+    assert rows[-1]["value/sum"] == pytest.approx(rows[-1]["response/length"], rel=0.2), "one for every token"
 
 
 class StoppedError(Exception):
@@ -191,7 +192,7 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
     with pytest.raises(StoppedError):
         ppo(*arguments, tmp_path / "out", evaluate=evaluating(stop_at=3))
     assert not (tmp_path / "out").exists()
-    assert (tmp_path / ".out.training" / "state.json").exists()
+    assert (tmp_path / ".out.training" / "step-2").exists()
     steps: list[int] = []
 
     def noted(generator: TransformersGenerator, step: int) -> dict[str, float]:
@@ -227,25 +228,28 @@ def test_metrics_have_a_row_a_step_and_step_0_before_any(start: Path, tmp_path: 
     rows = metrics_of(tmp_path / "out")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
     assert [row["step"] for row in rows if "cats" in row] == [0, 2, 4, 5], "every second and the last"
-    learned = {"step", "reward", "kl", "length", "ended", "value", "policy_loss", "value_loss"}
-    assert all(set(row) - {"cats"} == learned for row in rows[1:])
+    known = {"objective/kl", "objective/entropy", "objective/scores", "objective/rlhf_reward", "policy/approxkl_avg"}
+    known |= {"objective/non_score_reward", "policy/clipfrac_avg", "policy/entropy_avg", "loss/policy_avg"}
+    known |= {"loss/value_avg", "val/clipfrac_avg", "val/ratio", "val/ratio_var", "val/num_eos_tokens", "lr", "episode"}
+    assert all(set(row) >= known for row in rows[1:]), "the names that users of PPO know"
+    assert all(set(row) - {"cats"} == set(rows[1]) - {"cats"} for row in rows[1:])
     assert set(rows[0]) == {"step", "cats"}
-    assert all(1 <= row["length"] <= 8 and 0 <= row["ended"] <= 1 for row in rows[1:])
-    assert rows[1]["kl"] == pytest.approx(0, abs=1e-5)
-    assert card["kl"] == rows[-1]["kl"]
+    assert all(1 <= row["response/length"] <= 8 and 0 <= row["response/ended"] <= 1 for row in rows[1:])
+    assert rows[1]["objective/kl"] == pytest.approx(0, abs=1e-5)
+    assert card["objective/kl"] == rows[-1]["objective/kl"]
     assert card["stage"] == "ppo"
 
 
 def test_a_reward_model_is_scaled_on_samples_of_the_start(start: Path, rewards: dict[str, Path]) -> None:
     run = run_of(start, reward=rewards["token"])
-    scorer = run.reward
+    scorer = run.rewards[0]
     assert scorer.scale != 1
     samples = run._sample(random.Random(CONFIG.seed).sample(PROMPTS, len(PROMPTS)), seed=CONFIG.seed)
     assert np.std(score_texts(scorer, [encode_rollout(rollout) for rollout in samples])) == pytest.approx(1)
-    again = run_of(start, reward=rewards["token"]).reward
+    again = run_of(start, reward=rewards["token"]).rewards[0]
     assert (again.shift, again.scale) == (scorer.shift, scorer.scale), "the same in every process and after a restart"
     unscaled = run_of(start, replace(CONFIG, reward_scaling=RewardScaling.BATCH), rewards["token"])
-    assert unscaled.reward.scale == 1
+    assert unscaled.rewards[0].scale == 1
 
 
 def test_the_seed_decides(start: Path, tmp_path: Path) -> None:
@@ -295,7 +299,7 @@ def test_a_finished_run_is_reused_and_never_overwritten(start: Path, tmp_path: P
         raise AssertionError
 
     assert ppo(start, never, PROMPTS, ENCODER, config, tmp_path / "out") == read_card(tmp_path / "out")
-    assert card["kl"] == read_card(tmp_path / "out")["kl"]
+    assert card["objective/kl"] == read_card(tmp_path / "out")["objective/kl"]
     with pytest.raises(ValueError, match="made by another run"):
         ppo(start, pays_for_cats, PROMPTS[:-1], ENCODER, config, tmp_path / "out")
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 METHODS = [
     *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged", "figa_weights", "figa_lora"),
-    *("dpo", "token_reward", "sequence_reward", "ppo"),
+    *("dpo", "token_reward", "sequence_reward", "ppo", "ppo_streams", "ppo_lora"),
 ]
 
 
@@ -60,10 +60,9 @@ def test_two_processes_learn_what_one_learns(method: str, runs: tuple[Path, dict
         assert (folder / "two" / method / file).exists()
     assert tiny.difference(folder / "one" / method, folder / "two" / method) < 1e-5
     same(cards["one"][method], cards["two"][method])
-    if method != "ppo":
-        lines = [(folder / name / method / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
-        for one, two in zip(*lines, strict=True):
-            same(json.loads(one), json.loads(two))
+    lines = [(folder / name / method / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
+    for one, two in zip(*lines, strict=True):
+        same(json.loads(one), json.loads(two))
 
 
 def same(one: dict[str, Any], two: dict[str, Any]) -> None:

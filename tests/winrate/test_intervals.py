@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from errata.winrate import bootstrap_interval, paired_t_interval, t_interval
+from errata.winrate import (
+    bootstrap_interval,
+    detectable_difference,
+    paired_t_interval,
+    sign_flip_p_value,
+    t_interval,
+)
 
 
 def test_t_by_hand() -> None:
@@ -89,3 +97,45 @@ def test_levels_and_pairs_are_checked() -> None:
         t_interval([1.0, 2.0], level=95)
     with pytest.raises(ValueError, match="do not pair"):
         paired_t_interval([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+def test_sign_flips_against_every_choice_of_signs() -> None:
+    differences = [1.0, 0.5, -0.5, 1.0, 0.5, 0.0, 1.0, -1.0, 0.5, 1.0]
+    sums = [abs(np.dot(signs, differences)) for signs in product((-1, 1), repeat=len(differences))]
+    exact = np.mean(np.array(sums) >= abs(sum(differences)) - 1e-9)
+    assert exact == 0.15625
+    assert sign_flip_p_value(differences, seed=0, flips=200_000) == pytest.approx(exact, abs=0.004)
+
+
+def test_sign_flips_against_scipy() -> None:
+    differences = np.random.default_rng(4).normal(0.25, 1, 40)
+    theirs = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=20000, rng=np.random.default_rng(1)
+    ).pvalue
+    assert sign_flip_p_value(differences, seed=0) == pytest.approx(theirs, abs=0.01)
+
+
+def test_sign_flips_of_no_difference_and_of_the_other_order() -> None:
+    assert sign_flip_p_value([0.0, 0.0, 0.0], seed=0) == 1
+    assert sign_flip_p_value([1.0, -1.0], seed=0) == 1
+    differences = [1.0, 0.5, 0.0, -0.5, 1.0]
+    assert sign_flip_p_value([-d for d in differences], seed=2) == sign_flip_p_value(differences, seed=2)
+    assert sign_flip_p_value([1.0] * 60, seed=0, flips=999) == 0.001  # never 0
+
+
+def test_sign_flips_reject_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    found = [sign_flip_p_value(rng.choice([-1.0, -0.5, 0, 0.5, 1.0], 60), seed=k, flips=500) for k in range(600)]
+    assert 0.03 <= np.mean(np.array(found) <= 0.05) <= 0.07
+
+
+def test_detectable_by_hand_and_by_trial() -> None:
+    assert detectable_difference([1.0, 0.0, 1.0, 0.0]) == pytest.approx(2.8 * (1 / 3) ** 0.5 / 2)
+    values = np.array([1.0, 0.0] * 200)
+    shift = detectable_difference(values)
+    rng = np.random.default_rng(0)
+    seen = 0
+    for _ in range(600):
+        drawn = rng.choice(values, 400)
+        seen += drawn.mean() + shift - 0.5 > 1.96 * drawn.std(ddof=1) / 20
+    assert 0.75 <= seen / 600 <= 0.85

@@ -17,6 +17,7 @@ from errata.commands.client import ClientCheck, ClientCosts
 from errata.commands.curation import EditsFilter, EditsStats
 from errata.commands.demo import Demo
 from errata.commands.doctor import Doctor
+from errata.commands.editor import EditsLLM
 from errata.commands.edits import EditsDiff, EditsImport
 from errata.commands.labels import Labels, View
 from errata.commands.learn import Learn, LearnInShort
@@ -37,6 +38,7 @@ COMMANDS: Mapping[str, type[Any]] = {
     "learn": Learn,
     "edits diff": EditsDiff,
     "edits import": EditsImport,
+    "edits llm": EditsLLM,
     "edits stats": EditsStats,
     "edits filter": EditsFilter,
     "edits page": EditsPage,

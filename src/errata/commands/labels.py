@@ -20,7 +20,17 @@ from errata.reward import load_scorer
 from errata.tuning import FIGAConfig
 from errata.tuning.figa import weigh
 from errata.types import Correction, LabeledTokens, TokenLabels
-from errata.views import Show, SideStreams, ViewRow, edits_page, labels_to_terminal, legend_to_terminal, view_scale
+from errata.views import (
+    Show,
+    SideStreams,
+    ViewRow,
+    edits_page,
+    labels_to_terminal,
+    legend_to_terminal,
+    rollouts_page,
+    rollouts_to_terminal,
+    view_scale,
+)
 
 __all__ = ["Labels", "View"]
 
@@ -75,12 +85,16 @@ class View:
     weight and reward of a token. Weights are those of `errata tune figa` by default, below zero where it unlearns.
     """
 
-    model: Path
-    """A model folder, for its tokenizer."""
+    model: Path | None = None
+    """A model folder, for its tokenizer; rollouts need none."""
     edits: Path | None = None
     """Corrections; or give --labels."""
     labels: Path | None = None
     """A file of `errata labels` made with this model's tokenizer."""
+    rollouts: Path | None = None
+    """Instead of edits: samples.jsonl of `errata tune ppo`, of which the last rows are shown."""
+    stream: str = "advantages"
+    """What colours the tokens of rollouts: advantages, rewards/NAME, values/NAME, logprobs, ref_logprobs."""
     show: Show = Show.LABELS
     """What colours the tokens; rewards need --reward."""
     reward: Path | None = None
@@ -93,6 +107,11 @@ class View:
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
+        if self.rollouts is not None:
+            self._rollouts(self.rollouts)
+            return
+        if self.model is None:
+            raise ValueError("edits are shown as tokens of a model; give --model, or --rollouts instead of edits")
         if self.show == Show.REWARDS and self.reward is None:
             raise ValueError("--show rewards needs --reward, a reward model or a file of `errata reward score`")
         if self.rows < 1:
@@ -118,6 +137,18 @@ class View:
         console.print(
             f"{len(shown)} of {total} rows shown{counted}{where}", highlight=False, markup=False, soft_wrap=True
         )
+
+    def _rollouts(self, path: Path) -> None:
+        if self.rows < 1:
+            raise ValueError(f"--rows {self.rows} shows nothing; give at least 1")
+        check_not_itself(self.out, path)
+        rows = [json.loads(text) for _, text in read_lines(path)][-self.rows :]
+        if self.out is None:
+            console.print(rollouts_to_terminal(rows, show=self.stream))
+            return
+        with new_file(self.out) as partial:
+            partial.write_text(rollouts_page(rows, title=str(path), show=self.stream), encoding="utf-8")
+        console.print(f"{len(rows)} rollouts shown → {self.out}", highlight=False, markup=False, soft_wrap=True)
 
     def _pairs(self, encoder: Encoder) -> tuple[list[TokenLabels], Mapping[str, tuple[str, ...]], int, Sequence[str]]:
         """The first rows, labelled; the reasons of the edits by id; how many rows there are; why some are not shown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,12 +10,13 @@ from typing import Literal
 from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.commands.shared import EncodingFlags, check_labels_stand, console, set_aside, tell
-from errata.data import Encoder, read_corrections, read_demonstrations, read_preferences, read_prompts
+from errata.data import Encoder, new_file, read_corrections, read_demonstrations, read_preferences, read_prompts
 from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
 from errata.labels.rules import DEFAULT
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
+from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
 from errata.types import TokenLabels
+from errata.views import rollouts_page
 
 __all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
 
@@ -129,7 +131,14 @@ class TunePPO:
     prompts: Path
     """Rows with prompt; an edits file is one."""
     out: Path
-    """Folder of the tuned model, with metrics.jsonl; plain transformers loads it."""
+    """Folder of the tuned model, with metrics.jsonl, samples.jsonl and report.html; plain transformers loads it."""
+    reward_clip: float | None = None
+    """The largest size of one of its rewards; none by default."""
+    reward_centred: bool = False
+    """Whether the mean of the round is taken off its rewards."""
+    terminal_reward: Path | None = None
+    """A second one that pays for whole responses, with a discount and a critic head of its own; its advantages are
+    mixed with those of --reward."""
     critic: Path | None = None
     """A model to start the critic from; the policy, if not given."""
     preset: Literal["default", "paper", "sequence"] = "default"
@@ -140,5 +149,17 @@ class TunePPO:
     def run(self) -> None:
         prompts = read_prompts(self.prompts, set_aside=set_aside(self.out))
         encoder = self.encoding.encoder(self.model)
-        card = ppo(self.model, self.reward, prompts, encoder, self.settings, self.out, critic=self.critic)
+        streams = [Stream(name="reward", reward=self.reward, clip=self.reward_clip, centred=self.reward_centred)]
+        if self.terminal_reward is not None:
+            streams.append(Stream(name="terminal", reward=self.terminal_reward, terminal=True))
+        card = ppo(self.model, streams, prompts, encoder, self.settings, self.out, critic=self.critic)
+        lines, samples = (
+            [json.loads(line) for line in (self.out / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+            for name in ("metrics", "samples")
+        )
+        page = rollouts_page(
+            samples[-20:], title=self.out.name, show="advantages", lines=lines, warnings=card.get("warnings", ())
+        )
+        with new_file(self.out / "report.html") as partial:
+            partial.write_text(page, encoding="utf-8")
         tell(card, self.out)

@@ -18,27 +18,48 @@ from errata.edits.curate import (
     words_within,
 )
 from errata.edits.difference import apply, diff
+from errata.edits.llm import (
+    Aside,
+    EditedDrafts,
+    EditReport,
+    LLMEditorConfig,
+    Prefers,
+    SetAside,
+    edit_drafts,
+    first_asks,
+)
+from errata.edits.request import Draft, read_material
 from errata.edits.statistics import EditStatistics, StatisticsOf, statistics
 from errata.edits.unknowable import FACTS, Kind, unknowable
 from errata.edits.words import edit_ratio, word_distance, words
 
 __all__ = [
     "FACTS",
+    "Aside",
     "Curation",
+    "Draft",
     "Dropped",
+    "EditReport",
     "EditStatistics",
+    "EditedDrafts",
     "Filter",
     "FilterReport",
     "Kind",
+    "LLMEditorConfig",
+    "Prefers",
     "Score",
+    "SetAside",
     "StatisticsOf",
     "apply",
     "changed_only",
     "diff",
+    "edit_drafts",
     "edit_ratio",
     "edit_ratio_within",
     "field_is_one_of",
+    "first_asks",
     "no_duplicates",
+    "read_material",
     "reason_is_one_of",
     "reward_gap",
     "statistics",

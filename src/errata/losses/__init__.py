@@ -30,7 +30,7 @@ from errata.losses.ppo import (
     kl_penalized_reward,
 )
 from errata.losses.reduction import sequence_mean, sequence_sum, token_mean, token_sum
-from errata.losses.token_classes import changed_token_classes
+from errata.losses.token_classes import changed_token_classes, soft_token_classes
 from errata.losses.whitening import Moments, moments, rescale, whiten, whiten_keeping_mean
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "sequence_bradley_terry",
     "sequence_mean",
     "sequence_sum",
+    "soft_token_classes",
     "token_bradley_terry",
     "token_mean",
     "token_sum",

@@ -1,7 +1,9 @@
 """Models: thin wrappers over Hugging Face. The shift, layouts, scalar heads, sampling, the offline training loop."""
 
+from errata.models.actor import Actor
 from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
+from errata.models.critic import critic_values, load_critic
 from errata.models.divergence import token_kl
 from errata.models.generation import Generator, Sampling, TransformersGenerator
 from errata.models.layout import (
@@ -24,23 +26,40 @@ from errata.models.scalar_head import (
     token_rewards,
     token_values,
 )
-from errata.models.training import OfflineConfig, StepLoss, fingerprint_of, fit, is_finished, load_policy
+from errata.models.training import (
+    OfflineConfig,
+    Share,
+    StepLoss,
+    Tracker,
+    evaluation_of,
+    fingerprint_of,
+    fit,
+    is_finished,
+    load_policy,
+    loss_shares,
+    with_adapter,
+)
 
 __all__ = [
+    "Actor",
     "Generator",
     "Layout",
     "LayoutKind",
     "OfflineConfig",
     "Sampling",
+    "Share",
     "StepLoss",
     "TokenBatch",
+    "Tracker",
     "TransformersGenerator",
     "Wanted",
     "adapter_off",
     "add_adapter",
     "choose_layout",
     "common_length",
+    "critic_values",
     "device",
+    "evaluation_of",
     "fingerprint_of",
     "fit",
     "has_adapter",
@@ -51,10 +70,12 @@ __all__ = [
     "laid_out_scalars",
     "lay_out",
     "load_causal",
+    "load_critic",
     "load_policy",
     "load_sequence_reward_model",
     "load_token_reward_model",
     "load_tokenizer",
+    "loss_shares",
     "merged",
     "pad",
     "pad_stream",
@@ -67,5 +88,6 @@ __all__ = [
     "token_logprobs",
     "token_rewards",
     "token_values",
+    "with_adapter",
     "without_dropout",
 ]

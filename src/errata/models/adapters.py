@@ -1,13 +1,14 @@
 """LoRA and QLoRA: two small matrices beside every frozen linear layer (Hu et al. 2021; Dettmers et al. 2023).
 
 The adapter is put into the model in place. The model stays of its class, so whatever takes a causal language model
-takes one with an adapter; with the adapter off it is the start again.
+takes one with an adapter; with the adapter off it is the start again. A head that gives a number instead of words is
+trained in full beside the adapter, and saved with it.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
-from errata.models.load import check_folder, device, load_causal, without_dropout
+from errata.models.load import HEADS, check_folder, device, load_causal, without_dropout
 
 __all__ = ["adapter_off", "add_adapter", "has_adapter", "load_adapter", "load_quantized", "merged"]
 
@@ -60,14 +61,17 @@ def load_quantized(folder: Path | str) -> nn.Module:
 def add_adapter(model: Any, *, rank: int, alpha: int | None, seed: int) -> nn.Module:
     """Freeze ``model`` and put a LoRA adapter into it, in place: W + (α/r)·BA on all linear layers but the output's.
 
+    The head of a reward model or critic is not frozen: it is a copy that is trained in full, in float32.
+
     B starts at 0, so that the model starts as it was; A is drawn from ``seed``. Nothing is dropped out.
 
     Args:
-        model: a causal language model.
+        model: a causal language model, or a backbone with a head of one number.
         rank: r, the rank of BA.
         alpha: α; 2r if None.
         seed: of A.
     """
+    heads = [name for name in HEADS if hasattr(model, name)]
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
@@ -75,11 +79,15 @@ def add_adapter(model: Any, *, rank: int, alpha: int | None, seed: int) -> nn.Mo
         target_modules="all-linear",
         # GPT-2 stores its weights the other way round.
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        task_type="CAUSAL_LM",
+        exclude_modules=heads or None,
+        modules_to_save=heads or None,
+        task_type="TOKEN_CLS" if heads else "CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model.add_adapter(config)
+    for name in heads:
+        getattr(model, name).register_forward_pre_hook(_in_its_type)
     return without_dropout(_in_float32(model))
 
 
@@ -89,6 +97,12 @@ def _in_float32(model: Any) -> Any:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return model
+
+
+def _in_its_type(head: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    # The backbone may be in half precision.
+    hidden, *rest = arguments
+    return hidden.to(head.weight.dtype), *rest
 
 
 def has_adapter(model: Any) -> bool:
@@ -113,12 +127,13 @@ def load_adapter(model: Any, folder: Path | str) -> None:
     assert not found.unexpected_keys, found.unexpected_keys
 
 
-def merged(start: Path | str, adapter: Path) -> nn.Module:
+def merged(start: Path | str, adapter: Path, load: Callable[[Path | str], nn.Module] = load_causal) -> nn.Module:
     """The model in ``start`` with W + (α/r)·BA for W, on the CPU, in the type that it is saved in: no adapter is left.
 
+    ``load`` makes it of the folder. A head that was trained beside the adapter takes its place.
     One that was trained in 4 bits is merged into the weights as they were before.
     """
-    tuner = LoraModel(load_causal(start), LoraConfig.from_pretrained(str(adapter)), "default")
+    tuner = LoraModel(load(start), LoraConfig.from_pretrained(str(adapter)), "default")
     load_adapter(_in_float32(tuner.model), adapter)
     model: nn.Module = tuner.merge_and_unload(safe_merge=True)
     return model

@@ -20,6 +20,8 @@ tokenizer = AutoTokenizer.from_pretrained("this folder")
 ```
 """
 
+_LOAD_OURS = "transformers has no class of this kind for this architecture; `errata.reward.load_scorer` loads it.\n"
+
 
 def model_card(
     card: Mapping[str, Any], settings: Mapping[str, Any], lines: Sequence[Mapping[str, float]], model: Any
@@ -51,6 +53,7 @@ def model_card(
     saved = card.get("best_step", card.get("steps"))
     evaluated = [line for line in lines if "eval_loss" in line and line["step"] in (0, saved)]
     steps = [line for line in lines if "loss" in line]
+    made = re.fullmatch(r".*With(Token|Sequence)ClassificationHead", type(model).__name__)
     auto = re.sub(r".*For", "AutoModelFor", type(model).__name__)
     auto = auto if auto.startswith("AutoModelFor") else "AutoModelForCausalLM"
     parts = [
@@ -58,7 +61,7 @@ def model_card(
         f"# {_plain(stage)} from {_plain(base)}\n",
         "Trained by errata from corrections that people made to answers, token by token.\n",
         "".join(f"> **Warning.** {_plain(text)}\n\n" for text in card.get("warnings", [])),
-        _LOAD.format(auto=auto),
+        _LOAD_OURS if made else _LOAD.format(auto=auto),
         "`adapter/` holds the LoRA adapter by itself, for peft; the model here has it merged.\n"
         if settings.get("lora_rank")
         else "",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from transformers import GenerationConfig
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig
 
 from errata.data.encoding import Encoder
+from errata.models.logprobs import at_least_float32
 from errata.types import PromptRow, Rollout
 
 __all__ = ["Generator", "Sampling", "TransformersGenerator"]
@@ -38,7 +41,7 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TransformersGenerator:
-    """``model.generate`` in batches, left-padded; the same seed gives the same rollouts on the same device."""
+    """The draws of ``model.generate``, in batches, left-padded; the same seed gives the same rollouts on a device."""
 
     model: Any
     encoder: Encoder
@@ -72,10 +75,22 @@ class TransformersGenerator:
         mask = torch.arange(width) >= width - lengths[:, None]
         prompt = torch.full(mask.shape, self.encoder.pad_id)
         prompt[mask] = torch.tensor([token for _, ids in rows for token in ids])
+        prompt, mask = prompt.to(device), mask.to(device)
+        if not self._has_own_loop:
+            drawn = self._generate(prompt, mask, sampling)[:, width:].tolist()
+            return [self._rollout(row, ids, response, None) for (row, ids), response in zip(rows, drawn, strict=True)]
+        ids_BT, logprob_BT = self._draw(prompt, mask, sampling)
+        return [
+            self._rollout(row, ids, response, logprobs)
+            for (row, ids), response, logprobs in zip(rows, ids_BT.tolist(), logprob_BT.tolist(), strict=True)
+        ]
+
+    def _generate(self, prompt: Tensor, mask: Tensor, sampling: Sampling) -> Tensor:
+        """The loop of transformers, for models with a state of their own in place of a cache."""
         greedy = sampling.temperature == 0
-        drawn = self.model.generate(
-            input_ids=prompt.to(device),
-            attention_mask=mask.long().to(device),
+        drawn: Tensor = self.model.generate(
+            input_ids=prompt,
+            attention_mask=mask.long(),
             max_new_tokens=sampling.max_new_tokens,
             do_sample=not greedy,
             temperature=None if greedy else sampling.temperature,
@@ -84,12 +99,64 @@ class TransformersGenerator:
             eos_token_id=list(self.encoder.end_ids),
             pad_token_id=self.encoder.pad_id,
         )
-        return [
-            self._rollout(row, ids, response)
-            for (row, ids), response in zip(rows, drawn[:, width:].tolist(), strict=True)
-        ]
+        return drawn
 
-    def _rollout(self, row: PromptRow, prompt_ids: tuple[int, ...], drawn: list[int]) -> Rollout:
+    def _draw(self, prompt: Tensor, mask: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        """Sampled ids and their log-probabilities, (B, tokens), padded with zeros; rows that have ended are dropped.
+
+        The chance of a row does not depend on which others have ended: noise is drawn for all of them, and these are
+        the draws of ``torch.multinomial``, and so of ``model.generate``.
+        """
+        ends = torch.tensor(self.encoder.end_ids, device=prompt.device)
+        out = torch.zeros(len(prompt), sampling.max_new_tokens, dtype=torch.long, device=prompt.device)
+        logprobs = torch.zeros(out.shape, device=prompt.device)
+        alive = torch.arange(len(prompt), device=prompt.device)
+        cache = DynamicCache(config=self.model.config)
+        ids, position = prompt, (mask.long().cumsum(-1) - 1).clamp(min=0)
+        # A mask that hides nothing costs time at every step.
+        padded, takes = not bool(mask.all()), self._takes
+        for step in range(sampling.max_new_tokens):
+            output = self.model(
+                input_ids=ids,
+                attention_mask=mask.long() if padded else None,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                **({"logits_to_keep": 1} if "logits_to_keep" in takes else {}),
+            )
+            logits = at_least_float32(output.logits[:, -1])
+            if sampling.temperature == 0:
+                drawn = logits.argmax(-1)
+            else:
+                logits = logits / sampling.temperature if sampling.temperature != 1 else logits
+                probs = logits.softmax(-1)
+                noise = torch.empty(len(prompt), probs.shape[-1], dtype=probs.dtype, device=probs.device).exponential_()
+                drawn = (probs / (noise if len(alive) == len(prompt) else noise[alive])).argmax(-1)
+            out[alive, step] = drawn
+            logprobs[alive, step] = logits.gather(1, drawn[:, None])[:, 0] - logits.logsumexp(-1)
+            stays = ~torch.isin(drawn, ends)
+            if not bool(stays.all()):
+                if not bool(stays.any()):
+                    break
+                alive, mask, drawn, position = alive[stays], mask[stays], drawn[stays], position[stays]
+                cache.batch_select_indices(stays.nonzero()[:, 0])
+            ids, position = drawn[:, None], position[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        return out, logprobs
+
+    @property
+    def _takes(self) -> set[str]:
+        return set(inspect.signature(self.model.forward).parameters)
+
+    @property
+    def _has_own_loop(self) -> bool:
+        layers = set(getattr(self.model.config, "layer_types", None) or ())
+        plain = layers <= {"full_attention", "sliding_attention"} and not getattr(self.model, "_is_stateful", False)
+        return plain and {"position_ids", "past_key_values"} <= self._takes
+
+    def _rollout(
+        self, row: PromptRow, prompt_ids: tuple[int, ...], drawn: list[int], logprobs: list[float] | None
+    ) -> Rollout:
         ends = [place for place, token in enumerate(drawn) if token in self.encoder.end_ids]
         # What follows the first end is padding, whatever its id.
         response = drawn[: ends[0] + 1] if ends else drawn
@@ -100,4 +167,5 @@ class TransformersGenerator:
             response_ids=tuple(response),
             text=self.encoder.decode(response),
             ended=bool(ends),
+            logprobs=None if logprobs is None else tuple(logprobs[: len(response)]),
         )

@@ -1,7 +1,9 @@
 """One number from a hidden state: token-level reward model, sequence-level reward model, critic.
 
-All three are stock transformers classes with one label, so what errata saves, plain transformers loads. Rewards are
-read at column t, *after* token t; values at column t-1, *before* it: a critic read at column t has seen the action that
+All three are transformers classes with one label. Where transformers has such a class for an architecture it is that
+one, so what errata saves, plain transformers loads; elsewhere (OPT, OLMo, Granite, Gemma 3 for tokens, …) it is put
+together from the architecture's own backbone and transformers' generic head, and errata loads it. Rewards are read at
+column t, *after* token t; values at column t-1, *before* it: a critic read at column t has seen the action that
 it is the baseline of, and biases the gradient silently.
 """
 
@@ -14,7 +16,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+from transformers.modeling_layers import GenericForSequenceClassification, GenericForTokenClassification
 from transformers.utils import logging as transformers_logging
 
 from errata.models.batch import TokenBatch
@@ -24,23 +33,23 @@ __all__ = ["load_sequence_reward_model", "load_token_reward_model", "sequence_re
 
 
 def load_token_reward_model(folder: Path | str) -> Any:
-    """A scalar for every token (also the critic): ``AutoModelForTokenClassification`` with one label, no dropout.
+    """A scalar for every token (also the critic): a token-classification model with one label, no dropout.
 
     Loaded from a causal language model it keeps the backbone and gets a new head of zeros.
 
     Raises:
-        ValueError: transformers has no token-classification class for this type of model.
+        ValueError: the folder holds no causal language model, and nothing that was made of one.
     """
-    return _load(AutoModelForTokenClassification, folder, "token-classification")
+    return _load(AutoModelForTokenClassification, GenericForTokenClassification, folder)
 
 
 def load_sequence_reward_model(folder: Path | str, *, pad_id: int, end_id: int) -> Any:
-    """A scalar for a whole response: ``AutoModelForSequenceClassification`` with one label, no dropout.
+    """A scalar for a whole response: a sequence-classification model with one label, no dropout.
 
     Raises:
-        ValueError: transformers has no sequence-classification class for this type of model.
+        ValueError: the folder holds no causal language model, and nothing that was made of one.
     """
-    model = _load(AutoModelForSequenceClassification, folder, "sequence-classification")
+    model = _load(AutoModelForSequenceClassification, GenericForSequenceClassification, folder)
     # Plain transformers finds the last token by comparing with the pad id; with pad == EOS it would pool the token
     # before EOS, so leave it unset there: transformers then refuses a batch, which is better than a wrong score.
     model.config.pad_token_id = pad_id if pad_id != end_id else None
@@ -94,21 +103,46 @@ def _scalars(model: nn.Module, batch: TokenBatch) -> Tensor:
     return logits
 
 
-def _load(auto_class: Any, folder: Path | str, kind: str) -> Any:
-    check_folder(folder)
-    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    if type(config) not in auto_class._model_mapping:
+def _class_of(auto_class: Any, generic: Any, config: Any, folder: Path | str) -> Any:
+    """The architecture's own class, or one of its backbone and transformers' generic head."""
+    if type(config) in auto_class._model_mapping:
+        return auto_class
+    if type(config) not in AutoModelForCausalLM._model_mapping or type(config) not in AutoModel._model_mapping:
         raise ValueError(
-            f"transformers has no {kind} class for {config.model_type!r} ({folder}). Train the reward model or critic "
-            "on a backbone that has one and shares the tokenizer (Llama, Mistral, Qwen 2/3, GPT-2, Gemma 1/2, Phi, …)"
+            f"transformers has no causal language model for {config.model_type!r} ({folder}): a reward model or critic "
+            "reads a response from left to right; train it on a model that does, with the same tokenizer"
         )
+    if config.get_text_config() is not config:
+        raise ValueError(f"{folder} reads more than text ({config.model_type!r}); save its language model by itself")
+    backbone: Any = AutoModel._model_mapping[type(config)]
+    # The architecture's base, from which all its models inherit: initialisation, kinds of attention, names of weights.
+    base: Any = next(kind for kind in backbone.__mro__ if kind.__name__.endswith("PreTrainedModel"))
+
+    class BackboneWithHead(generic, base):  # type: ignore[misc]
+        base_model_prefix = base.base_model_prefix
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            # What the output layer of the language model reads is as wide as its embeddings (in OPT not hidden_size).
+            width = getattr(self, self.base_model_prefix).get_input_embeddings().embedding_dim
+            self.score: nn.Linear = nn.Linear(width, 1, bias=generic is GenericForTokenClassification)
+
+    BackboneWithHead.__name__ = f"{backbone.__name__}With{generic.__name__.removeprefix('GenericFor')}Head"
+    return BackboneWithHead
+
+
+def _load(auto_class: Any, generic: Any, folder: Path | str) -> Any:
+    check_folder(folder)
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, num_labels=1)
+    kind = _class_of(auto_class, generic, config, folder)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(
         logging.ERROR
     )  # its report of a missing head is what we came for; anything else raises below
     try:
-        model, info = auto_class.from_pretrained(
-            str(folder), num_labels=1, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        own = {"trust_remote_code": False} if kind is auto_class else {}
+        model, info = kind.from_pretrained(
+            str(folder), config=config, use_safetensors=True, output_loading_info=True, **own
         )
     finally:
         transformers_logging.set_verbosity(verbosity)

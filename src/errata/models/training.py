@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate.state import PartialState
-from accelerate.utils.operations import broadcast_object_list
-from torch import Tensor
+from accelerate.utils.operations import broadcast_object_list, send_to_device
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm import tqdm
 from transformers import (
@@ -42,7 +42,19 @@ from errata.models.card import model_card
 from errata.models.load import device, load_causal, read_card, save_model
 from errata.models.watch import Metrics, best_step, evaluations, stop_reason, warnings_of
 
-__all__ = ["OfflineConfig", "StepLoss", "fingerprint_of", "fit", "is_finished", "load_policy"]
+__all__ = [
+    "OfflineConfig",
+    "Share",
+    "StepLoss",
+    "Tracker",
+    "evaluation_of",
+    "fingerprint_of",
+    "fit",
+    "is_finished",
+    "load_policy",
+    "loss_shares",
+    "with_adapter",
+]
 
 
 Tracker = Literal["none", "tensorboard", "wandb", "trackio", "mlflow"]
@@ -97,8 +109,8 @@ class OfflineConfig:
     evaluate_every: int = 0
     """Steps between evaluations on held-out rows, which are also seen at the start and at the end; 0: only then."""
     patience: int = 0
-    """Stop after so many evaluations in a row without a new lowest held-out loss, and save the model that had the
-    lowest; 0 never stops, and saves the last."""
+    """Stop after so many evaluations in a row without a new lowest held-out loss (of reward models: highest held-out
+    accuracy), and save the model that had the best; 0 never stops, and saves the last."""
     stop_when_kept_falls: float | None = None
     """Stop when kept tokens of held-out rows are less likely than at the start by more than this, nats a token."""
     tracker: Tracker = "none"
@@ -113,14 +125,66 @@ def load_policy(folder: Path | str, config: OfflineConfig) -> Any:
     Raises:
         ValueError: there is none, or the settings do not go together.
     """
-    if config.lora_rank < 0:
-        raise ValueError(f"--lora-rank {config.lora_rank} is no rank; 0 trains all weights, 8 to 64 are usual")
+    _check_rank(config)
     if config.quantize != "none" and not config.lora_rank:
         raise ValueError(f"weights in {config.quantize} stay as they are; give --lora-rank to train an adapter on them")
-    model = load_quantized(folder) if config.quantize != "none" else load_causal(folder)
+    return with_adapter(load_quantized(folder) if config.quantize != "none" else load_causal(folder), config)
+
+
+def with_adapter(model: Any, config: OfflineConfig) -> Any:
+    """``model`` as ``config`` wants it trained: as it is, or in place frozen with an adapter.
+
+    Raises:
+        ValueError: the rank is none.
+    """
+    _check_rank(config)
     if not config.lora_rank:
         return model
     return add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+
+
+def _check_rank(config: OfflineConfig) -> None:
+    if config.lora_rank < 0:
+        raise ValueError(f"--lora-rank {config.lora_rank} is no rank; 0 trains all weights, 8 to 64 are usual")
+
+
+Share = tuple[str, Tensor, Tensor]
+"""Of a mean: its name, the sum, and the number of items."""
+
+
+def loss_shares(
+    model: Any,
+    rows: Sequence[Any],
+    collate: Callable[[list[Any]], Any],
+    loss: Callable[[Any, Any], StepLoss],
+    config: OfflineConfig,
+) -> Iterator[Share]:
+    """What a loss says of ``rows``, micro-batch by micro-batch: itself as ``loss``, and its shares."""
+    for first in range(0, len(rows), config.micro_batch_size):
+        inputs = collate(list(rows[first : first + config.micro_batch_size]))
+        total, count, shares = StepLoss(*loss(model, send_to_device(inputs, device())))
+        yield "loss", total, count
+        for name, (over, under) in shares.items():
+            yield name, over, under
+
+
+def evaluation_of(
+    shares: Callable[[Any], Iterable[Share]], config: OfflineConfig
+) -> Callable[[Any], Mapping[str, float]]:
+    """What ``fit`` calls: a model to Σ/N of all ``shares`` of a name; a name without items is left out."""
+
+    def evaluate(model: Any) -> Mapping[str, float]:
+        totals: dict[str, tuple[float, float]] = {}
+        training = model.training
+        model.eval()
+        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+            for name, over, under in shares(model):
+                before = totals.get(name, (0.0, 0.0))
+                totals[name] = before[0] + float(over), before[1] + float(under)
+        model.train(training)
+        return {name: over / under for name, (over, under) in totals.items() if under}
+
+    return evaluate
 
 
 def fingerprint_of(*parts: Any) -> str:
@@ -324,6 +388,7 @@ def fit(
     out: Path,
     card: Mapping[str, Any],
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+    load: Callable[[Path | str], nn.Module] = load_causal,
 ) -> dict[str, Any]:
     """Train ``model`` on ``rows`` and write it to ``out``; a killed run goes on from its last complete checkpoint.
 
@@ -337,7 +402,9 @@ def fit(
         out: a folder; it appears in one step when training has ended.
         card: noted in ``out/errata.json`` with the final loss; must hold the run's ``fingerprint``.
         evaluate: what the model does on held-out rows, by name; ``loss`` is the one to be low, and the fall of
-            ``logprob_kept`` is warned of. Every process calls it and evaluates all of them.
+            ``logprob_kept`` is warned of; with ``accuracy``, that is to be high. Every process calls it and evaluates
+            all of them.
+        load: makes the start model again, to merge an adapter into.
 
     Returns:
         The card as written, with ``warnings`` in words where there are any. Beside it lie ``metrics.jsonl`` (a line a
@@ -387,7 +454,7 @@ def fit(
         raise ValueError("no token was counted in any step; the loss saw nothing to learn from")
     written = {**card, "steps": trainer.state.global_step, "empty_steps": trainer.empty_steps, **trainer.last}
     written |= _choose(trainer, work)
-    _save(trainer, tokenizer, out, work, written)
+    _save(trainer, tokenizer, out, work, written, load)
     return written
 
 
@@ -423,7 +490,12 @@ def _choose(trainer: _StepTrainer, work: Path) -> dict[str, Any]:
 
 
 def _save(
-    trainer: _StepTrainer, tokenizer: PreTrainedTokenizerBase, out: Path, work: Path, card: Mapping[str, Any]
+    trainer: _StepTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    out: Path,
+    work: Path,
+    card: Mapping[str, Any],
+    load: Callable[[Path | str], nn.Module],
 ) -> None:
     trainer.accelerator.wait_for_everyone()
     # Shards come together in all processes.
@@ -433,7 +505,7 @@ def _save(
         start = trained.name_or_path
         if has_adapter(trained):
             trained.save_pretrained(work / "adapter", state_dict=weights)
-            trained, weights, folders = merged(start, work / "adapter"), None, {"adapter": work / "adapter"}
+            trained, weights, folders = merged(start, work / "adapter", load), None, {"adapter": work / "adapter"}
         if (work / "runs").exists():
             folders["runs"] = work / "runs"  # of TensorBoard
         lines = trainer.metrics.lines

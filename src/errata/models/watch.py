@@ -61,13 +61,15 @@ def evaluations(lines: Sequence[Line]) -> list[Line]:
 
 
 def best_step(lines: Sequence[Line]) -> int | None:
-    """The step with the lowest held-out loss, the first of equals; None before the first evaluation after the start.
+    """The best step on held-out rows, the first of equals; None before the first evaluation after the start.
+
+    The best is the one with the lowest loss; where accuracy is measured, the most accurate, and of equals the lowest.
 
     >>> best_step([{"step": 0, "eval_loss": 1.0}, {"step": 4, "eval_loss": 3.0}, {"step": 8, "eval_loss": 2.0}])
     8
     """
     later = [line for line in evaluations(lines) if line["step"]]
-    return int(min(later, key=lambda line: _loss(line))["step"]) if later else None
+    return int(min(later, key=lambda line: (-line.get("eval_accuracy", 0.0), _loss(line)))["step"]) if later else None
 
 
 def _loss(line: Line) -> float:
@@ -90,7 +92,7 @@ def stop_reason(lines: Sequence[Line], *, patience: int, max_fall: float | None)
 
     Args:
         lines: all so far.
-        patience: evaluations in a row without a new lowest loss after which to stop; 0 never stops.
+        patience: evaluations in a row without a new best one after which to stop; 0 never stops.
         max_fall: nats a token by which kept tokens may become less likely; None: any.
 
     >>> lines = [{"step": step, "eval_loss": loss} for step, loss in [(0, 3.0), (2, 2.0), (4, 2.5), (6, 2.25)]]
@@ -110,7 +112,8 @@ def stop_reason(lines: Sequence[Line], *, patience: int, max_fall: float | None)
     best = best_step(lines)
     since = sum(line["step"] > (step if best is None else best) for line in seen)
     if patience and since >= patience:
-        return f"stopped at step {step}: the held-out loss was lowest at step {best}, {since} evaluations before"
+        what = "accuracy was highest" if "eval_accuracy" in seen[-1] else "loss was lowest"
+        return f"stopped at step {step}: the held-out {what} at step {best}, {since} evaluations before"
     return None
 
 

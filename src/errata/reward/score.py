@@ -5,7 +5,7 @@ A sequence-level reward is a stream that is 0 everywhere but on the last token: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
-BATCH_SIZE = 256  # rows in one forward pass
+BATCH_SIZE = 64  # rows of about the same length in one forward pass
 
 
 class RewardFunction(Protocol):
@@ -71,10 +71,12 @@ class TokenScorer:
     @torch.no_grad()
     def paid(self, rows: Sequence[Encoded]) -> list[FloatArray]:
         """The raw rewards of each row: here one a token."""
-        streams: list[FloatArray] = []
-        for batch in _batches(rows, self.model, self.pad_id):
-            streams += [np.asarray(stream) for stream in to_lists(token_rewards(self.model, batch), batch)]
-        return streams
+        return _in_batches(
+            rows,
+            self.model,
+            self.pad_id,
+            lambda batch: [np.asarray(stream) for stream in to_lists(token_rewards(self.model, batch), batch)],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,12 @@ class SequenceScorer:
     @torch.no_grad()
     def paid(self, rows: Sequence[Encoded]) -> list[FloatArray]:
         """The raw rewards of each row: here a single one."""
-        rewards: list[float] = []
-        for batch in _batches(rows, self.model, self.pad_id):
-            rewards += sequence_rewards(self.model, batch).tolist()
-        return [np.array([reward]) for reward in rewards]
+        return _in_batches(
+            rows,
+            self.model,
+            self.pad_id,
+            lambda batch: [np.array([reward]) for reward in sequence_rewards(self.model, batch).tolist()],
+        )
 
 
 Scorer = TokenScorer | SequenceScorer
@@ -138,7 +142,7 @@ def load_scorer(folder: Path | str, encoder: Encoder) -> Scorer:
             f"here {encoder.fingerprint}); train a reward model on the policy's own"
         )
     if card["kind"] == "token":
-        free = card["objective"] == "token_bradley_terry"
+        free = card["objective"] in ("token_bradley_terry", "changed_token_bradley_terry_mean")
         return TokenScorer(load_token_reward_model(folder).to(device()).eval(), encoder.pad_id, level_is_free=free)
     model = load_sequence_reward_model(folder, pad_id=encoder.pad_id, end_id=encoder.end_id)
     return SequenceScorer(model.to(device()).eval(), encoder.pad_id)
@@ -171,7 +175,14 @@ def encode_rollout(rollout: Rollout) -> Encoded:
     return Encoded((*rollout.prompt_ids, *rollout.response_ids), len(rollout.prompt_ids), (), rollout.ended)
 
 
-def _batches(rows: Sequence[Encoded], model: Any, pad_id: int) -> Iterator[TokenBatch]:
+def _in_batches(
+    rows: Sequence[Encoded], model: Any, pad_id: int, score: Callable[[TokenBatch], list[FloatArray]]
+) -> list[FloatArray]:
+    """Score rows beside others of about their length, so that little is computed of padding; in the order given."""
+    found: dict[int, FloatArray] = {}
     device = next(model.parameters()).device
+    order = sorted(range(len(rows)), key=lambda k: len(rows[k].ids))
     for start in range(0, len(rows), BATCH_SIZE):
-        yield pad(rows[start : start + BATCH_SIZE], pad_id=pad_id).to(device)
+        part = order[start : start + BATCH_SIZE]
+        found |= zip(part, score(pad([rows[k] for k in part], pad_id=pad_id).to(device)), strict=True)
+    return [found[k] for k in range(len(rows))]

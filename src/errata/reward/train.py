@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from errata.labels import changed
 from errata.models import (
     LayoutKind,
     OfflineConfig,
+    Share,
     StepLoss,
     Wanted,
     choose_layout,
+    evaluation_of,
     fingerprint_of,
     fit,
     identity,
@@ -30,11 +32,15 @@ from errata.models import (
     lay_out,
     load_sequence_reward_model,
     load_token_reward_model,
+    loss_shares,
     read_card,
+    with_adapter,
 )
 from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLabels
 
 __all__ = [
+    "ClassObjective",
+    "PairObjective",
     "RewardConfig",
     "TokenRewardConfig",
     "collate_labels",
@@ -45,6 +51,9 @@ __all__ = [
 ]
 
 Pair = tuple[Encoded, Encoded]
+"""The better and the worse of two responses."""
+ClassObjective = Literal["classes", "soft"]
+PairObjective = Literal["eq3", "changed_mean", "changed_sum"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +75,8 @@ class TokenRewardConfig(RewardConfig):
     kept_coefficient: float = 0.1
     """Weight of r² on kept tokens; it keeps them near 0, so that the level of the rewards has a meaning."""
     sequence_coefficient: float = 0.0
-    """Weight of Bradley-Terry on the two sums of token rewards, which makes the same model rank whole responses."""
+    """Weight of Bradley-Terry on the two sums of token rewards, which makes the same model rank whole responses. What
+    preferences without an edit teach, they teach by it."""
 
 
 def encode_pair(row: Preference | Correction, encoder: Encoder) -> Pair:
@@ -87,24 +97,30 @@ def _encode(prompt: Prompt, text: str, ids: tuple[int, ...] | None, encoder: Enc
 
 
 def train_sequence_reward(
-    model: Path | str, rows: Sequence[Preference | Correction], encoder: Encoder, config: RewardConfig, out: Path
+    model: Path | str,
+    rows: Sequence[Preference | Correction],
+    encoder: Encoder,
+    config: RewardConfig,
+    out: Path,
+    *,
+    heldout: Sequence[Preference | Correction] = (),
 ) -> dict[str, Any]:
     """Bradley-Terry on whole responses: L = −log σ(R(x, y_better) − R(x, y_worse)) (Xu et al., Eq 1).
 
-    Rows whose two sides are the same ids have no gradient: they are left out and counted in the card.
+    Rows whose two sides are the same ids have no gradient: they are left out and counted in the card. Preferences and
+    corrections may be mixed. ``heldout`` rows are looked at and never learned from: their accuracy says when to stop.
 
     Returns:
         The card written beside the model.
 
     Raises:
-        ValueError: a row cannot be encoded (the message names it), or none is left.
+        ValueError: a row cannot be encoded (the message names it), none is left, or the settings do not go together.
     """
     counts = LengthCounts()
-    pairs = [pair for _, pair in encode_rows(rows, partial(encode_pair, encoder=encoder), counts)]
-    kept = [pair for pair in pairs if pair[0].ids != pair[1].ids]
-    card = _card(
-        "sequence", "sequence_bradley_terry", model, config, encoder, pairs, counts, excluded=len(pairs) - len(kept)
-    )
+    pairs = _pairs(rows, encoder, counts)
+    kept, seen = _different(pairs), _different(_pairs(heldout, encoder, LengthCounts()))
+    card = _card("sequence", "sequence_bradley_terry", model, config, encoder, [pairs, seen], counts)
+    card |= {"rows": len(kept), "excluded_without_gradient": len(pairs) - len(kept), "heldout_rows": len(seen)}
     return _train(
         model,
         out,
@@ -112,6 +128,7 @@ def train_sequence_reward(
         config,
         encoder,
         kept,
+        seen,
         build=partial(load_sequence_reward_model, pad_id=encoder.pad_id, end_id=encoder.end_id),
         collate=partial(_collate_ends, encoder=encoder),
         loss=_sequence_loss,
@@ -125,31 +142,34 @@ def train_token_reward(
     config: TokenRewardConfig,
     out: Path,
     *,
+    objective: ClassObjective = "classes",
+    preferences: Sequence[Preference] = (),
+    heldout: Sequence[TokenLabels] = (),
     counts: LengthCounts | None = None,
 ) -> dict[str, Any]:
-    """Classes of changed tokens: −log σ(r) on inserted and substitute tokens, −log σ(−r) on deleted and substituted
-    ones, κ·r² on kept ones; the rewards' level is fixed and they localise (docs/token_reward.md).
+    """Classes of changed tokens: the rewards' level is fixed and they localise (docs/token_reward.md).
 
-    Unchanged rows are left out and counted in the card.
+    ``classes``: −log σ(r) on inserted and substitute tokens, −log σ(−r) on deleted and substituted ones, κ·r² on kept
+    ones. ``soft``: TLCR's cross-entropy with targets 1, 0 and ½. Beside either, ``sequence_coefficient`` times
+    Bradley-Terry on the sums, which is all that ``preferences`` without an edit teach.
+
+    Unchanged rows are left out and counted in the card. ``heldout`` edits are looked at and never learned from: which
+    sum of rewards is higher is the accuracy that says when to stop.
 
     Returns:
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left.
-    """  # noqa: D205
-    card, kept = _token_card("changed_token_classes", model, config, encoder, labels, counts)
-    return _train(
-        model,
-        out,
-        card,
-        config,
-        encoder,
-        kept,
-        build=load_token_reward_model,
-        collate=partial(collate_labels, encoder=encoder),
-        loss=partial(_class_loss, config=config),
-    )
+        ValueError: no row is left, or the settings do not go together.
+    """
+    if preferences and not config.sequence_coefficient:
+        raise ValueError(
+            "preferences teach a model of token classes by the Bradley-Terry term on the sum; give it a weight with "
+            "--sequence-coefficient, or leave --preferences out"
+        )
+    name = {"classes": "changed_token_classes", "soft": "soft_token_classes"}[objective]
+    loss = partial(_class_loss, config=config, objective=objective)
+    return _train_token(model, labels, encoder, config, out, name, loss, preferences, heldout, counts)
 
 
 def train_token_reward_bradley_terry(
@@ -159,29 +179,74 @@ def train_token_reward_bradley_terry(
     config: RewardConfig,
     out: Path,
     *,
+    objective: PairObjective = "eq3",
+    preferences: Sequence[Preference] = (),
+    heldout: Sequence[TokenLabels] = (),
     counts: LengthCounts | None = None,
 ) -> dict[str, Any]:
-    """Xu et al.'s Eq 3: L = −log σ(mean_t r(y_e) − mean_t r(y_l)), every response token in the mean but IGNORED ones.
+    """Bradley-Terry on token rewards put together, one comparison a pair.
 
-    It does not change under r → r + c: the level of these rewards is free. Unchanged rows are left out and counted.
+    ``eq3``: Xu et al.'s Eq 3, L = −log σ(mean_t r(y_e) − mean_t r(y_l)), every response token in the mean but IGNORED
+    ones. It does not change under r → r + c: the level of these rewards is free. ``changed_mean`` and ``changed_sum``:
+    over the changed tokens alone.
+
+    Unchanged rows are left out and counted. ``preferences`` without an edit enter as pairs do; ``heldout`` edits are
+    looked at and never learned from.
 
     Returns:
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left.
+        ValueError: no row is left, or preferences were given to an objective on changed tokens.
     """
-    card, kept = _token_card("token_bradley_terry", model, config, encoder, labels, counts)
+    if preferences and objective != "eq3":
+        raise ValueError(
+            "it is not known which tokens of a preference were changed; give --preferences to eq3 or classes"
+        )
+    name = {
+        "eq3": "token_bradley_terry",
+        "changed_mean": "changed_token_bradley_terry_mean",
+        "changed_sum": "changed_token_bradley_terry_sum",
+    }[objective]
+    loss = partial(_bradley_terry_loss, objective=objective)
+    return _train_token(model, labels, encoder, config, out, name, loss, preferences, heldout, counts)
+
+
+def _train_token(
+    model: Path | str,
+    labels: Sequence[TokenLabels],
+    encoder: Encoder,
+    config: RewardConfig,
+    out: Path,
+    objective: str,
+    loss: Callable[[Any, Any], StepLoss],
+    preferences: Sequence[Preference],
+    heldout: Sequence[TokenLabels],
+    counts: LengthCounts | None,
+) -> dict[str, Any]:
+    counts = LengthCounts.of(labels) if counts is None else counts
+    kept, seen = _changed(labels), _changed(heldout)
+    pairs = _pairs(preferences, encoder, counts)
+    compared = _different(pairs)
+    data = [[_ids_and_labels(row) for row in labels], pairs, [_ids_and_labels(row) for row in seen]]
+    card = _card("token", objective, model, config, encoder, data, counts)
+    card |= {
+        "rows": len(kept),
+        "preferences": len(compared),
+        "excluded_without_gradient": len(labels) - len(kept) + len(pairs) - len(compared),
+        "heldout_rows": len(seen),
+    }
     return _train(
         model,
         out,
         card,
         config,
         encoder,
-        kept,
+        [*kept, *compared],
+        seen,
         build=load_token_reward_model,
         collate=partial(collate_labels, encoder=encoder),
-        loss=_bradley_terry_loss,
+        loss=loss,
     )
 
 
@@ -192,43 +257,53 @@ def _train(
     config: RewardConfig,
     encoder: Encoder,
     rows: Sequence[Any],
+    heldout: Sequence[Any],
     *,
     build: Callable[[Path | str], nn.Module],
     collate: Callable[..., Any],
     loss: Callable[[Any, Any], StepLoss],
 ) -> dict[str, Any]:
-    if config.lora_rank or config.quantize != "none":
-        raise ValueError("a reward model trains all weights; leave --lora-rank and --quantize out")
+    if config.quantize != "none":
+        raise ValueError("a reward model is not trained in 4 bits; leave --quantize out, --lora-rank goes without")
+    if config.stop_when_kept_falls is not None:
+        raise ValueError("--stop-when-kept-falls looks at probabilities, and a reward model has none; use --patience")
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
-    built = build(model)
+    built = with_adapter(build(model), config)
     kind, card["layout"] = choose_layout(built, config.layout)
+    collate = partial(collate, kind=kind)
+
+    def shares(trained: Any) -> Iterator[Share]:
+        return loss_shares(trained, heldout, collate, loss, config)
+
     return fit(
         built,
         rows,
-        collate=partial(collate, kind=kind),
+        collate=collate,
         loss=loss,
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
         card=card,
+        evaluate=evaluation_of(shares, config) if heldout else None,
+        load=build,
     )
 
 
-def _token_card(
-    objective: str,
-    model: Path | str,
-    config: RewardConfig,
-    encoder: Encoder,
-    labels: Sequence[TokenLabels],
-    counts: LengthCounts | None,
-) -> tuple[dict[str, Any], list[TokenLabels]]:
-    kept = [row for row in labels if any(changed(row.original.labels)) or any(changed(row.edited.labels))]
-    data = [
-        (row.original.encoded.ids, row.original.labels, row.edited.encoded.ids, row.edited.labels) for row in labels
-    ]
-    counts = LengthCounts.of(labels) if counts is None else counts
-    return _card("token", objective, model, config, encoder, data, counts, excluded=len(labels) - len(kept)), kept
+def _pairs(rows: Sequence[Preference | Correction], encoder: Encoder, counts: LengthCounts) -> list[Pair]:
+    return [pair for _, pair in encode_rows(rows, partial(encode_pair, encoder=encoder), counts)]
+
+
+def _different(pairs: Sequence[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if pair[0].ids != pair[1].ids]
+
+
+def _changed(labels: Sequence[TokenLabels]) -> list[TokenLabels]:
+    return [row for row in labels if any(changed(row.original.labels)) or any(changed(row.edited.labels))]
+
+
+def _ids_and_labels(row: TokenLabels) -> list[Any]:
+    return [row.original.encoded.ids, row.original.labels, row.edited.encoded.ids, row.edited.labels]
 
 
 def _card(
@@ -239,16 +314,12 @@ def _card(
     encoder: Encoder,
     data: Any,
     counts: LengthCounts,
-    *,
-    excluded: int,
 ) -> dict[str, Any]:
     return {
         "stage": "reward",
         "kind": kind,
         "objective": objective,
-        "rows": len(data) - excluded,
         **asdict(counts),
-        "excluded_without_gradient": excluded,
         "tokenizer": encoder.fingerprint,
         "template": encoder.template,
         "fingerprint": fingerprint_of("reward", kind, objective, identity(model), config, data),
@@ -262,42 +333,69 @@ def _collate_ends(pairs: Sequence[Pair], *, encoder: Encoder, kind: LayoutKind) 
 
 
 def collate_labels(
-    rows: Sequence[TokenLabels], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN
+    rows: Sequence[TokenLabels | Pair], *, encoder: Encoder, kind: LayoutKind = LayoutKind.PLAIN
 ) -> dict[str, Any]:
-    """What the losses are given: ``layout``, which reads all but ignored tokens, and ``sign_SK``: good tokens +1, bad
-    ones −1, kept ones 0. First the edited texts, then the originals.
+    """What the losses are given: ``layout``, which reads all but ignored tokens; ``sign_SK``: good tokens +1, bad ones
+    −1, others 0; and ``edited_B``: whether the row is an edit, so that its tokens have classes, and not a mere pair.
+    First the better texts, then the worse ones.
     """  # noqa: D205
-    groups = [
-        [Wanted(side.encoded, np.not_equal(side.labels, Label.IGNORED)) for side in (row.edited, row.original)]
+    sides = [
+        [(one, [0] * len(one.response_ids)) for one in row]
+        if isinstance(row, tuple)
+        else [(side.encoded, side.labels) for side in (row.edited, row.original)]
         for row in rows
     ]
+    groups = [[Wanted(one, np.not_equal(labels, Label.IGNORED)) for one, labels in row] for row in sides]
     layout = lay_out(groups, kind, pad_id=encoder.pad_id, predicted=False)
-    signs = [[float(mark) for mark in changed(row.edited.labels)] for row in rows]
-    signs += [[-float(mark) for mark in changed(row.original.labels)] for row in rows]
-    return {"layout": layout, "sign_SK": layout.stream(signs).long()}
+    signs = [
+        [sign * float(mark) for mark in changed(row[side][1])] for side, sign in enumerate((1, -1)) for row in sides
+    ]
+    edited_B = torch.tensor([not isinstance(row, tuple) for row in rows])
+    return {"layout": layout, "sign_SK": layout.stream(signs).long(), "edited_B": edited_B}
 
 
 def _sequence_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
     better_B, worse_B = laid_out_last_scalars(model, inputs["layout"]).chunk(2)
     loss_B = losses.sequence_bradley_terry(better_B, worse_B)
-    return StepLoss(loss_B.sum(), _count(loss_B))
+    return StepLoss(loss_B.sum(), _count(loss_B), {"accuracy": _accuracy(better_B, worse_B)})
 
 
-def _bradley_terry_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
+def _bradley_terry_loss(model: nn.Module, inputs: dict[str, Any], *, objective: PairObjective = "eq3") -> StepLoss:
     edited_BT, original_BU = laid_out_scalars(model, inputs["layout"]).chunk(2)
-    edited_mask_BT, original_mask_BU = inputs["layout"].wanted_SK.chunk(2)
-    loss_B = losses.token_bradley_terry(edited_BT, edited_mask_BT, original_BU, original_mask_BU)
-    return StepLoss(loss_B.sum(), _count(loss_B))
+    read_SK = inputs["layout"].wanted_SK if objective == "eq3" else inputs["sign_SK"] != 0
+    edited_mask_BT, original_mask_BU = read_SK.chunk(2)
+    compare, reduce = {
+        "eq3": (losses.token_bradley_terry, losses.sequence_mean),
+        "changed_mean": (losses.changed_token_bradley_terry_mean, losses.sequence_mean),
+        "changed_sum": (losses.changed_token_bradley_terry_sum, losses.sequence_sum),
+    }[objective]
+    loss_B = compare(edited_BT, edited_mask_BT, original_BU, original_mask_BU)
+    accuracy = _accuracy(reduce(edited_BT, edited_mask_BT), reduce(original_BU, original_mask_BU))
+    return StepLoss(loss_B.sum(), _count(loss_B), {"accuracy": accuracy})
 
 
-def _class_loss(model: nn.Module, inputs: dict[str, Any], *, config: TokenRewardConfig) -> StepLoss:
-    sign_SK, mask_SK = inputs["sign_SK"], inputs["layout"].wanted_SK
+def _class_loss(
+    model: nn.Module, inputs: dict[str, Any], *, config: TokenRewardConfig, objective: ClassObjective = "classes"
+) -> StepLoss:
+    sign_SK, edited_B = inputs["sign_SK"], inputs["edited_B"]
     reward_SK = laid_out_scalars(model, inputs["layout"])
-    total = losses.changed_token_classes(reward_SK, sign_SK, mask_SK, kept_coefficient=config.kept_coefficient).sum()
+    mask_SK = inputs["layout"].wanted_SK & edited_B.repeat(2)[:, None]
+    if objective == "soft":
+        loss_SK = losses.soft_token_classes(reward_SK, (sign_SK + 1) / 2, mask_SK)
+    else:
+        loss_SK = losses.changed_token_classes(reward_SK, sign_SK, mask_SK, kept_coefficient=config.kept_coefficient)
+    total, (better_B, worse_B) = loss_SK.sum(), reward_SK.sum(1).chunk(2)
     if config.sequence_coefficient:
-        better_B, worse_B = reward_SK.sum(1).chunk(2)
         total = total + config.sequence_coefficient * losses.sequence_bradley_terry(better_B, worse_B).sum()
-    return StepLoss(total, (sign_SK != 0).sum())
+    # A pair that is no edit has no class to count, and counts as one item itself.
+    count = (sign_SK != 0).sum() + (~edited_B).sum()
+    return StepLoss(total, count, {"accuracy": _accuracy(better_B, worse_B)})
+
+
+def _accuracy(better_B: Tensor, worse_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs whose better side is ahead, a tie as one half, and pairs."""
+    wins_B = (better_B > worse_B).float() + 0.5 * (better_B == worse_B)
+    return wins_B.sum(), _count(wins_B)
 
 
 def _count(x_B: Tensor) -> Tensor:

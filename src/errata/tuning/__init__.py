@@ -4,6 +4,7 @@ from errata.tuning.dpo import DPOConfig, dpo
 from errata.tuning.figa import FIGAConfig, WeightedPair, figa, weigh
 from errata.tuning.ppo import PPOConfig, RewardScaling, ppo
 from errata.tuning.sft import SFTConfig, demonstrations, sft
+from errata.tuning.streams import Stream
 
 __all__ = [
     "DPOConfig",
@@ -11,6 +12,7 @@ __all__ = [
     "PPOConfig",
     "RewardScaling",
     "SFTConfig",
+    "Stream",
     "WeightedPair",
     "demonstrations",
     "dpo",

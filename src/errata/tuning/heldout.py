@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate.utils.operations import send_to_device
-from torch import Tensor, nn
+from torch import nn
 
 from errata.data import Encoder
 from errata.labels import count_labels
 from errata.models import (
     OfflineConfig,
+    Share,
     StepLoss,
     device,
+    evaluation_of,
     has_adapter,
     load_causal,
+    loss_shares,
     pad,
     pad_stream,
     token_kl,
@@ -34,8 +36,6 @@ KEPT = (Label.KEPT,)
 BAD = (Label.DELETED, Label.SUBSTITUTED)
 
 Row = TypeVar("Row")
-_Share = tuple[str, Tensor, Tensor]
-"""Of a mean: its name, the sum, and the number of items."""
 
 
 class HeldOut:
@@ -72,34 +72,11 @@ class HeldOut:
         deleted and substituted ones of the original: nats a token. ``kl`` is KL(π ‖ π_start) over the whole
         vocabulary, the mean over the tokens of the edited texts. A kind that no token is of is left out.
         """
+        return evaluation_of(
+            lambda model: chain(loss_shares(model, rows, collate, loss, self.config), self._tokens(model)), self.config
+        )
 
-        def evaluate(model: Any) -> Mapping[str, float]:
-            totals: dict[str, tuple[float, float]] = {}
-            training = model.training
-            model.eval()
-            with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=self.config.bf16):
-                for name, over, under in chain(self._losses(model, rows, collate, loss), self._tokens(model)):
-                    before = totals.get(name, (0.0, 0.0))
-                    totals[name] = before[0] + float(over), before[1] + float(under)
-            model.train(training)
-            return {name: over / under for name, (over, under) in totals.items() if under}
-
-        return evaluate
-
-    def _losses(
-        self,
-        model: Any,
-        rows: Sequence[Row],
-        collate: Callable[[list[Row]], Any],
-        loss: Callable[[Any, Any], StepLoss],
-    ) -> Iterator[_Share]:
-        for part in self._batches(rows):
-            total, count, shares = StepLoss(*loss(model, send_to_device(collate(part), device())))
-            yield "loss", total, count
-            for name, (over, under) in shares.items():
-                yield name, over, under
-
-    def _tokens(self, model: Any) -> Iterator[_Share]:
+    def _tokens(self, model: Any) -> Iterator[Share]:
         if self.start is None and not has_adapter(model):
             self.start = load_causal(self.start_folder).to(device()).eval().requires_grad_(False)
         for part in self._batches(self.rows):

@@ -1,53 +1,64 @@
 """Fine-grained PPO: a reward on every token, paid where the credit belongs (Xu et al., Eq 4; docs/ppo.md).
 
-The loop knows per-token reward streams and nothing of where they come from. A sequence-level reward model is the stream
-that pays at the last token: with ``discount=1`` that is the ordinary PPO of RLHF.
+The loop knows per-token reward streams (``tuning/streams.py``) and nothing of where they come from. A sequence-level
+reward model is the stream that pays at the last token: with γ = 1 that is the ordinary PPO of RLHF.
 
-Every random choice is a function of (seed, step, process), so a checkpoint holds no random state and a resumed run
-repeats the uninterrupted one.
+Every random choice is a function of (seed, step, process), and so is the learning rate of the step. A checkpoint of
+weights, optimizers and the number of steps is therefore all there is to a run, and a resumed run repeats the
+uninterrupted one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
+import importlib.util
 import random
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.accelerator import Accelerator
-from safetensors.torch import load_model as load_tensors
-from safetensors.torch import save_model as save_tensors
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows, new_folder
 from errata.models import (
+    Actor,
     Sampling,
     TokenBatch,
+    Tracker,
     TransformersGenerator,
+    adapter_off,
+    add_adapter,
+    critic_values,
     fingerprint_of,
+    has_adapter,
     identity,
     is_finished,
     load_causal,
-    load_token_reward_model,
+    load_critic,
+    merged,
     pad,
     pad_stream,
     read_card,
     save_model,
-    token_logprobs,
-    token_values,
+    to_lists,
 )
+from errata.models.watch import Metrics
 from errata.reward import RewardFunction, encode_rollout, fit_scale, load_scorer
+from errata.tuning.collapse import signs_of_collapse
+from errata.tuning.streams import Stream, check_streams, group, last_token, paid, summed
 from errata.types import Encoded, PromptRow, Rollout
 
 __all__ = ["PAPER", "SEQUENCE", "Experience", "PPOConfig", "RewardScaling", "policy_and_value_loss", "ppo"]
@@ -72,12 +83,18 @@ class PPOConfig:
     """Responses sampled in one round, over all processes."""
     minibatch_size: int = 64
     """Responses in one optimizer step, over all processes; divides ``rollouts_per_step``."""
+    micro_batch_size: int = 64
+    """Responses in one forward pass on one process; lower it when memory runs out, the result stays the same."""
     optimisation_epochs: int = 2
     """Passes over the responses of a round."""
     learning_rate: float = 1e-5
     """Learning rate of the policy's AdamW."""
     value_learning_rate: float = 1e-5
     """Learning rate of the critic's AdamW; the critic is a model of its own."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """Whether both learning rates stay, or fall to 0 at the end."""
+    warmup_steps: int = 0
+    """Rounds over which the learning rates rise from 0."""
     max_new_tokens: int = 128
     """Longest response, in tokens; one that is cut off there bootstraps its value."""
     temperature: float = 1.0
@@ -86,24 +103,50 @@ class PPOConfig:
     """γ. A token reward already sits where the credit belongs: with 1, dense rewards pay for length and collapse."""
     gae_lambda: float = 0.95
     """λ of generalised advantage estimation."""
+    terminal_discount: float = 1.0
+    """γ of streams that pay for the whole response, where there are any beside dense ones."""
+    terminal_weight: float = 1.0
+    """Weight of their whitened advantages beside the dense ones'."""
     kl_coefficient: float = 0.1
     """β of the penalty β·(log π_old − log π_start) on every token, in reward units per nat."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Which estimate of the KL is penalised; k1 is the log-ratio itself, k2 and k3 are never negative."""
+    missing_eos_penalty: float = 0.0
+    """Taken off at the last token of a response that was cut off."""
+    length_penalty: float = 0.0
+    """Taken off at every token."""
     clip_range: float = 0.2
     """ε: the ratio π/π_old is clipped to 1 ± ε."""
     value_clip_range: float = 0.2
     """ε_V: a value moves at most this far from the one at sampling time before its loss is clipped."""
     value_coefficient: float = 1.0
     """Weight of the value loss; the critic shares nothing with the policy, so it only matters beside clipping."""
+    target_kl: float | None = None
+    """A round ends early when policy and sampling policy are this far apart (k2, nats a token); none by default."""
     reward_scaling: RewardScaling = RewardScaling.START
     """What rewards are divided by: `start` or `batch`."""
     max_grad_norm: float = 1.0
     """Policy and critic gradients are each clipped to this norm."""
+    lora_rank: int = 0
+    """Train an adapter of this rank on the policy (LoRA), which without it is the reference; 0 trains all weights."""
+    lora_alpha: int | None = None
+    """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
     bf16: bool = False
     """Compute in bfloat16."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     save_every: int = 25
     """Steps between checkpoints; a run that was killed goes on from the last one."""
     evaluate_every: int = 0
     """Steps between evaluations, where an evaluation is handed in; 0 is never."""
+    best_by: str = ""
+    """The measure of the evaluation by whose highest value the best policy is kept, in `best` beside the last one."""
+    stop_on_collapse: bool = False
+    """End the run when it is collapsing, which is warned of in any case."""
+    samples_per_step: int = 4
+    """Rollouts of each round that are noted in samples.jsonl."""
+    tracker: Tracker = "none"
+    """Where metrics are also sent; metrics.jsonl is written anyway."""
     seed: int = 0
     """Seeds prompts, sampling and minibatches."""
 
@@ -122,56 +165,85 @@ PAPER = {
 SEQUENCE = {"discount": 1.0}
 """For rewards that are paid at the last token: ``--preset sequence``."""
 
+KL = {"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3}
+
 Evaluate = Callable[[TransformersGenerator, int], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """One round's responses and what was known of them when they were sampled; columns speak of their own token."""
+    """One round's responses and what was known of them when they were sampled; columns speak of their own token.
+
+    H are the heads of the critic: one, or dense and terminal.
+    """
 
     batch: TokenBatch
     old_logprob_BT: Tensor
     ref_logprob_BT: Tensor
-    old_value_BT: Tensor
+    old_value_HBT: Tensor
     advantage_BT: Tensor
-    return_BT: Tensor
+    return_HBT: Tensor
 
     def __getitem__(self, rows: Tensor) -> Experience:
         return Experience(
             self.batch[rows],
             self.old_logprob_BT[rows],
             self.ref_logprob_BT[rows],
-            self.old_value_BT[rows],
+            self.old_value_HBT[:, rows],
             self.advantage_BT[rows],
-            self.return_BT[rows],
+            self.return_HBT[:, rows],
         )
+
+    def split(self, size: int) -> Iterator[Experience]:
+        """Parts of at most ``size`` rows."""
+        rows = torch.arange(len(self.batch.ids_BT), device=self.batch.ids_BT.device)
+        return (self[part] for part in rows.split(size))
 
 
 def policy_and_value_loss(
-    policy: nn.Module, critic: nn.Module, experience: Experience, config: PPOConfig, *, num_tokens: int
-) -> tuple[Tensor, Tensor]:
-    """Clipped surrogate and clipped value loss of one minibatch, each summed and divided by the global token count."""
-    mask_BT = experience.batch.response_mask_BT
+    actor: nn.Module, critic: nn.Module, experience: Experience, config: PPOConfig, *, num_tokens: int
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Clipped surrogate and clipped value loss of some rows, each summed and divided by the global token count.
+
+    Returns:
+        Both, and sums over the tokens of the rows of what is shown of them.
+    """
+    mask_BT, old_BT = experience.batch.response_mask_BT, experience.old_logprob_BT
+    logprob_BT, _ = actor(experience.batch, config.temperature)
     surrogate_BT = losses.clipped_surrogate(
-        token_logprobs(policy, experience.batch, temperature=config.temperature),
-        experience.old_logprob_BT,
-        experience.advantage_BT,
-        mask_BT,
-        clip_range=config.clip_range,
+        logprob_BT, old_BT, experience.advantage_BT, mask_BT, clip_range=config.clip_range
     )
-    value_BT, _ = token_values(critic, experience.batch)
-    value_loss_BT = losses.clipped_value_loss(
-        value_BT, experience.old_value_BT, experience.return_BT, mask_BT, clip_range=config.value_clip_range
-    )
+    value_HBT, _ = critic_values(critic, experience.batch)
+    value_loss_HBT = [
+        losses.clipped_value_loss(value_BT, old_value_BT, return_BT, mask_BT, clip_range=config.value_clip_range)
+        for value_BT, old_value_BT, return_BT in zip(
+            value_HBT, experience.old_value_HBT, experience.return_HBT, strict=True
+        )
+    ]
+    with torch.no_grad():
+        ratio_BT = torch.where(mask_BT, logprob_BT - old_BT, 0).exp()
+        value_moved_BT = (value_HBT - experience.old_value_HBT).abs().amax(0) > config.value_clip_range
+        shown = {
+            "approxkl": losses.kl_k2(logprob_BT, old_BT, mask_BT),
+            "clipped": ((ratio_BT - 1).abs() > config.clip_range).float(),
+            "value_clipped": value_moved_BT.float(),
+            "ratio": ratio_BT,
+            "ratio_squared": ratio_BT.square(),
+        }
+        sums = {name: torch.where(mask_BT, each_BT, 0).sum().double() for name, each_BT in shown.items()}
     return (
         losses.token_mean(surrogate_BT, mask_BT, num_tokens=num_tokens),
-        losses.token_mean(value_loss_BT, mask_BT, num_tokens=num_tokens),
+        sum(
+            (losses.token_mean(each_BT, mask_BT, num_tokens=num_tokens) for each_BT in value_loss_HBT[1:]),
+            losses.token_mean(value_loss_HBT[0], mask_BT, num_tokens=num_tokens),
+        ),
+        sums,
     )
 
 
 def ppo(
     model: Path | str,
-    reward: Path | str | RewardFunction,
+    reward: Path | str | RewardFunction | Sequence[Stream],
     prompts: Sequence[PromptRow],
     encoder: Encoder,
     config: PPOConfig,
@@ -180,71 +252,83 @@ def ppo(
     critic: Path | str | None = None,
     evaluate: Evaluate | None = None,
 ) -> dict[str, Any]:
-    """Improve a policy on a reward by PPO and write it to ``out``, with ``metrics.jsonl`` beside it.
+    """Improve a policy on rewards by PPO and write it to ``out``, with metrics.jsonl and samples.jsonl beside it.
 
     Args:
         model: the policy to start from, also the reference of the KL penalty.
-        reward: a folder of ``errata reward train`` (token- or sequence-level; scaled as ``config`` says), or any
-            function from rows to one reward a response token, taken as it is.
+        reward: streams; or the only one, a folder of ``errata reward train`` (token- or sequence-level; scaled as
+            ``config`` says) or any function from rows to one reward a response token, taken as it is.
         prompts: used in a seeded order, again and again.
         encoder: of the policy.
         config: the settings.
-        out: a folder; it appears in one step at the end.
+        out: a folder; it appears in one step at the end. Until then the files lie in ``.NAME.training`` beside it,
+            a line a step.
         critic: a model to start the critic from; by default ``model``.
         evaluate: called with a generator and the step every ``config.evaluate_every`` steps, step 0 and the last
             included; what it returns goes into the metrics, its time does not.
 
     Returns:
-        The card written beside the model.
+        The card written beside the model; ``warnings`` says in words how the run went wrong, if it did.
 
     Raises:
-        ValueError: no prompt is left, batch sizes that do not divide, a temperature of 0, or a reward model of another
-            tokenizer.
+        ValueError: no prompt is left, settings that do not go together, or a reward model of another tokenizer.
     """
     if not prompts:
         raise ValueError("no prompt to sample responses for")
+    streams = (
+        [Stream(name="reward", reward=reward)] if isinstance(reward, Path | str) or callable(reward) else list(reward)
+    )
+    check_streams(streams)
     counts = LengthCounts()
     prompts = [row for row, _ in encode_rows(prompts, partial(_bare, encoder=encoder), counts)]
+    told = [
+        (each.name, identity(each.reward), each.coefficient, each.clip, each.centred, each.terminal)
+        if isinstance(each.reward, Path | str)
+        else (each.name, "function", each.coefficient, each.clip, each.centred, each.terminal)
+        for each in streams
+    ]
     fingerprint = fingerprint_of(
         "ppo",
         [identity(model), identity(critic or model)],
-        identity(reward) if isinstance(reward, Path | str) else "function",
+        told,
         config,
         [(row.id, row.prompt) for row in prompts],
     )
     if is_finished(out, fingerprint):
         return read_card(out)
-    run = _Run(model, reward, prompts, encoder, config, critic=critic)
+    run = _Run(model, streams, prompts, encoder, config, critic=critic)
     work = out.with_name(f".{out.name}.training")
-    history = run.resume(work, fingerprint)
-    start = len(history) - 1  # step 0 is the evaluation before the first round
-    bar = tqdm(range(max(start, 0), config.steps), initial=max(start, 0), total=config.steps, desc="PPO", disable=None)
-    if start < 0:
-        history.append({"step": 0, "seconds": 0.0, **run.evaluate(evaluate, 0)})
+    metrics, samples = run.resume(work, fingerprint)
+    run.start_tracker(work)
+    done = max(run.done, 0)
+    bar = tqdm(range(done, config.steps), initial=done, total=config.steps, desc="PPO", disable=None)
+    if run.done < 0:
+        run.note(metrics, {"step": 0, "seconds": 0.0, **run.evaluate(evaluate, 0)}, work)
     for step in bar:
-        metrics = run.round(step)
-        seconds = history[-1]["seconds"] + metrics.pop("seconds")
+        if config.stop_on_collapse and any(sign.stops for sign in signs_of_collapse(metrics.lines)):
+            break
+        found, rollouts = run.round(step)
         done = step + 1
-        history.append({"step": done, "seconds": seconds, **metrics, **run.evaluate(evaluate, done)})
-        bar.set_postfix(reward=f"{metrics['reward']:.3f}", kl=f"{metrics['kl']:.2f}")
+        seconds = metrics.lines[-1]["seconds"] + found.pop("seconds")
+        run.note(metrics, {"step": done, "seconds": seconds, **found, **run.evaluate(evaluate, done)}, work)
+        for row in rollouts:
+            samples.add({"step": done, **row})
+        bar.set_postfix(reward=f"{found['objective/scores']:.3f}", kl=f"{found['objective/kl']:.2f}")
         if done % config.save_every == 0 and done < config.steps:
-            run.save(work, fingerprint, history)
+            run.save(work, done, metrics)
     card = {
         "stage": "ppo",
         "config": asdict(config),
         "prompts": len(prompts),
         **asdict(counts),
         "fingerprint": fingerprint,
-        **history[-1],
+        **metrics.lines[-1],
+        **({"warnings": list(run.told.values())} if run.told else {}),
     }
-    run.accelerator.wait_for_everyone()
-    if run.accelerator.is_main_process:
-        text = "".join(json.dumps(row) + "\n" for row in history)
-        save_model(
-            run.accelerator.unwrap_model(run.policy), encoder.tokenizer, out, card=card, files={"metrics.jsonl": text}
-        )
-        shutil.rmtree(work, ignore_errors=True)
-    run.accelerator.wait_for_everyone()
+    best = run.best(metrics)
+    if best is not None:
+        card["best_step"] = best
+    run.finish(work, out, card, metrics, samples)
     return card
 
 
@@ -254,159 +338,439 @@ class _Run:
     def __init__(
         self,
         model: Path | str,
-        reward: Path | str | RewardFunction,
+        streams: Sequence[Stream],
         prompts: Sequence[PromptRow],
         encoder: Encoder,
         config: PPOConfig,
         *,
         critic: Path | str | None,
     ) -> None:
-        self.accelerator: Any = Accelerator(mixed_precision="bf16" if config.bf16 else "no")
+        tracker: list[Any] = [] if config.tracker == "none" else [config.tracker]
+        if tracker and importlib.util.find_spec(config.tracker) is None:
+            raise ValueError(f"--tracker {config.tracker} is not installed; pip install {config.tracker}")
+        AcceleratorState._reset_state()  # an earlier run of this process may have computed in another precision
+        self.accelerator: Any = Accelerator(mixed_precision="bf16" if config.bf16 else "no", log_with=tracker or None)
         world = self.accelerator.num_processes
         if config.rollouts_per_step % config.minibatch_size or config.minibatch_size % world:
             raise ValueError(
                 f"{config.rollouts_per_step} rollouts a step, minibatches of {config.minibatch_size} and {world} "
                 "process(es) must divide: choose multiples"
             )
+        if config.micro_batch_size < 1:
+            raise ValueError(f"micro-batches of {config.micro_batch_size} responses; give at least 1")
         if config.temperature <= 0:
             raise ValueError(f"temperature {config.temperature}: PPO samples; give one above 0, 1 is the policy itself")
-        self.prompts, self.encoder, self.config = prompts, encoder, config
-        self.reference = load_causal(model).to(self.accelerator.device).eval().requires_grad_(False)
-        policy, value_model = load_causal(model), load_token_reward_model(critic or model)
+        if config.best_by and not config.evaluate_every:
+            raise ValueError(f"--best-by {config.best_by} names a measure of the evaluations; give --evaluate-every")
+        self.model, self.prompts, self.encoder, self.config = model, prompts, encoder, config
+        self.heads = group(
+            streams,
+            discount=config.discount,
+            terminal_discount=config.terminal_discount,
+            terminal_weight=config.terminal_weight,
+        )
+        self.done, self.told = -1, dict[str, str]()
+        self.policy: Any = load_causal(model)
+        self.reference: Any = None
+        if config.lora_rank:
+            add_adapter(self.policy, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+        else:
+            self.reference = load_causal(model).to(self.accelerator.device).eval().requires_grad_(False)
+        value_model: Any = load_critic(critic or model, heads=len(self.heads))
+        if config.gradient_checkpointing:
+            both: list[Any] = [self.policy, value_model]
+            for each in both:
+                # The older of the names of transformers 5 is deprecated in its newer versions.
+                enable = getattr(each, "activation_checkpointing_enable", None) or each.gradient_checkpointing_enable
+                enable({"use_reentrant": False})
+                each.config.use_cache = False
+                each.train()  # transformers recomputes in training only; every dropout is 0
         # One optimizer each: their learning rates and clipped norms are their own.
-        self.policy, self.critic, self.policy_optimizer, self.critic_optimizer = self.accelerator.prepare(
-            policy,
+        self.actor, self.critic, self.policy_optimizer, self.critic_optimizer = self.accelerator.prepare(
+            Actor(self.policy),
             value_model,
-            torch.optim.AdamW(policy.parameters(), lr=config.learning_rate, weight_decay=0.0),
+            torch.optim.AdamW(_trained(self.policy).values(), lr=config.learning_rate, weight_decay=0.0),
             torch.optim.AdamW(value_model.parameters(), lr=config.value_learning_rate, weight_decay=0.0),
         )
-        self.generator = TransformersGenerator(self.accelerator.unwrap_model(self.policy), encoder)
-        self.reward = self._load_reward(reward)
+        self.judge = None if self.reference is None else Actor(self.reference)
+        self.generator = TransformersGenerator(self.policy, encoder)
+        self.streams = list(streams)
+        self.rewards = self._load_rewards()
 
-    def _load_reward(self, reward: Path | str | RewardFunction) -> RewardFunction:
-        if not isinstance(reward, Path | str):
-            return reward
-        scorer = load_scorer(reward, self.encoder)
-        if self.config.reward_scaling == RewardScaling.BATCH:
-            return scorer
-        # The same samples on every process, so that all of them scale alike.
-        count = min(256, len(self.prompts))
-        samples = self._sample(random.Random(self.config.seed).sample(list(self.prompts), count), seed=self.config.seed)
-        return fit_scale(scorer, [encode_rollout(rollout) for rollout in samples])
+    def _load_rewards(self) -> list[RewardFunction]:
+        """What scores the rows, stream by stream; reward models of a folder are scaled."""
+        samples: list[Encoded] = []
+        rewards: list[RewardFunction] = []
+        for stream in self.streams:
+            if not isinstance(stream.reward, Path | str):
+                rewards.append(stream.reward)
+                continue
+            scorer = load_scorer(stream.reward, self.encoder)
+            if self.config.reward_scaling == RewardScaling.START:
+                if not samples:
+                    # The same samples on every process, so that all of them scale alike.
+                    count, seed = min(256, len(self.prompts)), self.config.seed
+                    chosen = random.Random(seed).sample(list(self.prompts), count)
+                    samples = [encode_rollout(rollout) for rollout in self._sample(chosen, seed=seed)]
+                scorer = fit_scale(scorer, samples)
+            rewards.append(scorer)
+        return rewards
 
     def _sample(self, prompts: Sequence[PromptRow], *, seed: int) -> list[Rollout]:
         config = self.config
-        return self.generator(
-            prompts, Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=seed)
-        )
+        with self.accelerator.autocast():
+            return self.generator(
+                prompts, Sampling(max_new_tokens=config.max_new_tokens, temperature=config.temperature, seed=seed)
+            )
 
     def evaluate(self, evaluate: Evaluate | None, step: int) -> Mapping[str, float]:
         every, last = self.config.evaluate_every, self.config.steps
         if evaluate is None or not every or not (step % every == 0 or step == last):
             return {}
-        return evaluate(self.generator, step)
+        with self.accelerator.autocast():
+            found = evaluate(self.generator, step)
+        if self.config.best_by and self.config.best_by not in found:
+            raise ValueError(f"--best-by {self.config.best_by}: the evaluation measures {', '.join(found)}")
+        return found
 
-    def round(self, step: int) -> dict[str, float]:
-        """Sample, score, estimate advantages, learn."""
+    def round(self, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Sample, score, estimate advantages, learn; what to note, and some rollouts."""
         started = time.perf_counter()
-        experience, metrics = self._collect(step)
+        experience, metrics, samples = self._collect(step)
         metrics |= self._learn(experience, step)
-        return {**metrics, "seconds": time.perf_counter() - started}
+        return {**metrics, "seconds": time.perf_counter() - started}, samples
 
-    def _collect(self, step: int) -> tuple[Experience, dict[str, float]]:
+    def _collect(self, step: int) -> tuple[Experience, dict[str, float], list[dict[str, Any]]]:
         config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
         chosen = _prompts_of_step(len(self.prompts), step, config)[rank::world]
         rollouts = self._sample([self.prompts[k] for k in chosen], seed=_seed(config.seed, step, rank))
         rows = [encode_rollout(rollout) for rollout in rollouts]
         batch = pad(rows, pad_id=self.encoder.pad_id).to(self.accelerator.device)
         mask_BT = batch.response_mask_BT
-        raw_BT = pad_stream(self.reward(rows), batch)
         ended_B = torch.tensor([row.ended for row in rows], device=batch.ids_BT.device)
-        with torch.no_grad():
-            old_logprob_BT = token_logprobs(self.policy, batch, temperature=config.temperature)
-            ref_logprob_BT = token_logprobs(self.reference, batch, temperature=config.temperature)
-            value_BT, bootstrap_B = token_values(self.critic, batch)
-        reward_BT = losses.kl_penalized_reward(
-            raw_BT, old_logprob_BT, ref_logprob_BT, mask_BT, kl_coefficient=config.kl_coefficient
-        )
-        if config.reward_scaling == RewardScaling.BATCH:
-            moments = self._moments(reward_BT, mask_BT)
-            reward_BT = losses.whiten_keeping_mean(reward_BT, mask_BT, mean=moments.mean, variance=moments.variance)
-        advantage_BT, return_BT = losses.gae(
-            reward_BT, value_BT, mask_BT, ended_B, bootstrap_B, discount=config.discount, gae_lambda=config.gae_lambda
-        )
-        moments = self._moments(advantage_BT, mask_BT)
-        advantage_BT = losses.whiten(advantage_BT, mask_BT, mean=moments.mean, variance=moments.variance)
-        kl_B = losses.kl_k1(old_logprob_BT, ref_logprob_BT, mask_BT).sum(1)
+        old_BT, entropy_BT, ref_BT, value_HBT, bootstrap_HB = self._read(batch)
+        raw = {
+            each.name: pad_stream(reward(rows), batch) for each, reward in zip(self.streams, self.rewards, strict=True)
+        }
+        streams_BT = {each.name: paid(each, raw[each.name], mask_BT, self._moments) for each in self.streams}
+        streams_BT["kl"] = -config.kl_coefficient * KL[config.kl_estimator](old_BT, ref_BT, mask_BT)
+        if config.length_penalty:
+            streams_BT["length"] = -config.length_penalty * mask_BT.float()
+        if config.missing_eos_penalty:
+            cut_off_BT = last_token(mask_BT) & ~ended_B[:, None]
+            streams_BT["missing_eos"] = -config.missing_eos_penalty * cut_off_BT.float()
+        advantages, returns, explained = [], [], []
+        for head, reward_BT, value_BT, bootstrap_B in zip(
+            self.heads, summed(self.heads, self.streams, streams_BT), value_HBT, bootstrap_HB, strict=True
+        ):
+            if config.reward_scaling == RewardScaling.BATCH:
+                reward_BT = self._whitened(reward_BT, mask_BT, losses.whiten_keeping_mean)
+            advantage_BT, return_BT = losses.gae(
+                reward_BT, value_BT, mask_BT, ended_B, bootstrap_B, discount=head.discount, gae_lambda=config.gae_lambda
+            )
+            left, whole = (float(self._moments(x_BT, mask_BT).variance) for x_BT in (advantage_BT, return_BT))
+            explained.append(1 - left / whole if whole > 0 else 0.0)
+            advantages.append(head.weight * self._whitened(advantage_BT, mask_BT, losses.whiten))
+            returns.append(return_BT)
+        # Advantages are mixed, not rewards: each stream keeps its own discount, and none drowns the other.
+        advantage_BT = advantages[0]
+        if len(advantages) > 1:
+            advantage_BT = self._whitened(torch.stack(advantages).sum(0), mask_BT, losses.whiten)
+        length_B = mask_BT.sum(1).float()
+        score_B = torch.stack([streams_BT[each.name] for each in self.streams]).sum(0).sum(1)
+        total_B = torch.stack(list(streams_BT.values())).sum(0).sum(1)
         metrics = self._mean(
-            reward=raw_BT.sum(1), kl=kl_B, length=mask_BT.sum(1).float(), ended=ended_B.float(), value=value_BT.sum(1)
+            **{f"objective/scores_{each.name}": raw[each.name].sum(1) for each in self.streams},
+            **{
+                "objective/scores": score_B,
+                "objective/non_score_reward": total_B - score_B,
+                "objective/rlhf_reward": total_B,
+                "objective/kl": losses.kl_k1(old_BT, ref_BT, mask_BT).sum(1),
+                "objective/entropy": -old_BT.sum(1),
+                "response/length": length_B,
+                "response/ended": ended_B.float(),
+                "response/repetition": torch.tensor([_repetition(row.response_ids) for row in rows]).to(length_B),
+                "value/sum": value_HBT.sum((0, 2)),
+                "entropy": entropy_BT.sum(1),
+            },
         )
-        return Experience(batch, old_logprob_BT, ref_logprob_BT, value_BT, advantage_BT, return_BT), metrics
+        metrics["policy/entropy_avg"] = metrics.pop("entropy") / max(metrics["response/length"], 1e-9)
+        metrics["val/num_eos_tokens"] = round(metrics["response/ended"] * config.rollouts_per_step)
+        metrics["val/explained_variance"] = min(explained)
+        experience = Experience(batch, old_BT, ref_BT, value_HBT, advantage_BT, torch.stack(returns))
+        few = slice(0, config.samples_per_step)
+        shown = {**{f"rewards/{name}": each_BT for name, each_BT in streams_BT.items()}, "advantages": advantage_BT}
+        shown |= {f"values/{head.name}": value_BT for head, value_BT in zip(self.heads, value_HBT, strict=True)}
+        shown |= {"logprobs": old_BT, "ref_logprobs": ref_BT}
+        lists = {name: to_lists(each_BT[few], batch[few]) for name, each_BT in shown.items()}
+        return (
+            experience,
+            metrics,
+            [_sample_row(rollout, self.encoder, k, lists) for k, rollout in enumerate(rollouts[few])],
+        )
+
+    @torch.no_grad()
+    def _read(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Log-probabilities and entropy of the policy, log-probabilities of the reference, values and bootstraps."""
+        temperature, found = self.config.temperature, []
+        rows = torch.arange(len(batch.ids_BT), device=batch.ids_BT.device)
+        for part in (batch[some] for some in rows.split(self.config.micro_batch_size)):
+            old_BT, entropy_BT = self.actor(part, temperature, True)
+            with self.accelerator.autocast():
+                if self.judge is None:
+                    with adapter_off(self.policy):
+                        ref_BT, _ = self.actor(part, temperature)
+                else:
+                    ref_BT, _ = self.judge(part, temperature)
+            value_HBT, bootstrap_HB = critic_values(self.critic, part)
+            # Rows first, so that the parts can be put together.
+            found.append((old_BT, entropy_BT, ref_BT, value_HBT.transpose(0, 1), bootstrap_HB.T))
+        old_BT, entropy_BT, ref_BT, value_BHT, bootstrap_BH = (torch.cat(each) for each in zip(*found, strict=True))
+        return old_BT, entropy_BT, ref_BT, value_BHT.transpose(0, 1), bootstrap_BH.T
 
     def _learn(self, experience: Experience, step: int) -> dict[str, float]:
         config, accelerator = self.config, self.accelerator
-        size = config.minibatch_size // accelerator.num_processes
-        rows = experience.batch.ids_BT.shape[0]
-        order = torch.Generator().manual_seed(_seed(config.seed, step, accelerator.process_index))
-        sums: list[tuple[float, float]] = []
-        for _ in range(config.optimisation_epochs):
-            for part in torch.randperm(rows, generator=order).tensor_split(list(range(size, rows, size))):
-                minibatch = experience[part.to(experience.batch.ids_BT.device)]
-                count = accelerator.reduce(minibatch.batch.response_mask_BT.sum(), reduction="sum")
-                policy_loss, value_loss = policy_and_value_loss(
-                    self.policy, self.critic, minibatch, config, num_tokens=int(count)
-                )
-                # DDP averages over processes what the global count wants summed.
-                total = (policy_loss + config.value_coefficient * value_loss) * accelerator.num_processes
-                accelerator.backward(total)
-                for model, optimizer in ((self.policy, self.policy_optimizer), (self.critic, self.critic_optimizer)):
-                    accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-                    optimizer.step()
+        pairs = ((self.actor, self.policy_optimizer), (self.critic, self.critic_optimizer))
+        share = _rate(step, config)
+        for (_, optimizer), rate in zip(pairs, (config.learning_rate, config.value_learning_rate), strict=True):
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = rate * share
+        totals: dict[str, float] = {}
+        minibatches, stopped = 0, 0.0
+        for minibatch in self._minibatches(experience, step):
+            count = int(accelerator.reduce(minibatch.batch.response_mask_BT.sum(), reduction="sum"))
+            sums: dict[str, Tensor] = {}
+            parts = list(minibatch.split(config.micro_batch_size))
+            for number, part in enumerate(parts, start=1):
+                with ExitStack() as waiting:
+                    if number < len(parts):  # gradients meet those of other processes once a minibatch
+                        for model, _ in pairs:
+                            waiting.enter_context(accelerator.no_sync(model))
+                    policy_loss, value_loss, shown = policy_and_value_loss(
+                        self.actor, self.critic, part, config, num_tokens=count
+                    )
+                    # DDP averages over processes what the global count wants summed.
+                    total = (policy_loss + config.value_coefficient * value_loss) * accelerator.num_processes
+                    accelerator.backward(total)
+                shown = {name: each / count for name, each in shown.items()}
+                shown |= {"policy_loss": policy_loss.detach().double(), "value_loss": value_loss.detach().double()}
+                sums = {name: each + sums.get(name, 0) for name, each in shown.items()}
+            found = self._sum(sums)
+            if minibatches and config.target_kl is not None and found["approxkl"] > config.target_kl:
+                for _, optimizer in pairs:
                     optimizer.zero_grad()
-                sums.append((float(policy_loss.detach()), float(value_loss.detach())))
-        # Each process summed its own tokens only, over the count of all.
-        means = [math.fsum(part) / len(sums) for part in zip(*sums, strict=True)]
-        local = torch.tensor(means, dtype=torch.float64, device=experience.batch.ids_BT.device)
-        return dict(
-            zip(("policy_loss", "value_loss"), accelerator.reduce(local, reduction="sum").tolist(), strict=True)
-        )
+                stopped = 1.0
+                break
+            minibatches += 1
+            for name, (model, optimizer) in zip(("grad_norm", "value_grad_norm"), pairs, strict=True):
+                found[name] = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+                optimizer.step()
+                optimizer.zero_grad()
+            totals = {name: totals.get(name, 0.0) + value for name, value in found.items()}
+        mean = {name: value / minibatches for name, value in totals.items()}
+        return {
+            "loss/policy_avg": mean["policy_loss"],
+            "loss/value_avg": mean["value_loss"],
+            "policy/approxkl_avg": mean["approxkl"],
+            "policy/clipfrac_avg": mean["clipped"],
+            "policy/grad_norm": mean["grad_norm"],
+            "policy/stopped_by_target_kl": stopped,
+            "val/clipfrac_avg": mean["value_clipped"],
+            "val/ratio": mean["ratio"],
+            "val/ratio_var": max(mean["ratio_squared"] - mean["ratio"] ** 2, 0.0),
+            "val/grad_norm": mean["value_grad_norm"],
+            "lr": config.learning_rate * share,
+            "episode": (step + 1) * config.rollouts_per_step,
+        }
+
+    def _minibatches(self, experience: Experience, step: int) -> Iterator[Experience]:
+        size = self.config.minibatch_size // self.accelerator.num_processes
+        rows = experience.batch.ids_BT.shape[0]
+        order = torch.Generator().manual_seed(_seed(self.config.seed, step, self.accelerator.process_index))
+        for _ in range(self.config.optimisation_epochs):
+            for part in torch.randperm(rows, generator=order).tensor_split(list(range(size, rows, size))):
+                yield experience[part.to(experience.batch.ids_BT.device)]
 
     def _moments(self, x_BT: Tensor, mask_BT: Tensor) -> losses.Moments:
         """Count, sum and sum of squares over the tokens of all processes."""
         local = torch.stack(tuple(losses.moments(x_BT, mask_BT)))
         return losses.Moments(*self.accelerator.reduce(local, reduction="sum").unbind())
 
+    def _whitened(self, x_BT: Tensor, mask_BT: Tensor, how: Callable[..., Tensor]) -> Tensor:
+        moments = self._moments(x_BT, mask_BT)
+        return how(x_BT, mask_BT, mean=moments.mean, variance=moments.variance)
+
     def _mean(self, **values_B: Tensor) -> dict[str, float]:
         stacked = torch.stack([value.mean() for value in values_B.values()])
         return dict(zip(values_B, self.accelerator.reduce(stacked, reduction="mean").tolist(), strict=True))
 
-    def save(self, work: Path, fingerprint: str, history: Sequence[Mapping[str, float]]) -> None:
+    def _sum(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Each process has its own tokens' share, over the count of all."""
+        stacked = self.accelerator.reduce(torch.stack(list(sums.values())), reduction="sum")
+        return dict(zip(sums, stacked.tolist(), strict=True))
+
+    def start_tracker(self, work: Path) -> None:
+        """Open the tracker, if one was asked for."""
+        if self.config.tracker != "none":
+            self.accelerator.project_configuration.set_directories(str(work))
+            self.accelerator.init_trackers("errata", config={k: str(v) for k, v in asdict(self.config).items()})
+
+    def note(self, metrics: Metrics, line: Mapping[str, float], work: Path) -> None:
+        """Write a line down, keep the policy if it is the best so far, and say once what goes wrong."""
+        metrics.add(line)
+        if self.config.tracker != "none":
+            self.accelerator.log(dict(line), step=int(line["step"]))
+        if self.best(metrics) == line["step"] and self.accelerator.is_main_process:
+            with new_folder(work / f"best-{int(line['step'])}") as partial:
+                save_file(_tensors(_trained(self.policy)), partial / "policy.safetensors")
+        for words in self._warn(metrics.lines):
+            if self.accelerator.is_main_process:
+                tqdm.write(words, file=sys.stderr)
+
+    def _warn(self, lines: Sequence[Mapping[str, float]]) -> list[str]:
+        """What is to be said after these lines and was not said before."""
+        new = {
+            sign.name: f"step {int(lines[-1]['step'])}: {sign.words}"
+            for sign in signs_of_collapse(lines)
+            if sign.name not in self.told
+        }
+        self.told |= new
+        return list(new.values())
+
+    def best(self, metrics: Metrics) -> int | None:
+        """The first step with the highest value of what the best is chosen by."""
+        name = self.config.best_by
+        seen = [line for line in metrics.lines if name in line]
+        return int(max(seen, key=lambda line: line[name])["step"]) if seen else None
+
+    def save(self, work: Path, step: int, metrics: Metrics) -> None:
         """Write a checkpoint in one step. Every process has the same weights, so the main one writes them."""
         if not self.accelerator.is_main_process:
             return
-        with new_folder(work) as partial:
-            for name, model in (("policy", self.policy), ("critic", self.critic)):
-                save_tensors(self.accelerator.unwrap_model(model), str(partial / f"{name}.safetensors"))
-            for name, optimizer in (("policy", self.policy_optimizer), ("critic", self.critic_optimizer)):
-                torch.save(optimizer.state_dict(), partial / f"{name}_optimizer.pt")
-            (partial / "state.json").write_text(json.dumps({"fingerprint": fingerprint, "history": list(history)}))
+        with new_folder(work / f"step-{step}") as partial:
+            for name, model, optimizer in self._learners():
+                save_file(_tensors(_trained(model)), partial / f"{name}.safetensors")
+                save_file(_optimizer_tensors(optimizer), partial / f"{name}_optimizer.safetensors")
+        # What came before is not needed now; it was until here, for a kill may come between any two lines.
+        keep = {f"step-{step}", f"best-{self.best(metrics)}"}
+        for folder in [*work.glob("step-*"), *work.glob("best-*")]:
+            if folder.name not in keep:
+                shutil.rmtree(folder)
 
-    def resume(self, work: Path, fingerprint: str) -> list[dict[str, float]]:
-        """Go back to the last checkpoint of this very run; returns its history, empty where there is none."""
-        state = json.loads((work / "state.json").read_text()) if (work / "state.json").exists() else {}
-        if state.get("fingerprint") != fingerprint:
-            return []
-        for name, model in (("policy", self.policy), ("critic", self.critic)):
-            load_tensors(self.accelerator.unwrap_model(model), str(work / f"{name}.safetensors"))
-        for name, optimizer in (("policy", self.policy_optimizer), ("critic", self.critic_optimizer)):
-            optimizer.load_state_dict(torch.load(work / f"{name}_optimizer.pt", weights_only=True))
-        history: list[dict[str, float]] = state["history"]
-        return history
+    def _learners(self) -> list[tuple[str, Any, Any]]:
+        return [
+            ("policy", self.policy, self.policy_optimizer),
+            ("critic", self.accelerator.unwrap_model(self.critic), self.critic_optimizer),
+        ]
+
+    def resume(self, work: Path, fingerprint: str) -> tuple[Metrics, Metrics]:
+        """Go back to the last checkpoint of this very run; returns its metrics and samples, empty without one."""
+        mark = work / "fingerprint"
+        if self.accelerator.is_main_process and not (mark.exists() and mark.read_text() == fingerprint):
+            # Checkpoints of other settings must not leak into this run.
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            mark.write_text(fingerprint)
+        self.accelerator.wait_for_everyone()
+        self.done = max((int(path.name.split("-")[1]) for path in work.glob("step-*")), default=-1)
+        if self.done >= 0:
+            folder = work / f"step-{self.done}"
+            for name, model, optimizer in self._learners():
+                _load(_trained(model), folder / f"{name}.safetensors")
+                _load_optimizer(optimizer, load_file(folder / f"{name}_optimizer.safetensors"))
+        main = self.accelerator.is_main_process
+        metrics, samples = (
+            Metrics(work / f"{name}.jsonl", last_step=self.done, writes=main) for name in ("metrics", "samples")
+        )
+        for count in range(1, len(metrics.lines) + 1):
+            self._warn(metrics.lines[:count])
+        return metrics, samples
+
+    def finish(self, work: Path, out: Path, card: Mapping[str, Any], metrics: Metrics, samples: Metrics) -> None:
+        """Write the policy to ``out``, and the best one into it."""
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            tokenizer, folders = self.encoder.tokenizer, {}
+            best = self.best(metrics)
+            if best is not None:
+                last = {name: tensor.detach().clone() for name, tensor in _trained(self.policy).items()}
+                _load(_trained(self.policy), work / f"best-{best}" / "policy.safetensors")
+                folders["best"] = work / "best"
+                save_model(self._whole(work), tokenizer, folders["best"], card=card)
+                with torch.no_grad():
+                    for name, tensor in _trained(self.policy).items():
+                        tensor.copy_(last[name])
+            trained = self._whole(work)
+            folders |= {path.name: path for path in (work / "adapter", work / "errata") if path.exists()}
+            files = {"metrics.jsonl": metrics.text(), "samples.jsonl": samples.text()}
+            save_model(trained, tokenizer, out, card=card, files=files, folders=folders)
+            shutil.rmtree(work, ignore_errors=True)
+        if self.config.tracker != "none":
+            self.accelerator.end_training()
+        self.accelerator.wait_for_everyone()
+
+    def _whole(self, work: Path) -> Any:
+        """The policy as plain transformers loads it, without an adapter."""
+        if not has_adapter(self.policy):
+            return self.policy
+        self.policy.save_pretrained(work / "adapter")
+        return merged(self.model, work / "adapter")
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn: all, or those of the adapter."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _load(into: Mapping[str, Tensor], path: Path) -> None:
+    saved = load_file(path)
+    assert saved.keys() == into.keys(), saved.keys() ^ into.keys()
+    with torch.no_grad():
+        for name, tensor in into.items():
+            tensor.copy_(saved[name])
+
+
+def _optimizer_tensors(optimizer: Any) -> dict[str, Tensor]:
+    """The state of AdamW as tensors; its settings are those of the run."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": each.cpu() for number, found in state.items() for name, each in found.items()}
+
+
+def _load_optimizer(optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, name = key.split(".")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _bare(row: PromptRow, *, encoder: Encoder) -> tuple[Encoded]:
     ids = encoder.prompt_ids(row.prompt)
     return (Encoded(ids, len(ids), (), ended=False),)
+
+
+def _rate(step: int, config: PPOConfig) -> float:
+    """The share of the learning rates that a step has."""
+    warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    return warm * (1.0 if config.schedule == "constant" else 1 - step / config.steps)
+
+
+def _repetition(ids: Sequence[int]) -> float:
+    """The share of token triples that were there before."""
+    triples = list(zip(ids, ids[1:], ids[2:], strict=False))
+    return 1 - len(set(triples)) / len(triples) if triples else 0.0
+
+
+def _sample_row(rollout: Rollout, encoder: Encoder, k: int, lists: Mapping[str, list[list[float]]]) -> dict[str, Any]:
+    """A line of samples.jsonl: the tokens of a response, and a number for each of them from every stream."""
+    row = {"id": rollout.id, "prompt": rollout.prompt, "response": rollout.text, "ended": rollout.ended}
+    tokens = encoder.tokenizer.convert_ids_to_tokens(list(rollout.response_ids))
+    streams = {name: [round(value, 6) for value in each[k]] for name, each in lists.items()}
+    return {**row, "ids": list(rollout.response_ids), "tokens": tokens, **streams}
 
 
 def _prompts_of_step(count: int, step: int, config: PPOConfig) -> list[int]:

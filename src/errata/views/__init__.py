@@ -17,6 +17,7 @@ from errata.views.edits import (
 )
 from errata.views.intervals import interval_axis_svg, interval_svg
 from errata.views.pages import render, visible
+from errata.views.rollouts import rollouts_page, rollouts_to_terminal
 from errata.views.statistics import statistics_to_terminal
 from errata.views.tokens import ColoredToken, color_tokens, shared_scale, tokens_to_html, tokens_to_terminal
 
@@ -35,6 +36,8 @@ __all__ = [
     "labels_to_terminal",
     "legend_to_terminal",
     "render",
+    "rollouts_page",
+    "rollouts_to_terminal",
     "shared_scale",
     "statistics_to_terminal",
     "tokens_to_html",

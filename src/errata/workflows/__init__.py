@@ -1,5 +1,6 @@
 """Whole runs, from a file to a model and its report; their pieces are functions that can be used by themselves."""
 
+from errata.workflows.harness import TaskScore, forgotten, task_scores
 from errata.workflows.learn import LearnConfig, LearnDetails, NotSafe, learn
 from errata.workflows.learn_report import learned_html, learned_terminal
 from errata.workflows.learned import Candidate, Example, Learned
@@ -50,6 +51,7 @@ __all__ = [
     "SPAReport",
     "Split",
     "SplitBy",
+    "TaskScore",
     "Thresholds",
     "TokenLogprobs",
     "compare",
@@ -57,6 +59,7 @@ __all__ = [
     "decide",
     "describe",
     "edit_costs",
+    "forgotten",
     "learn",
     "learned_html",
     "learned_terminal",
@@ -69,6 +72,7 @@ __all__ = [
     "sample_and_score",
     "split_rows",
     "suggest_thresholds",
+    "task_scores",
     "text_loss",
     "token_logprobs_by_label",
     "write_drafts",

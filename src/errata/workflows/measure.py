@@ -18,7 +18,7 @@ from errata.edits import word_distance
 from errata.edits.words import split_words
 from errata.models import Sampling, TransformersGenerator, pad, to_lists, token_logprobs
 from errata.types import Correction, Encoded, Label, PromptRow, Rollout, TokenLabels
-from errata.winrate import Interval, bootstrap_interval
+from errata.winrate import Interval, bootstrap_interval, detectable_difference
 
 __all__ = [
     "Comparison",
@@ -33,7 +33,7 @@ __all__ = [
     "write_drafts",
 ]
 
-_DETECTED = 1.96 + 0.84  # standard errors: found by a 95 % interval in 80 of 100 trials
+
 _READ = 1 << 16  # characters
 
 
@@ -148,7 +148,7 @@ def compare(new: Sequence[float], old: Sequence[float], *, seed: int = 0) -> Com
         wins=float((difference < 0).mean()),
         ties=float((difference == 0).mean()),
         losses=float((difference > 0).mean()),
-        detectable=_DETECTED * float(difference.std(ddof=1)) / len(difference) ** 0.5,
+        detectable=detectable_difference(difference),
     )
 
 

@@ -1,0 +1,189 @@
+"""Samples a second of a whole PPO step (generate, score, update) beside TRL 1.12.0's PPOTrainer, in one job.
+
+    python benchmarks/ppo.py --trl-python /path/to/venv/with/trl==1.12.0/bin/python
+
+Both sides: the same tiny Llama as policy, reference, critic and reward model, 24 tokens of prompt and 64 sampled ones
+(no end is ever drawn), 64 samples a step, one minibatch, two passes, float32, the same number of threads. Each side is
+a process of its own; they take turns. Reported are the median step and the peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+PROMPT, RESPONSE, SAMPLES, EPOCHS = 24, 64, 64, 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trl-python", default="", help="a Python with trl==1.12.0; without it errata runs alone")
+    parser.add_argument("--vocabulary", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=5, help="measured steps, after one that warms up")
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--side", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        seconds = {"errata": errata_side, "trl": trl_side}[given.side](Path(given.folder), given.steps + 1)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print("RESULT " + json.dumps({"seconds": seconds[1:], "peak_mib": peak}))
+        return
+    sides = {"errata": sys.executable, **({"trl": given.trl_python} if given.trl_python else {})}
+    with tempfile.TemporaryDirectory() as folder:
+        build(Path(folder), given.vocabulary)
+        found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+        for _ in range(given.turns):
+            for side, python in sides.items():
+                found[side].append(run(side, python, folder, given))
+    report = {}
+    for side, turns in found.items():
+        step = statistics.median(second for turn in turns for second in turn["seconds"])
+        peak = max(turn["peak_mib"] for turn in turns)
+        report[side] = {"step_seconds": step, "samples_per_second": SAMPLES / step, "peak_mib": peak}
+        print(f"{side:7} {step:7.3f} s a step  {SAMPLES / step:7.1f} samples a second  peak {peak:7.0f} MiB")
+    if "trl" in report:
+        print(f"errata / trl: {report['errata']['samples_per_second'] / report['trl']['samples_per_second']:.2f} times")
+    print(json.dumps({"vocabulary": given.vocabulary, "threads": given.threads, **report}))
+
+
+def run(side: str, python: str, folder: str, given: argparse.Namespace) -> dict[str, Any]:
+    threads = str(given.threads)
+    command = [python, __file__, "--side", side, "--folder", folder, "--steps", str(given.steps)]
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive", "TQDM_DISABLE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{done.stderr[-4000:]}")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+    return result
+
+
+def build(folder: Path, vocabulary: int) -> None:
+    """Policy and scalar model; pad and end of sequence are ids that the models cannot draw."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification, PreTrainedTokenizerFast
+
+    words = [*(f"w{k}" for k in range(vocabulary)), "<pad>", "</s>"]
+    backend = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="w0"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="w0", padding_side="left"
+    )
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=PROMPT + RESPONSE + 8,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+        num_labels=1,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder / "policy")
+    LlamaForTokenClassification(config).save_pretrained(folder / "token")
+    for name in ("policy", "token"):
+        tokenizer.save_pretrained(folder / name)
+
+
+def prompt_ids(count: int) -> list[list[int]]:
+    return [[(31 * k + 7 * j) % 500 for j in range(PROMPT)] for k in range(count)]
+
+
+def errata_side(folder: Path, steps: int) -> list[float]:
+    from errata.data.encoding import load_encoder
+    from errata.models import load_token_reward_model
+    from errata.reward import TokenScorer
+    from errata.tuning import PPOConfig, Stream
+    from errata.tuning.ppo import _Run
+    from errata.types import PromptRow
+
+    encoder = load_encoder(folder / "policy", template="{prompt}")
+    prompts = [
+        PromptRow(id=str(k), prompt=" ".join(f"w{token}" for token in ids)) for k, ids in enumerate(prompt_ids(256))
+    ]
+    assert {len(encoder.prompt_ids(row.prompt)) for row in prompts} == {PROMPT}
+    config = PPOConfig(
+        rollouts_per_step=SAMPLES, minibatch_size=SAMPLES, optimisation_epochs=EPOCHS, max_new_tokens=RESPONSE
+    )
+    scorer = TokenScorer(load_token_reward_model(folder / "token").eval(), encoder.pad_id, level_is_free=False)
+    streams = [Stream(name="reward", reward=scorer)]
+    run = _Run(folder / "policy", streams, prompts, encoder, config, critic=folder / "token")
+    return [run.round(step)[0]["seconds"] for step in range(steps)]
+
+
+def trl_side(folder: Path, steps: int) -> list[float]:
+    from datasets import Dataset
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        TrainerCallback,
+    )
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.times.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.times.append(time.perf_counter())
+
+    clock = Clock()
+    policy, reference = (AutoModelForCausalLM.from_pretrained(folder / "policy") for _ in range(2))
+    value, reward = (
+        AutoModelForSequenceClassification.from_pretrained(folder / "policy", num_labels=1) for _ in range(2)
+    )
+    trainer = PPOTrainer(
+        args=PPOConfig(
+            output_dir=str(folder / "trl"),
+            per_device_train_batch_size=SAMPLES,
+            gradient_accumulation_steps=1,
+            num_mini_batches=1,
+            num_ppo_epochs=EPOCHS,
+            total_episodes=SAMPLES * steps,
+            response_length=RESPONSE,
+            local_rollout_forward_batch_size=SAMPLES,
+            learning_rate=1e-5,
+            temperature=1.0,
+            gamma=0.5,
+            kl_coef=0.1,
+            num_sample_generations=0,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            # Its default trades time for memory; errata's does not.
+            gradient_checkpointing=False,
+        ),
+        processing_class=AutoTokenizer.from_pretrained(folder / "policy"),
+        model=policy,
+        ref_model=reference,
+        reward_model=reward,
+        value_model=value,
+        train_dataset=Dataset.from_list([{"input_ids": ids} for ids in prompt_ids(256)]),
+        callbacks=[clock],
+    )
+    trainer.train()
+    return [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+
+
+if __name__ == "__main__":
+    main()

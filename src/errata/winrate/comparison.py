@@ -1,0 +1,432 @@
+"""Arms against one baseline on the same prompts, by one judge: everything that is made of the rulings.
+
+The classes spell out the JSON file: each is an object with these keys. ``contest`` makes them and draws on chance only
+by its seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from errata.edits.words import split_words
+from errata.types import Demonstration
+from errata.winrate.intervals import Interval, bootstrap_interval, detectable_difference, sign_flip_p_value
+from errata.winrate.judges import Judge, JudgeIdentity, Pair, Ruling, family, prompt_text
+from errata.winrate.lengths import length_controlled, longer_agreement, longer_wins, relative_length
+from errata.winrate.plain import read_plain, write_plain
+
+__all__ = [
+    "Contest",
+    "ContestArm",
+    "ContestDifference",
+    "ContestExample",
+    "Slice",
+    "Spent",
+    "compare_rulings",
+    "contest",
+    "pair_up",
+    "read_contest",
+    "swapped",
+    "write_contest",
+]
+
+_HALF = 0.5
+_FEW = 30
+"""Below so many prompts a warning says that there are few."""
+_LENGTH_NAMES = ("shorter", "alike", "longer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """The win rate on some of the prompts; its 95 % interval is None for a single prompt."""
+
+    name: str
+    prompts: int
+    win_rate: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContestArm:
+    """One arm against the baseline; rates are in [0, 1], lengths in words."""
+
+    name: str
+    prompts: int
+    win_rate: Interval
+    """Mean verdict, a tie ½, with a 95 % bootstrap interval over prompts."""
+    standard_error: float
+    """s / √n of the verdicts, as AlpacaEval gives it."""
+    wins: int
+    ties: int
+    """Without the invalid ones."""
+    losses: int
+    invalid: int
+    """Pairs without a usable word of the judge: they count as ties in the win rate."""
+    detectable: float
+    """The smallest distance of the win rate from ½ that so many prompts would show in 80 of 100 cases."""
+    mean_length: float
+    baseline_length: float
+    length_controlled: Interval
+    """Our rate at equal length (``length_controlled``), not AlpacaEval's."""
+    longer_wins: float
+    """The win rate if the judge always picked the longer answer."""
+    longer_agreement: float | None
+    """Share of the decided verdicts that went to the longer answer."""
+    consistency: float | None = None
+    """Share of the valid pairs on which the two orders agree; None where the judge was not asked in orders."""
+    first_position: float | None = None
+    """Share of the judge's single decided words that chose the answer shown first; ½ is no bias."""
+    mean_value: float | None = None
+    """Mean of the judge's own scores, where it scores each answer (``JudgeIdentity.value`` says what they are)."""
+    baseline_value: float | None = None
+    by_length: tuple[Slice, ...] = ()
+    """By how long the candidate is beside the baseline: shorter, alike, longer, by a factor of 1.25."""
+    by_group: tuple[Slice, ...] = ()
+    """By the prompts' groups, the largest first."""
+    verdicts: Mapping[str, float] = field(default_factory=dict)
+    """By prompt id."""
+    invalid_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContestDifference:
+    """The win rate of one arm minus that of another, paired by prompt."""
+
+    first: str
+    second: str
+    difference: Interval
+    """95 % bootstrap interval over prompts of the paired differences."""
+    p_value: float
+    """Two-sided, by flipping signs; not corrected for how many pairs of arms there are."""
+    detectable: float
+    """The smallest difference that so many prompts would show in 80 of 100 cases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContestExample:
+    """One prompt with all the answers to it."""
+
+    id: str
+    prompt: str
+    baseline: str
+    answers: Mapping[str, str]
+    """By arm."""
+    verdicts: Mapping[str, float]
+    reasons: Mapping[str, tuple[str, ...]]
+    """The judge's words, by arm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What the judging cost."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = 0.0
+    """US dollars of this run (answers from the ledger cost nothing); None if a price is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Everything that the report shows."""
+
+    baseline: str
+    judge: JudgeIdentity
+    arms: tuple[ContestArm, ...]
+    differences: tuple[ContestDifference, ...] = ()
+    """Of every two arms."""
+    group_field: str | None = None
+    seed: int = 0
+    date: str = ""
+    """ISO 8601."""
+    spent: Spent = Spent()
+    warnings: tuple[str, ...] = ()
+    examples: tuple[ContestExample, ...] = ()
+    """Where the arms' verdicts differ most."""
+
+
+def pair_up(arms: Mapping[str, Sequence[Demonstration]], baseline: Sequence[Demonstration]) -> dict[str, list[Pair]]:
+    """For each arm its pairs, in the order of the baseline.
+
+    Raises:
+        ValueError: An arm and the baseline answer different prompts (names the arm and the prompt).
+    """
+    paired = {}
+    for arm, rows in arms.items():
+        answers = {row.id: row for row in rows}
+        for there, here, what in ((answers, baseline, arm), ({row.id for row in baseline}, rows, "the baseline")):
+            missing = [row.id for row in here if row.id not in there]
+            if missing:
+                raise ValueError(
+                    f"{what} has no answer to the prompt {missing[0]!r} ({len(missing)} in all); give all sides the "
+                    "same prompts, by id"
+                )
+        for row in baseline:
+            if prompt_text(answers[row.id].prompt) != prompt_text(row.prompt):
+                raise ValueError(f"the id {row.id!r} names another prompt in {arm} than in the baseline; mend the ids")
+        paired[arm] = [
+            Pair(id=row.id, prompt=row.prompt, candidate=answers[row.id].response, baseline=row.response, arm=arm)
+            for row in baseline
+        ]
+    return paired
+
+
+def contest(
+    arms: Mapping[str, Sequence[Demonstration]],
+    baseline: Sequence[Demonstration],
+    judge: Judge,
+    *,
+    baseline_name: str = "baseline",
+    group_field: str | None = None,
+    editors: Sequence[str] = (),
+    seed: int = 0,
+    date: str = "",
+    examples: int = 8,
+) -> tuple[Contest, dict[str, list[Ruling]]]:
+    """Judge every arm against the baseline, and compare.
+
+    Args:
+        arms: By name the answers; ids say which prompt each answers.
+        baseline: Answers to the same prompts.
+        judge: Called once with all pairs.
+        baseline_name: What the report calls it.
+        group_field: A field of the baseline's rows that names each prompt's group.
+        editors: Models that made the edits which the arms learned from; the rows' field ``editor_model`` adds to them.
+        seed: Of bootstrap and sign flips.
+        date: ISO 8601, for the report.
+        examples: How many prompts to show.
+
+    Returns:
+        The contest, and by arm the rulings in the order of the baseline.
+
+    Raises:
+        ValueError: As ``pair_up``; fewer than two prompts; a row lacks the group field.
+    """
+    if not arms:
+        raise ValueError("no candidate to judge; give one or more")
+    if len(baseline) < 2:
+        raise ValueError(f"{len(baseline)} prompts: a win rate with an interval needs two or more")
+    paired = pair_up(arms, baseline)
+    flat = [pair for pairs in paired.values() for pair in pairs]
+    rulings = judge(flat)
+    assert len(rulings) == len(flat), "a judge rules on every pair"
+    by_arm = {arm: rulings[k * len(baseline) : (k + 1) * len(baseline)] for k, arm in enumerate(paired)}
+    groups = None if group_field is None else [_group(row, group_field) for row in baseline]
+    every_row = [*baseline, *(row for rows in arms.values() for row in rows)]
+    edited_by = {str(row.extra["editor_model"]) for row in every_row if row.extra.get("editor_model")}
+    found = compare_rulings(
+        paired,
+        by_arm,
+        judge.identity,
+        baseline_name=baseline_name,
+        groups=groups,
+        group_field=group_field,
+        editors=sorted({*editors, *edited_by}),
+        seed=seed,
+        date=date,
+        examples=examples,
+    )
+    return found, by_arm
+
+
+def compare_rulings(
+    paired: Mapping[str, Sequence[Pair]],
+    rulings: Mapping[str, Sequence[Ruling]],
+    judge: JudgeIdentity,
+    *,
+    baseline_name: str = "baseline",
+    groups: Sequence[str] | None = None,
+    group_field: str | None = None,
+    editors: Sequence[str] = (),
+    seed: int = 0,
+    date: str = "",
+    examples: int = 8,
+) -> Contest:
+    """What the rulings say, whoever made them; arguments are those of ``contest``, groups one a prompt."""
+    arms = tuple(_arm(arm, pairs, rulings[arm], groups, seed) for arm, pairs in paired.items())
+    every = [ruling for made in rulings.values() for ruling in made]
+    costs = [ruling.cost for ruling in every]
+    return Contest(
+        baseline=baseline_name,
+        judge=judge,
+        arms=arms,
+        differences=tuple(_difference(a, b, rulings, seed) for a, b in combinations(paired, 2)),
+        group_field=group_field,
+        seed=seed,
+        date=date,
+        spent=Spent(
+            input_tokens=sum(ruling.input_tokens for ruling in every),
+            output_tokens=sum(ruling.output_tokens for ruling in every),
+            cost=None if None in costs else sum(cost for cost in costs if cost is not None),
+        ),
+        warnings=tuple(_warnings(judge, arms, editors)),
+        examples=_examples(paired, rulings, examples),
+    )
+
+
+def swapped(pairs: Sequence[Pair]) -> list[Pair]:
+    """The same pairs with candidate and baseline in each other's place: their win rate is 1 minus the other."""
+    return [
+        Pair(id=pair.id, prompt=pair.prompt, candidate=pair.baseline, baseline=pair.candidate, arm=pair.arm)
+        for pair in pairs
+    ]
+
+
+def write_contest(path: Path, found: Contest) -> None:
+    """Write the contest as JSON in one step."""
+    write_plain(path, found, "contest")
+
+
+def read_contest(path: Path) -> Contest:
+    """What ``write_contest`` wrote.
+
+    Raises:
+        ValueError: The file is none (says where).
+    """
+    return read_plain(Contest, path, "contest")
+
+
+def _group(row: Demonstration, name: str) -> str:
+    if name not in row.extra:
+        raise ValueError(f"row {row.id!r} of the baseline has no field {name!r} to group by; add it, or name another")
+    return str(row.extra[name])
+
+
+def _slice(name: str, scores: Sequence[float], seed: int) -> Slice:
+    return Slice(
+        name=name,
+        prompts=len(scores),
+        win_rate=sum(scores) / len(scores),
+        interval=bootstrap_interval(scores, seed=seed) if len(scores) > 1 else None,
+    )
+
+
+def _slices(names: Sequence[str], scores: Sequence[float], order: Sequence[str], seed: int) -> tuple[Slice, ...]:
+    by_name: dict[str, list[float]] = {name: [] for name in order}
+    for name, score in zip(names, scores, strict=True):
+        by_name[name].append(score)
+    return tuple(_slice(name, found, seed) for name, found in by_name.items() if found)
+
+
+def _arm(
+    name: str, pairs: Sequence[Pair], rulings: Sequence[Ruling], groups: Sequence[str] | None, seed: int
+) -> ContestArm:
+    scores = [ruling.score for ruling in rulings]
+    valid = [ruling.score for ruling in rulings if ruling.valid]
+    ours, theirs = (
+        [len(split_words(text)) for text in texts]
+        for texts in zip(*((p.candidate, p.baseline) for p in pairs), strict=True)
+    )
+    longer = [float(a - b) for a, b in zip(ours, theirs, strict=True)]
+    orders = [ruling.orders for ruling in rulings if ruling.orders is not None]
+    # The candidate was first in the first order and second in the other.
+    chose_first = [word == 1 for word, _ in orders if word != _HALF] + [
+        word == 0 for _, word in orders if word != _HALF
+    ]
+    values = [ruling.values for ruling in rulings if ruling.values is not None]
+    return ContestArm(
+        name=name,
+        prompts=len(pairs),
+        win_rate=bootstrap_interval(scores, seed=seed),
+        standard_error=float(np.std(scores, ddof=1)) / len(scores) ** 0.5,
+        wins=sum(score > _HALF for score in valid),
+        ties=sum(score == _HALF for score in valid),
+        losses=sum(score < _HALF for score in valid),
+        invalid=len(rulings) - len(valid),
+        detectable=detectable_difference(scores),
+        mean_length=float(np.mean(ours)),
+        baseline_length=float(np.mean(theirs)),
+        length_controlled=length_controlled(scores, longer),
+        longer_wins=longer_wins(longer),
+        longer_agreement=longer_agreement(scores, longer),
+        consistency=float(np.mean([a == b for a, b in orders])) if orders else None,
+        first_position=float(np.mean(chose_first)) if chose_first else None,
+        mean_value=float(np.mean([value for value, _ in values])) if values else None,
+        baseline_value=float(np.mean([value for _, value in values])) if values else None,
+        by_length=_slices(list(map(relative_length, ours, theirs)), scores, _LENGTH_NAMES, seed),
+        by_group=() if groups is None else _slices(groups, scores, _largest_first(groups), seed),
+        verdicts={pair.id: score for pair, score in zip(pairs, scores, strict=True)},
+        invalid_ids=tuple(pair.id for pair, ruling in zip(pairs, rulings, strict=True) if not ruling.valid),
+    )
+
+
+def _largest_first(groups: Sequence[str]) -> list[str]:
+    return sorted(set(groups), key=lambda name: (-groups.count(name), name))
+
+
+def _difference(first: str, second: str, rulings: Mapping[str, Sequence[Ruling]], seed: int) -> ContestDifference:
+    paired = [a.score - b.score for a, b in zip(rulings[first], rulings[second], strict=True)]
+    return ContestDifference(
+        first=first,
+        second=second,
+        difference=bootstrap_interval(paired, seed=seed),
+        p_value=sign_flip_p_value(paired, seed=seed),
+        detectable=detectable_difference(paired),
+    )
+
+
+def _warnings(judge: JudgeIdentity, arms: Sequence[ContestArm], editors: Sequence[str]) -> list[str]:
+    found = []
+    if judge.kind == "chat":
+        judges = judge.models or (judge.name,)
+        kin = [editor for editor in editors if family(editor) in set(map(family, judges))]
+        if kin:
+            found.append(
+                f"the judge ({', '.join(judges)}) and the editor ({', '.join(kin)}) are one family: a model likes its "
+                "own kind's writing; take a judge of another"
+            )
+    if judge.kind == "reward":
+        found.append(
+            "the judge is a reward model, a proxy: if an arm was trained on it, or on what it was trained on, its win "
+            "rate shows what was optimised and not what is better"
+        )
+    for arm in arms:
+        if arm.prompts < _FEW:
+            points = f"{100 * arm.detectable:.0f} points"
+            found.append(f"{arm.name}: {arm.prompts} prompts are few; only differences above {points} show")
+        if arm.invalid:
+            found.append(f"{arm.name}: {arm.invalid} of {arm.prompts} pairs have no valid verdict and count as ties")
+        if arm.consistency is not None and arm.consistency < 0.7:
+            share = 1 - arm.consistency
+            found.append(
+                f"{arm.name}: the judge contradicts itself on {100 * share:.0f} % of the pairs when the two answers "
+                "change places"
+            )
+        if arm.longer_agreement is not None and max(arm.longer_agreement, 1 - arm.longer_agreement) > 0.8:
+            side = "longer" if arm.longer_agreement > _HALF else "shorter"
+            share = max(arm.longer_agreement, 1 - arm.longer_agreement)
+            found.append(f"{arm.name}: {100 * share:.0f} % of the decided verdicts went to the {side} answer")
+    return found
+
+
+def _examples(
+    paired: Mapping[str, Sequence[Pair]], rulings: Mapping[str, Sequence[Ruling]], most: int
+) -> tuple[ContestExample, ...]:
+    """The prompts on which the arms' verdicts spread most; with one arm wins and losses in turn."""
+    arms = list(paired)
+    scores = np.array([[ruling.score for ruling in rulings[arm]] for arm in arms])
+    spread = scores.max(axis=0) - scores.min(axis=0) if len(arms) > 1 else np.abs(scores[0] - _HALF)
+    ranked = np.argsort(-spread, kind="stable").tolist()
+    if len(arms) == 1:
+        # Half of them wins, half losses, or a one-sided contest would show one side only.
+        sides = [[k for k in ranked if (scores[0][k] > _HALF) == won] for won in (True, False)]
+        ranked = [k for k in ranked if k in (*sides[0][: (most + 1) // 2], *sides[1][: most // 2])]
+    found = []
+    for k in ranked[:most]:
+        pair = paired[arms[0]][k]
+        found.append(
+            ContestExample(
+                id=pair.id,
+                prompt=prompt_text(pair.prompt),
+                baseline=pair.baseline,
+                answers={arm: paired[arm][k].candidate for arm in arms},
+                verdicts={arm: rulings[arm][k].score for arm in arms},
+                reasons={arm: rulings[arm][k].reasons for arm in arms},
+            )
+        )
+    return tuple(found)
