@@ -57,9 +57,9 @@ class Served:
         raise AssertionError((self.folder / "log").read_text())
 
     def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
 
     def token(self, name: str) -> str:
         lines = (self.folder / "tokens").read_text().splitlines()
@@ -71,6 +71,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for the tests that do not kill it; they take new items each."""
     served = Served(tmp_path_factory.mktemp("shared"), [])
     served.start()
+    yield served
+    served.kill()
+    served.store.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Served]:
+    """A server of a test's own, with links, not started yet."""
+    served = Served(tmp_path, ["ada", "ben"])
     yield served
     served.kill()
     served.store.close()
@@ -247,11 +256,10 @@ def test_a_lost_answer_is_no_conflict(shared: Served, page_of: Open, reload: boo
     assert not page.is_visible("#conflict")
 
 
-def test_kill_9_after_an_acknowledged_save(chromium: Any, tmp_path: Path) -> None:
-    served = Served(tmp_path, ["ada", "ben"])
+def test_kill_9_after_an_acknowledged_save(own: Served, context: Any) -> None:
+    served = own
     served.store.add_items([NewItem(id="a", prompt="", response=ODD)])
     served.start()
-    context = chromium.new_context()
     page = opened(context.new_page(), f"{served.url}/#token={served.token('ada')}")
     assert page.url.partition("#")[2] == "1"  # the token is out of sight
     assert "token" not in page.evaluate("document.cookie + JSON.stringify({...localStorage, ...sessionStorage})")
@@ -265,10 +273,7 @@ def test_kill_9_after_an_acknowledged_save(chromium: Any, tmp_path: Path) -> Non
     served.start()
     wait(page, "saved")
     assert head(served, page).text == ODD + "kept too"
-    served.kill()
-    assert served.token("ada").partition(".")[2] not in (tmp_path / "log").read_text()
-    served.store.close()
-    context.close()
+    assert served.token("ada").partition(".")[2] not in (served.folder / "log").read_text()
 
 
 @pytest.mark.parametrize("response", [ODD, ODD.replace("\n", "\r\n"), "\n\na\r\nb\nc\rd\n", HOSTILE])
@@ -441,12 +446,11 @@ def test_nothing_runs_over_the_side(shared: Served, page_of: Open, width: int, p
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_last_item_and_the_overview(chromium: Any, tmp_path: Path) -> None:
-    served = Served(tmp_path, ["ada"])
+def test_the_last_item_and_the_overview(chromium: Any, own: Served, context: Any) -> None:
+    served = own
     served.store.set_guideline("# Be *brief*\n\n<b>x</b> ![pic](http://evil.example/x.png) [site](https://a.example)")
     served.store.add_items([NewItem(id=HOSTILE, prompt="", response="The red lamp comes.")])
     served.start()
-    context = chromium.new_context()
     page = opened(context.new_page(), f"{served.url}/#token={served.token('ada')}")
     assert page.inner_text("#guideline em") == "brief"
     assert "<b>x</b> pic" in page.inner_text("#guideline")
@@ -476,7 +480,5 @@ def test_the_last_item_and_the_overview(chromium: Any, tmp_path: Path) -> None:
     other.goto(served.url)
     other.wait_for_selector("#message:not([hidden])")
     assert "link" in other.inner_text("#message")
-    for each in (context, admin, stranger):
+    for each in (admin, stranger):
         each.close()
-    served.kill()
-    served.store.close()
