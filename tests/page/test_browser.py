@@ -57,9 +57,9 @@ class Served:
         raise AssertionError((self.folder / "log").read_text())
 
     def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
 
     def token(self, name: str) -> str:
         lines = (self.folder / "tokens").read_text().splitlines()
@@ -71,6 +71,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for the tests that do not kill it; they take new items each."""
     served = Served(tmp_path_factory.mktemp("shared"), [])
     served.start()
+    yield served
+    served.kill()
+    served.store.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Served]:
+    """A server of a test's own, with links, not started yet."""
+    served = Served(tmp_path, ["ada", "ben"])
     yield served
     served.kill()
     served.store.close()
@@ -149,6 +158,14 @@ def test_a_draft_is_saved_within_a_second_and_says_so(shared: Served, page_of: O
     assert page.errors == []
 
 
+def test_the_browser_keeps_each_letter_at_once(page_of: Open) -> None:
+    kept = page_of().evaluate(
+        """() => { const editor = document.querySelector('#editor'); editor.value += ' kept';
+            editor.dispatchEvent(new Event('input')); return Object.values(localStorage).join(); }"""
+    )
+    assert "The red lamp comes. kept" in kept
+
+
 def test_while_somebody_types_on_it_is_saved_all_the_same(shared: Served, page_of: Open) -> None:
     page = page_of()
     page.focus(EDITOR)
@@ -216,8 +233,9 @@ def test_offline_and_back(shared: Served, page_of: Open) -> None:
     assert head(shared, page).text == "The red lamp comes. offline still"
 
 
-def test_a_lost_answer_is_no_conflict(shared: Served, page_of: Open) -> None:
-    """The save arrives, its answer does not; then the page is left."""
+@pytest.mark.parametrize("reload", [False, True])
+def test_a_lost_answer_is_no_conflict(shared: Served, page_of: Open, reload: bool) -> None:
+    """The save arrives, its answer does not."""
     page = page_of()
 
     def lose(route: Any) -> None:
@@ -230,18 +248,18 @@ def test_a_lost_answer_is_no_conflict(shared: Served, page_of: Open) -> None:
     assert head(shared, page).text == "The red lamp comes. here"
     append(page, " there")
     page.unroute("**/revisions")
-    page.reload()
-    page.wait_for_selector("#work:not([hidden])")
+    if reload:
+        page.reload()
+        page.wait_for_selector("#work:not([hidden])")
     wait(page, "saved")
-    assert page.input_value(EDITOR) == "The red lamp comes. here there"
+    assert page.input_value(EDITOR) == head(shared, page).text == "The red lamp comes. here there"
     assert not page.is_visible("#conflict")
 
 
-def test_kill_9_after_an_acknowledged_save(chromium: Any, tmp_path: Path) -> None:
-    served = Served(tmp_path, ["ada", "ben"])
+def test_kill_9_after_an_acknowledged_save(own: Served, context: Any) -> None:
+    served = own
     served.store.add_items([NewItem(id="a", prompt="", response=ODD)])
     served.start()
-    context = chromium.new_context()
     page = opened(context.new_page(), f"{served.url}/#token={served.token('ada')}")
     assert page.url.partition("#")[2] == "1"  # the token is out of sight
     assert "token" not in page.evaluate("document.cookie + JSON.stringify({...localStorage, ...sessionStorage})")
@@ -255,10 +273,7 @@ def test_kill_9_after_an_acknowledged_save(chromium: Any, tmp_path: Path) -> Non
     served.start()
     wait(page, "saved")
     assert head(served, page).text == ODD + "kept too"
-    served.kill()
-    assert served.token("ada").partition(".")[2] not in (tmp_path / "log").read_text()
-    served.store.close()
-    context.close()
+    assert served.token("ada").partition(".")[2] not in (served.folder / "log").read_text()
 
 
 @pytest.mark.parametrize("response", [ODD, ODD.replace("\n", "\r\n"), "\n\na\r\nb\nc\rd\n", HOSTILE])
@@ -347,19 +362,37 @@ def test_keys(shared: Served, page_of: Open) -> None:
     assert not page.is_visible("#keys")
 
 
-def test_no_key_works_while_composing(page_of: Open) -> None:
+@pytest.mark.parametrize("held", [{"isComposing": True}, {"repeat": True}, {"keyCode": 229}])
+def test_no_key_works_while_composing_or_held_down(page_of: Open, held: dict[str, Any]) -> None:
     page = page_of()
-    page.evaluate(
-        """() => document.querySelector('#editor').dispatchEvent(new KeyboardEvent('keydown',
-            {key: 'Enter', ctrlKey: true, isComposing: true, bubbles: true}))"""
-    )
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    press = """(more) => document.querySelector('#editor').dispatchEvent(new KeyboardEvent('keydown',
+        {key: 'Enter', ctrlKey: true, bubbles: true, ...more}))"""
+    page.evaluate(press, held)
     page.wait_for_timeout(150)
-    assert page.is_hidden("#undo")
-    page.evaluate(
-        """() => document.querySelector('#editor').dispatchEvent(new KeyboardEvent('keydown',
-            {key: 'Enter', ctrlKey: true, bubbles: true}))"""
-    )
+    assert sent == []
+    page.evaluate(press, {})
     page.wait_for_selector("#undo, #message:not([hidden])")
+
+
+def test_what_is_unsaved_when_another_response_comes_is_saved_to_its_own(shared: Served, page_of: Open) -> None:
+    page = page_of()
+    task = int(page.url.partition("#")[2])
+    shared.store.add_items([NewItem(id=f"after-{time.monotonic_ns()}", prompt="", response="Another.")])
+    page.route("**/revisions", lambda route: route.abort())
+    append(page, " late")
+    wait(page, "offline")
+    page.click("#next")
+    page.wait_for_function("() => document.querySelector('#editor').value === 'Another.'")
+    page.unroute("**/revisions")
+    started = time.monotonic()
+    while (saved := shared.store.work(1, task).head) is None:
+        assert time.monotonic() - started < 8
+        time.sleep(0.05)
+    assert saved.text == "The red lamp comes. late"
+    assert page.input_value(EDITOR) == "Another."
+    assert head(shared, page) is None
 
 
 def test_skip_wants_a_reason(shared: Served, page_of: Open) -> None:
@@ -413,12 +446,11 @@ def test_nothing_runs_over_the_side(shared: Served, page_of: Open, width: int, p
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_last_item_and_the_overview(chromium: Any, tmp_path: Path) -> None:
-    served = Served(tmp_path, ["ada"])
+def test_the_last_item_and_the_overview(chromium: Any, own: Served, context: Any) -> None:
+    served = own
     served.store.set_guideline("# Be *brief*\n\n<b>x</b> ![pic](http://evil.example/x.png) [site](https://a.example)")
     served.store.add_items([NewItem(id=HOSTILE, prompt="", response="The red lamp comes.")])
     served.start()
-    context = chromium.new_context()
     page = opened(context.new_page(), f"{served.url}/#token={served.token('ada')}")
     assert page.inner_text("#guideline em") == "brief"
     assert "<b>x</b> pic" in page.inner_text("#guideline")
@@ -437,6 +469,7 @@ def test_the_last_item_and_the_overview(chromium: Any, tmp_path: Path) -> None:
     overview = admin.new_page()
     overview.goto(f"{served.url}/admin#token={served.token('admin')}")
     overview.wait_for_selector("#overview:not([hidden])")
+    assert "token" not in overview.url
     text = overview.inner_text("#overview")
     assert "1 of 1" in text
     assert "flag 1" in text
@@ -447,7 +480,5 @@ def test_the_last_item_and_the_overview(chromium: Any, tmp_path: Path) -> None:
     other.goto(served.url)
     other.wait_for_selector("#message:not([hidden])")
     assert "link" in other.inner_text("#message")
-    for each in (context, admin, stranger):
+    for each in (admin, stranger):
         each.close()
-    served.kill()
-    served.store.close()

@@ -47,6 +47,14 @@ def test_a_stale_base_is_a_conflict_that_shows_the_other(three):
     assert three.save(1, task, revision(1, "second tab")).seq == 2
 
 
+def test_a_base_that_is_not_there_is_no_base(three):
+    task = three.next_task(1)
+    for base in (1, 7):
+        with pytest.raises(ValueError, match="not there"):
+            three.save(1, task, revision(base, "x"))
+    assert count(three) == 0
+
+
 def test_a_save_sent_twice_is_one_revision(three):
     task = three.next_task(1)
     first = three.save(1, task, revision(0, "same"))

@@ -440,6 +440,8 @@ class Store:
                 again = session.scalar(select(Revision).where(Revision.task == task, Revision.save_id == new.save_id))
                 if again is not None:
                     return again
+                if found.head < new.base:
+                    raise ValueError(f"revision {new.base}, on which this one builds, is not there; reload the page")
                 if found.head != new.base:
                     head = _revision(session, task, found.head)
                     session.expunge(head)  # it outlives the transaction, which is undone

@@ -18,10 +18,18 @@ function keep(key, value) {
   }
 }
 
+function storedKeys() {
+  try {
+    return Object.keys(localStorage);
+  } catch {
+    return [];
+  }
+}
+
 /** What this browser still holds of a task, the newest first. */
 export function leftOver(who, task) {
   const found = [];
-  for (const key of Object.keys(localStorage)) {
+  for (const key of storedKeys()) {
     if (!key.startsWith(`${PREFIX}${who}:${task}:`)) continue;
     try {
       found.push({ key, ...JSON.parse(localStorage.getItem(key)) });
@@ -33,7 +41,7 @@ export function leftOver(who, task) {
 }
 
 export function forget(key) {
-  localStorage.removeItem(key);
+  if (storedKeys().includes(key)) localStorage.removeItem(key);
 }
 
 /** The saving of one task. States: saved, unsaved, saving, offline, conflict, refused. */
@@ -87,7 +95,7 @@ export class Draft {
     if (!this.dirty || this.state === "conflict") return undefined;
     this.busy = this.send({ kind: "draft" }, options).finally(() => (this.busy = null));
     const answer = await this.busy;
-    if (answer && this.dirty && !this.closed) this.timers.quiet = setTimeout(() => this.save(), QUIET);
+    if (answer && this.dirty) this.timers.quiet = setTimeout(() => this.save(), QUIET);
     return answer;
   }
 
@@ -154,8 +162,11 @@ export class Draft {
     return this.save();
   }
 
+  /** Another task comes on the page; what is unsaved of this one goes on being saved behind it. */
   close() {
-    if (this.dirty && this.state !== "conflict") this.save({ keepalive: true });
+    const last = this.content();
+    this.content = () => last;
     this.closed = true;
+    this.save({ keepalive: true });
   }
 }

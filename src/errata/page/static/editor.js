@@ -264,7 +264,7 @@ function onKey(event) {
     work();
   };
   if (open?.id === "why" && mod && event.key === "Enter") return done(() => at("why-form").requestSubmit());
-  if (open) return undefined;
+  if (open || event.repeat) return undefined; // a key held down submits once
   if (mod && event.key === "Enter") return done(() => (event.shiftKey ? undo() : submit()));
   if (mod && event.shiftKey && event.key === "Backspace") return done(() => now && replace(now.response));
   if (mod && event.key === "/") return done(() => at("keys").showModal());
