@@ -20,7 +20,6 @@ Rerun it and only what is missing is made. What came out: docs/edits_llm.md, Fro
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,7 +34,7 @@ from rich.table import Table
 
 from errata.client import Chat
 from errata.data import read_corrections, read_preferences, write_rows
-from errata.data.files import read_json, write_json
+from errata.data.files import claim_folder, read_json, write_json
 from errata.demo.chat import EditorChat
 from errata.demo.editor import correct
 from errata.demo.judge import judge
@@ -109,12 +108,7 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings.
     """
     out, console = settings.out, Console(width=150, highlight=False)
-    sizes = json.loads(
-        json.dumps({key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")})
-    )
-    if (out / "settings.json").exists() and read_json(out / "settings.json") != sizes:
-        raise ValueError(f"{out} holds a run with other settings; delete it or give another --out")
-    write_json(out / "settings.json", sizes)
+    claim_folder(out, {key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")})
     every = [stage for seed in range(settings.seeds) for stage in stages(settings, seed)]
     # In this process they run one after the other as listed, so that needs are there without being named.
     run_stages(every, workers=1, console=console, done=lambda stage, seconds: None)

@@ -24,6 +24,7 @@ import tyro
 from rich.console import Console
 
 from errata.data import read_preferences
+from errata.data.files import claim_folder
 from errata.demo.editor import edit_cost
 from errata.demo.judge import judge
 from errata.demo.recipe import DemoConfig
@@ -185,10 +186,7 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings.
     """
     out = settings.out
-    sizes = {key: getattr(settings, key) for key in ("prompts", "heldout", "start_responses")}
-    if (out / "settings.json").exists() and read_json(out / "settings.json") != sizes:
-        raise ValueError(f"{out} holds a run with other settings; delete it or give another --out")
-    write_json(out / "settings.json", sizes)
+    claim_folder(out, {key: getattr(settings, key) for key in ("prompts", "heldout", "start_responses")})
     console = Console(width=150, highlight=False)
 
     def make(stages: Iterable[Stage]) -> None:

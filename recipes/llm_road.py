@@ -13,7 +13,6 @@ ledger and never paid twice. What came out: docs/edits_llm.md, The whole road.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,7 @@ from errata.client import Chat
 from errata.commands.client import ClientFlags
 from errata.data import Encoder, read_corrections, read_demonstrations, read_prompts, write_rows
 from errata.data.encoding import load_encoder
-from errata.data.files import read_json, write_json
+from errata.data.files import claim_folder, read_json, write_json
 from errata.data.rows import write_lines
 from errata.demo.recipe import DemoConfig, Recipe
 from errata.demo.schedule import Stage, run_stages
@@ -261,12 +260,7 @@ def run(settings: Settings, chat: Chat) -> dict[str, Any]:
     if (settings.model is None) != (settings.prompts is None):
         raise ValueError("--model and --prompts go together; leave both out for the demo's world")
     out, console = settings.out, Console(width=120, highlight=False)
-    said = json.loads(
-        json.dumps({key: value for key, value in asdict(settings).items() if key not in ("out", "client")}, default=str)
-    )
-    if (out / "settings.json").exists() and read_json(out / "settings.json") != said:
-        raise ValueError(f"{out} holds a run with other settings; delete it or give another --out")
-    write_json(out / "settings.json", said)
+    claim_folder(out, {key: value for key, value in asdict(settings).items() if key not in ("out", "client")})
     stages = list(Road(settings, chat).stages())
     # In this process they run one after the other as listed, so that needs are there without being named.
     run_stages(stages, workers=1, console=console, done=lambda stage, seconds: None)

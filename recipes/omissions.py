@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.data import Encoder, read_corrections
+from errata.data.files import claim_folder
 from errata.demo.editor import correct, edit_cost
 from errata.demo.judge import DefectKind, judge
 from errata.demo.recipe import DemoConfig
@@ -133,9 +134,7 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     out, console = settings.out, Console(width=150, highlight=False)
     sizes = {key: value for key, value in asdict(settings).items() if key not in ("data", "out", "seeds", "tag_seeds")}
-    if (out / "settings.json").exists() and read_json(out / "settings.json") != sizes:
-        raise ValueError(f"{out} holds a run with other settings; delete it or give another --out")
-    write_json(out / "settings.json", sizes)
+    claim_folder(out, sizes)
     stages = [stage for seed in range(settings.seeds) for stage in demo_stages(settings, seed)]
     if absent := [name for name in (TRAIN, *DEV) if not (settings.data / name).exists()]:
         console.print(f"no gap tags: there is no {absent[0]} in {settings.data}; say where it is with --data")

@@ -34,6 +34,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from errata.data import Encoder, new_file, new_folder, read_corrections, write_rows
+from errata.data.files import claim_folder
 from errata.edits import statistics
 from errata.labels import changed, count_labels, label_all, read_labels, write_labels
 from errata.models import load_causal, load_tokenizer, pad, save_model, to_lists, token_logprobs
@@ -43,6 +44,7 @@ from errata.reward import (
     load_scorer,
     train_token_reward,
     train_token_reward_bradley_terry,
+    word_lows,
 )
 from errata.tuning import SFTConfig, demonstrations, sft
 from errata.types import Correction, Encoded
@@ -182,13 +184,7 @@ class Stages:
 
     def __init__(self, settings: Settings) -> None:
         self.out, self.console = settings.out, Console(highlight=False, soft_wrap=True)
-        # A run with other settings must not go on from these stages.
-        ours = {key: value for key, value in asdict(settings).items() if key not in ("data", "out")}
-        path = self.out / "settings.json"
-        if path.exists() and json.loads(path.read_text()) != ours:
-            raise ValueError(f"{self.out} holds a run with other settings; delete it or give another --out")
-        with new_file(path) as unfinished:
-            unfinished.write_text(json.dumps(ours, indent=1) + "\n")
+        claim_folder(self.out, {key: value for key, value in asdict(settings).items() if key not in ("data", "out")})
 
     def __call__(self, path: Path, make: Callable[[Path], object], what: str) -> None:
         name = str(path.relative_to(self.out))
@@ -274,12 +270,7 @@ class Words(NamedTuple):
 
 def word_scores(text: str, offsets: Sequence[tuple[int, int]], values: Sequence[float]) -> Floats:
     """The highest value among each word's tokens, words being split on spaces; blank tokens belong to no word."""
-    word_of = np.cumsum([character == " " for character in text])
-    scores = np.full(word_of[-1] + 1, -np.inf)
-    for (start, stop), value in zip(offsets, values, strict=True):
-        if text[start:stop].strip():
-            scores[word_of[stop - 1]] = max(scores[word_of[stop - 1]], value)
-    return scores
+    return -word_lows(text, offsets, [-value for value in values])
 
 
 def words_of(rows: Sequence[Correction], encoded: Sequence[Encoded], streams: Sequence[Sequence[float]]) -> Words:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.data import read_preferences
+from errata.data.files import claim_folder
 from errata.demo.editor import correct
 from errata.demo.judge import judge
 from errata.demo.recipe import DemoConfig
@@ -139,10 +140,7 @@ def run(settings: Settings) -> dict[str, Any]:
     sizes = {
         key: getattr(settings, key) for key in ("prompts", "heldout", "start_responses", "max_new_tokens", "epochs")
     }
-    noted = settings.out / "settings.json"
-    if noted.exists() and read_json(noted) != sizes:
-        raise ValueError(f"{settings.out} holds a run with other settings; delete it or give another --out")
-    write_json(noted, sizes)
+    claim_folder(settings.out, sizes)
     console = Console(width=150, highlight=False)
     stages, measured = [], dict[tuple[str, int, float], list[Path]]()
     for seed in range(settings.first_seed, settings.first_seed + settings.seeds):

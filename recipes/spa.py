@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.data import read_corrections, read_demonstrations, read_prompts, write_rows
+from errata.data.files import claim_folder
 from errata.demo.editor import correct, edit_cost
 from errata.demo.judge import judge
 from errata.demo.recipe import START_DEFECTS, DemoConfig
@@ -105,10 +106,7 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings.
     """
     out, console = settings.out, Console(width=150, highlight=False)
-    sizes = {key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")}
-    if (out / "settings.json").exists() and read_json(out / "settings.json") != sizes:
-        raise ValueError(f"{out} holds a run with other settings; delete it or give another --out")
-    write_json(out / "settings.json", sizes)
+    claim_folder(out, {key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")})
     every = [stage for seed in range(settings.seeds) for stage in stages(settings, seed)]
     # In this process they run one after the other as listed, so that needs are there without being named.
     run_stages(every, workers=1, console=console, done=lambda stage, seconds: None)

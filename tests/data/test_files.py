@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from errata.data import new_file, new_folder
+from errata.data.files import claim_folder
 
 
 def fail_after_writing(partial: Path) -> None:
@@ -84,3 +85,13 @@ def test_a_kill_between_the_renames_leaves_nothing_rather_than_a_mixture(
         (partial / "new").touch()
     assert names(target) == ["new"]
     assert names(tmp_path) == ["model"]
+
+
+def test_a_folder_is_claimed_for_one_setting_of_everything(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    claim_folder(folder, {"rows": (300, 1000), "data": Path("a")})
+    claim_folder(folder, {"data": Path("a"), "rows": [300, 1000]})
+    before = (folder / "settings.json").read_bytes()
+    with pytest.raises(ValueError, match="holds a run with other settings; delete it or give another --out"):
+        claim_folder(folder, {"rows": (300,), "data": Path("a")})
+    assert (folder / "settings.json").read_bytes() == before

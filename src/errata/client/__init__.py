@@ -5,7 +5,7 @@ from errata.client.check import Finding, check_server
 from errata.client.connect import connect, open_chat
 from errata.client.engine import DryRun, Engine, Limits
 from errata.client.ledger import Ledger, Spent
-from errata.client.prices import Price, price_of
+from errata.client.prices import Price, price_of, total_cost
 
 __all__ = [
     "Answer",
@@ -23,4 +23,5 @@ __all__ = [
     "connect",
     "open_chat",
     "price_of",
+    "total_cost",
 ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Set
 from typing import Any
 
 from errata.client.chat import Ask, Stop
-from errata.client.server import Reply, TryAgain, need, scrubbed, translated
+from errata.client.server import Reply, TryAgain, environment_key, need, scrubbed, translated
 
 __all__ = ["OpenAIServer"]
 
@@ -30,11 +29,8 @@ class OpenAIServer:
 
     def __init__(self, model: str, *, url: str | None = None, timeout: float = 300.0) -> None:
         self._sdk = need("openai")
-        self._key = "OPENAI_API_KEY" if url is None else "ERRATA_API_KEY"
-        key = os.environ.get(self._key)
-        if url is None and not key:
-            raise ValueError("OpenAI needs a key: set the environment variable OPENAI_API_KEY")
-        self.sdk: Any = self._sdk.OpenAI(api_key=key or "none", base_url=url, max_retries=0, timeout=timeout)
+        self._key, key = environment_key("OpenAI", url=url)
+        self.sdk: Any = self._sdk.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
         weakref.finalize(self, self.sdk.close)  # its connections outlive it otherwise
         self.model = model
         self.name = str(self.sdk.base_url).rstrip("/")

@@ -6,10 +6,10 @@ For all other models --price-in and --price-out say it: a limit of cost that res
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-__all__ = ["DATE", "PRICES", "Price", "price_of"]
+__all__ = ["DATE", "PRICES", "Price", "price_of", "total_cost"]
 
 
 class Price(NamedTuple):
@@ -47,3 +47,13 @@ def price_of(model: str) -> Price | None:
     Price(input=1, output=5)
     """
     return PRICES.get(re.sub(r"-(\d{8}|\d{4}-\d\d-\d\d)$", "", model))
+
+
+def total_cost(costs: Iterable[float | None]) -> float | None:
+    """The sum in US dollars; None if one of them is not known.
+
+    >>> total_cost([0.5, 0.25]), total_cost([0.5, None])
+    (0.75, None)
+    """
+    known = list(costs)
+    return None if None in known else float(sum(cost for cost in known if cost is not None))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from errata.client.chat import Ask, Stop
 
-__all__ = ["Failed", "Refused", "Reply", "Server", "TryAgain", "need", "scrubbed", "translated"]
+__all__ = ["Failed", "Refused", "Reply", "Server", "TryAgain", "environment_key", "need", "scrubbed", "translated"]
 
 KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "ERRATA_API_KEY")
 """The environment variables that may hold a key."""
@@ -100,6 +100,19 @@ def need(module: str) -> Any:
         raise ValueError(
             f"this needs the {module} package, which is not installed: pip install 'errata[{module}]'"
         ) from None
+
+
+def environment_key(provider: str, *, url: str | None) -> tuple[str, str]:
+    """The environment variable of a provider's key, and what it holds; a server that stands in for it gets another.
+
+    Raises:
+        ValueError: the provider's is not set.
+    """
+    variable = f"{provider.upper()}_API_KEY" if url is None else "ERRATA_API_KEY"
+    key = os.environ.get(variable)
+    if url is None and not key:
+        raise ValueError(f"{provider} needs a key: set the environment variable {variable}")
+    return variable, key or "none"
 
 
 def scrubbed(text: str) -> str:

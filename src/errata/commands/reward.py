@@ -21,6 +21,7 @@ from errata.data import (
     read_demonstrations,
     read_preferences,
 )
+from errata.data.files import write_json
 from errata.labels import LabelRules, label_all, read_labels
 from errata.reward import (
     RewardConfig,
@@ -187,9 +188,7 @@ class RewardEval:
         for name, value, reading in readings(found):
             console.print(f"{name:28} {value:10} {reading}".rstrip(), highlight=False, markup=False, soft_wrap=True)
         if self.out is not None:
-            with new_file(self.out) as unfinished:
-                finite = {name: None if value != value else value for name, value in found.items()}
-                unfinished.write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
+            write_json(self.out, {name: None if value != value else value for name, value in found.items()})
 
     def _subset(self, row: Correction | Preference) -> str:
         assert self.subset_field is not None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["new_file", "new_folder", "read_json", "write_json"]
+__all__ = ["claim_folder", "new_file", "new_folder", "read_json", "write_json"]
 
 
 def _beside(path: Path) -> Path:
@@ -58,3 +58,19 @@ def write_json(path: Path, found: Any) -> None:
 def read_json(path: Path) -> Any:
     """What ``write_json`` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note the settings of a run in its folder's ``settings.json``: one with others must not go on from its stages.
+
+    Args:
+        folder: of the run.
+        settings: those that change a number; not where the run lies, nor how many of its stages run at a time.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    noted, settings = folder / "settings.json", json.loads(json.dumps(settings, default=str))
+    if noted.exists() and read_json(noted) != settings:
+        raise ValueError(f"{folder} holds a run with other settings; delete it or give another --out")
+    write_json(noted, settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from errata.data import new_file
+from errata.data.files import claim_folder
 from errata.demo.recipe import DemoConfig
 from errata.demo.schedule import Stage, run_stages
 from errata.demo.stages import SeedRun
@@ -43,14 +44,9 @@ def run_demo(config: DemoConfig, console: Console | None = None) -> Summary:
 
 
 def _claim(config: DemoConfig) -> None:
-    """Note the settings in the folder; a run with others must not go on from these stages."""
     # Seeds may be added to a run, and stages may run elsewhere: neither changes a number.
     settings = {key: value for key, value in asdict(config).items() if key not in ("out", "seeds", "workers")}
-    path = config.out / "settings.json"
-    if path.exists() and json.loads(path.read_text()) != settings:
-        raise ValueError(f"{config.out} holds a run with other settings; delete it or give another --out")
-    with new_file(path) as partial:
-        partial.write_text(json.dumps(settings, indent=1))
+    claim_folder(config.out, settings)
 
 
 class _Times:

@@ -20,7 +20,7 @@ from errata.doctor.streams import Collate, Feature, Method, Streams, features_of
 from errata.doctor.units import UnitDifferences
 from errata.edits import FACTS, StatisticsOf, diff, unknowable
 from errata.edits.statistics import QUANTILES, Distribution
-from errata.labels import LabelCounts, LabelRules, changed, count_labels, label_all
+from errata.labels import LabelCounts, LabelRules, changed, count_labels, has_change, label_all
 from errata.models.load import check_folder
 from errata.tuning import FIGAConfig
 from errata.types import Correction, Label, LabeledTokens, TokenLabels, Unit
@@ -340,7 +340,7 @@ class _Examination:
         totals, encoder = self._totals, self._encoder
         bos, unknown = encoder.tokenizer.bos_token_id, encoder.tokenizer.unk_token_id
         sides = [(row.edited, streams.edited), (row.original, streams.original)]
-        if not any(changed(row.original.labels)) and not any(changed(row.edited.labels)):
+        if not has_change(row):
             totals["without_label"] += 1
         for side, weights in sides:
             marks = changed(side.labels)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from errata.client import Answer, Ask, Chat, Stop
+from errata.client import Answer, Ask, Chat, Stop, total_cost
 from errata.edits.request import REASONS, Draft, prompt_id, request, retry, schema
 from errata.edits.statistics import EditStatistics, statistics
 from errata.edits.words import split_words, word_distance
@@ -244,8 +244,8 @@ def edit_drafts(
         models=dict(Counter(answer.model for answer in seen if answer.model).most_common()),
         input_tokens=sum(answer.input_tokens for answer in seen),
         output_tokens=sum(answer.output_tokens for answer in seen),
-        cost=_cost(seen),
-        cost_now=_cost([answer for answer in seen if not answer.cached]),
+        cost=total_cost(answer.cost for answer in seen),
+        cost_now=total_cost(answer.cost for answer in seen if not answer.cached),
         cached=sum(answer.cached for answer in seen),
         answers=len(seen),
     )
@@ -388,8 +388,3 @@ def _preferred(corrections: Sequence[Correction], prefers: Prefers) -> tuple[lis
     refused = [row for row, better in zip(changed, words, strict=True) if not better]
     ids = {row.id for row in refused}
     return [row for row in corrections if row.id not in ids], refused
-
-
-def _cost(answers: Sequence[Answer]) -> float | None:
-    costs = [answer.cost for answer in answers]
-    return None if None in costs else float(sum(cost for cost in costs if cost is not None))

@@ -3,7 +3,7 @@
 These per-token streams are what reward models and policies are trained on; nothing after this room sees an edit.
 """
 
-from errata.labels.counts import LabelCounts, changed, count_labels
+from errata.labels.counts import LabelCounts, changed, count_labels, has_change
 from errata.labels.files import SCHEMA, read_labels, write_labels
 from errata.labels.label import label, label_all
 from errata.labels.project import project, project_weights
@@ -18,6 +18,7 @@ __all__ = [
     "LabelRules",
     "changed",
     "count_labels",
+    "has_change",
     "label",
     "label_all",
     "label_file",

@@ -9,7 +9,7 @@ import numpy as np
 
 from errata.types import Label, TokenLabels
 
-__all__ = ["LabelCounts", "changed", "count_labels"]
+__all__ = ["LabelCounts", "changed", "count_labels", "has_change"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +43,11 @@ class LabelCounts:
             listed = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "kept")
             sides.append(f"{side} tokens: {listed}")
         return f"{self.rows:,} rows, {self.rows_unchanged:,} without a changed token; {'; '.join(sides)}"
+
+
+def has_change(row: TokenLabels) -> bool:
+    """Whether the edit changed a token of either side."""
+    return any(changed(row.original.labels)) or any(changed(row.edited.labels))
 
 
 def changed(labels: Sequence[int]) -> tuple[bool, ...]:

@@ -47,6 +47,7 @@ __all__ = [
     "Share",
     "StepLoss",
     "Tracker",
+    "check_tracker",
     "evaluation_of",
     "fingerprint_of",
     "fit",
@@ -467,8 +468,13 @@ def _check(config: OfflineConfig, has_heldout: bool) -> None:
         )
     if looks and not config.evaluate_every:
         raise ValueError("--patience and --stop-when-kept-falls look at evaluations; give --evaluate-every")
-    if config.tracker != "none" and importlib.util.find_spec(config.tracker) is None:
-        raise ValueError(f"--tracker {config.tracker} is not installed; pip install {config.tracker}, or leave it out")
+    check_tracker(config.tracker)
+
+
+def check_tracker(tracker: Tracker) -> None:
+    """Raise ValueError where metrics are to be sent to what is not installed."""
+    if tracker != "none" and importlib.util.find_spec(tracker) is None:
+        raise ValueError(f"--tracker {tracker} is not installed; pip install {tracker}, or leave it out")
 
 
 def _choose(trainer: _StepTrainer, work: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from errata.labels import changed
+from errata.labels import changed, has_change
 from errata.reward.evaluate import auc, best_of_n, pair_accuracy
 from errata.reward.score import RewardFunction
 from errata.reward.train import Pair
@@ -140,7 +140,7 @@ def report_edits(
     Raises:
         ValueError: no edit changed anything.
     """
-    rows = [row for row in labels if any(changed(row.original.labels)) or any(changed(row.edited.labels))]
+    rows = [row for row in labels if has_change(row)]
     if not rows:
         raise ValueError("no held-out edit changed a token; there is nothing to measure on")
     worse = reward([row.original.encoded for row in rows])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows
-from errata.labels import changed
+from errata.labels import changed, has_change
 from errata.models import (
     LayoutKind,
     OfflineConfig,
@@ -299,7 +299,7 @@ def _different(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _changed(labels: Sequence[TokenLabels]) -> list[TokenLabels]:
-    return [row for row in labels if any(changed(row.original.labels)) or any(changed(row.edited.labels))]
+    return [row for row in labels if has_change(row)]
 
 
 def _ids_and_labels(row: TokenLabels) -> list[Any]:

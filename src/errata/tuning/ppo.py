@@ -11,7 +11,6 @@ uninterrupted one.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import random
 import shutil
 import sys
@@ -55,8 +54,9 @@ from errata.models import (
     save_model,
     to_lists,
 )
+from errata.models.training import check_tracker
 from errata.models.watch import Metrics
-from errata.reward import RewardFunction, encode_rollout, fit_scale, load_scorer
+from errata.reward import RewardFunction, encode_rollout, fit_scale, load_scorer, repetition
 from errata.tuning.collapse import signs_of_collapse
 from errata.tuning.streams import Stream, check_streams, group, last_token, paid, summed
 from errata.types import Encoded, PromptRow, Rollout
@@ -346,8 +346,7 @@ class _Run:
         critic: Path | str | None,
     ) -> None:
         tracker: list[Any] = [] if config.tracker == "none" else [config.tracker]
-        if tracker and importlib.util.find_spec(config.tracker) is None:
-            raise ValueError(f"--tracker {config.tracker} is not installed; pip install {config.tracker}")
+        check_tracker(config.tracker)
         AcceleratorState._reset_state()  # an earlier run of this process may have computed in another precision
         self.accelerator: Any = Accelerator(mixed_precision="bf16" if config.bf16 else "no", log_with=tracker or None)
         world = self.accelerator.num_processes
@@ -489,7 +488,7 @@ class _Run:
                 "objective/entropy": -old_BT.sum(1),
                 "response/length": length_B,
                 "response/ended": ended_B.float(),
-                "response/repetition": torch.tensor([_repetition(row.response_ids) for row in rows]).to(length_B),
+                "response/repetition": torch.tensor([repetition(row.response_ids) for row in rows]).to(length_B),
                 "value/sum": value_HBT.sum((0, 2)),
                 "entropy": entropy_BT.sum(1),
             },
@@ -757,12 +756,6 @@ def _rate(step: int, config: PPOConfig) -> float:
     """The share of the learning rates that a step has."""
     warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
     return warm * (1.0 if config.schedule == "constant" else 1 - step / config.steps)
-
-
-def _repetition(ids: Sequence[int]) -> float:
-    """The share of token triples that were there before."""
-    triples = list(zip(ids, ids[1:], ids[2:], strict=False))
-    return 1 - len(set(triples)) / len(triples) if triples else 0.0
 
 
 def _sample_row(rollout: Rollout, encoder: Encoder, k: int, lists: Mapping[str, list[list[float]]]) -> dict[str, Any]:

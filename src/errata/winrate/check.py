@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from errata.client import total_cost
 from errata.edits.words import split_words
 from errata.winrate.comparison import Slice, compare_rulings, slices_by
 from errata.winrate.intervals import Interval
@@ -81,7 +82,6 @@ def check_judge(
     scores = [ruling.score for ruling in ours]
     longer = [len(split_words(one.good)) - len(split_words(one.spoiled)) for one in planted]
     kinds = [one.kind for one in planted]
-    costs = [ruling.cost for ruling in rulings]
     return JudgeCheck(
         judge=found.judge,
         pairs=arm.prompts,
@@ -95,5 +95,5 @@ def check_judge(
         consistency=arm.consistency,
         first_position=arm.first_position,
         control_tied=sum(one.score == _HALF for one in others) / len(others) if others else None,
-        cost=None if None in costs else sum(cost for cost in costs if cost is not None),
+        cost=total_cost(ruling.cost for ruling in rulings),
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from errata.client import total_cost
 from errata.edits.words import split_words
 from errata.types import Demonstration
 from errata.winrate.intervals import Interval, bootstrap_interval, detectable_difference, sign_flip_p_value
@@ -255,7 +256,6 @@ def compare_rulings(
     """What the rulings say, whoever made them; arguments are those of ``contest``, groups one a prompt."""
     arms = tuple(_arm(arm, pairs, rulings[arm], groups, seed) for arm, pairs in paired.items())
     every = [ruling for made in rulings.values() for ruling in made]
-    costs = [ruling.cost for ruling in every]
     return Contest(
         baseline=baseline_name,
         judge=judge,
@@ -267,7 +267,7 @@ def compare_rulings(
         spent=Spent(
             input_tokens=sum(ruling.input_tokens for ruling in every),
             output_tokens=sum(ruling.output_tokens for ruling in every),
-            cost=None if None in costs else sum(cost for cost in costs if cost is not None),
+            cost=total_cost(ruling.cost for ruling in every),
         ),
         warnings=tuple(_warnings(judge, arms, editors)),
         examples=_examples(paired, rulings, examples),

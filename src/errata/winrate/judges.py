@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from errata.client import Answer, Ask, Chat
+from errata.client import Answer, Ask, Chat, total_cost
 from errata.data import Encoder
 from errata.data.records import records
 from errata.edits import word_distance
@@ -308,7 +308,6 @@ class ChatJudge:
 def _ruling(candidate_first: Answer, candidate_second: Answer) -> Ruling:
     both = (candidate_first, candidate_second)
     (first, why), (second, why_too) = map(_word, both)
-    costs = [answer.cost for answer in both if not answer.cached]
     # What is second best when it comes first is the other one.
     orders = None if first is None or second is None else (first, 1 - second)
     return Ruling(
@@ -318,7 +317,7 @@ def _ruling(candidate_first: Answer, candidate_second: Answer) -> Ruling:
         reasons=(why, why_too),
         input_tokens=sum(answer.input_tokens for answer in both),
         output_tokens=sum(answer.output_tokens for answer in both),
-        cost=None if None in costs else sum(cost for cost in costs if cost is not None),
+        cost=total_cost(answer.cost for answer in both if not answer.cached),
     )
 
 
