@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
     if verb is None:
         return _unknown_verb(arguments, verbs)
-    from errata import commands  # torch and transformers: seconds, so not before a verb is known
+    from errata import commands  # the overview needs none of it
 
     try:
         command = commands.parse(verb, arguments[len(verb.split()) :])

@@ -125,7 +125,7 @@ def test_reward(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(curation.EncodingFlags, "encoder", lambda self, model: Encoder())
     monkeypatch.setattr(
-        curation, "load_scorer", lambda folder, encoder: lambda rows: [[1.0] * len(row) for row in rows]
+        "errata.reward.load_scorer", lambda folder, encoder: lambda rows: [[1.0] * len(row) for row in rows]
     )
     out = data.with_name("kept.jsonl")
     assert run("edits", "filter", "--data", data, "--out", out, "--reward", "model", "--eta3", "10") == 0

@@ -4,70 +4,64 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import tyro
 import yaml
-from transformers.utils import logging as transformers_logging
 
-from errata.commands.client import ClientCheck, ClientCosts
-from errata.commands.curation import EditsFilter, EditsStats
-from errata.commands.demo import Demo
-from errata.commands.doctor import Doctor
-from errata.commands.editor import EditsLLM
-from errata.commands.edits import EditsDiff, EditsImport
-from errata.commands.labels import Labels, View
-from errata.commands.learn import Learn, LearnInShort
-from errata.commands.page import EditsExport, EditsPage
-from errata.commands.reward import RewardEval, RewardScore, RewardTrain
-from errata.commands.shared import Command
-from errata.commands.tune import TuneDPO, TuneFIGA, TunePPO, TuneSFT
-from errata.commands.winrate import Generate, WinRate
-from errata.tuning.figa import PAPER as FIGA_PAPER
-from errata.tuning.ppo import PAPER as PPO_PAPER
-from errata.tuning.ppo import SEQUENCE as PPO_SEQUENCE
+if TYPE_CHECKING:
+    from errata.commands.shared import Command
 
-__all__ = ["COMMANDS", "Command", "parse"]
+__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "parse"]
 
 
-COMMANDS: Mapping[str, type[Any]] = {
-    "demo": Demo,
-    "learn": Learn,
-    "edits diff": EditsDiff,
-    "edits import": EditsImport,
-    "edits llm": EditsLLM,
-    "edits stats": EditsStats,
-    "edits filter": EditsFilter,
-    "edits page": EditsPage,
-    "edits export": EditsExport,
-    "labels": Labels,
-    "doctor": Doctor,
-    "reward train": RewardTrain,
-    "reward score": RewardScore,
-    "reward eval": RewardEval,
-    "tune sft": TuneSFT,
-    "tune figa": TuneFIGA,
-    "tune dpo": TuneDPO,
-    "tune ppo": TunePPO,
-    "generate": Generate,
-    "winrate": WinRate,
-    "view": View,
-    "client check": ClientCheck,
-    "client costs": ClientCosts,
+COMMANDS: Mapping[str, str] = {
+    "demo": "errata.commands.demo:Demo",
+    "learn": "errata.commands.learn:Learn",
+    "edits diff": "errata.commands.edits:EditsDiff",
+    "edits import": "errata.commands.edits:EditsImport",
+    "edits llm": "errata.commands.editor:EditsLLM",
+    "edits stats": "errata.commands.curation:EditsStats",
+    "edits filter": "errata.commands.curation:EditsFilter",
+    "edits page": "errata.commands.page:EditsPage",
+    "edits export": "errata.commands.page:EditsExport",
+    "labels": "errata.commands.labels:Labels",
+    "doctor": "errata.commands.doctor:Doctor",
+    "reward train": "errata.commands.reward:RewardTrain",
+    "reward score": "errata.commands.reward:RewardScore",
+    "reward eval": "errata.commands.reward:RewardEval",
+    "tune sft": "errata.commands.tune:TuneSFT",
+    "tune figa": "errata.commands.tune:TuneFIGA",
+    "tune dpo": "errata.commands.tune:TuneDPO",
+    "tune ppo": "errata.commands.tune:TunePPO",
+    "generate": "errata.commands.winrate:Generate",
+    "winrate": "errata.commands.winrate:WinRate",
+    "view": "errata.commands.labels:View",
+    "client check": "errata.commands.client:ClientCheck",
+    "client costs": "errata.commands.client:ClientCosts",
 }
+"""Where each verb is, for ``load``: a verb imports its own module only, and torch takes seconds."""
 
-IN_SHORT: Mapping[str, type[Any]] = {"learn": LearnInShort}
+IN_SHORT: Mapping[str, str] = {"learn": "errata.commands.learn:LearnInShort"}
 """What ``--help`` shows of verbs with many keys; ``--help-all`` shows all of them."""
 
-PRESETS: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("tune figa", "paper"): FIGA_PAPER,
-    ("doctor", "paper"): FIGA_PAPER,
-    ("tune ppo", "paper"): PPO_PAPER,
-    ("tune ppo", "sequence"): PPO_SEQUENCE,
+PRESETS: Mapping[tuple[str, str], str] = {
+    ("tune figa", "paper"): "errata.tuning.figa:PAPER",
+    ("doctor", "paper"): "errata.tuning.figa:PAPER",
+    ("tune ppo", "paper"): "errata.tuning.ppo:PAPER",
+    ("tune ppo", "sequence"): "errata.tuning.ppo:SEQUENCE",
 }
+
+
+def load(where: str) -> Any:
+    """What ``module:name`` stands for; imports the module."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
 
 
 def parse(verb: str, arguments: Sequence[str]) -> Command:
@@ -76,16 +70,17 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     Raises:
         ValueError: the config file is no mapping, or has a key that the verb does not know (names the nearest).
     """
-    kind = COMMANDS[verb]
+    # Read when transformers is imported, which may be late: bars for the loading of weights tell nobody anything.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    kind = load(COMMANDS[verb])
     path, typed = _take_config(arguments)
     from_file = _flags(_read_config(path, kind)) if path else []
     preset = _preset([*from_file, *typed])
-    under = _flags(PRESETS.get((verb, preset), {}))
+    under = _flags(load(PRESETS[verb, preset])) if (verb, preset) in PRESETS else []
     if verb in IN_SHORT and "--help-all" in typed:
         typed = ["--help"]
-    elif {"-h", "--help"} & set(typed):
-        kind = IN_SHORT.get(verb, kind)
-    transformers_logging.disable_progress_bar()
+    elif verb in IN_SHORT and {"-h", "--help"} & set(typed):
+        kind = load(IN_SHORT[verb])
     command: Command = tyro.cli(
         kind,
         args=[*under, *from_file, *typed],

@@ -29,7 +29,6 @@ from errata.edits import (
     statistics,
     words_within,
 )
-from errata.reward import load_scorer, score_answers
 from errata.types import Correction, Prompt
 from errata.views import statistics_to_terminal, visible
 
@@ -142,6 +141,8 @@ class EditsFilter:
         return filters
 
     def _score(self, reward: Path) -> Score:
+        from errata.reward import load_scorer, score_answers
+
         encoder = self.encoding.encoder(reward)
         scorer = load_scorer(reward, encoder)
 

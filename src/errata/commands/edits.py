@@ -21,9 +21,9 @@ from errata.data import (
     recognise_file,
     writing_rows,
 )
+from errata.data.encoding import load_tokenizer
 from errata.data.rows import write_lines
 from errata.edits import StatisticsOf, diff, statistics
-from errata.models import load_tokenizer
 from errata.types import Correction, Edit, Op, Ties, Unit
 from errata.views import visible
 

@@ -16,9 +16,6 @@ from errata.data import Encoder, iter_corrections, new_file, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
 from errata.labels import LabelRules, label_all, label_file, read_labels
-from errata.reward import load_scorer
-from errata.tuning import FIGAConfig
-from errata.tuning.figa import weigh
 from errata.types import Correction, LabeledTokens, TokenLabels
 from errata.views import (
     Show,
@@ -183,6 +180,8 @@ class View:
 
 
 def _figa_weights(pair: TokenLabels) -> SideStreams:
+    from errata.tuning import FIGAConfig, weigh
+
     weighed = weigh(pair, FIGAConfig())
     return [-weight for weight in weighed.original_weights], weighed.edited_weights
 
@@ -190,6 +189,8 @@ def _figa_weights(pair: TokenLabels) -> SideStreams:
 def _rewards(source: Path, pairs: Sequence[TokenLabels], encoder: Encoder) -> list[SideStreams]:
     """The rewards of both sides of each pair, from a reward model or a file; None for a side that the file has not."""
     if source.is_dir():
+        from errata.reward import load_scorer
+
         sides = [side.encoded for pair in pairs for side in (pair.original, pair.edited)]
         streams = load_scorer(source, encoder)(sides)
         return list(zip(streams[::2], streams[1::2], strict=True))

@@ -14,7 +14,6 @@ from tyro.conf import UseAppendAction
 from errata.commands.client import ClientFlags
 from errata.commands.shared import EncodingFlags, check_not_itself, console
 from errata.data import new_file, read_corrections, read_demonstrations, read_prompts
-from errata.models import Sampling, TransformersGenerator, device, identity, load_causal, load_vllm
 from errata.types import Demonstration
 from errata.winrate import (
     ChatJudge,
@@ -165,6 +164,8 @@ class WinRate:
         asked = self.prompts or self.references
         if asked is None:
             raise ValueError(f"{source} is a model; give --prompts for it to answer")
+        from errata.models import Sampling, TransformersGenerator, device, load_causal
+
         generator = TransformersGenerator(load_causal(source).to(device()), self.encoding.encoder(source))
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed)
         rows = read_prompts(asked)
@@ -212,6 +213,8 @@ class Generate:
             raise ValueError(f"--out {self.out}: AlpacaEval reads JSON arrays; name a file .json")
         if self.samples < 1 or self.chunk < 1 or self.temperature < 0:
             raise ValueError("--samples and --chunk are 1 or more, --temperature is 0 or more")
+        from errata.models import Sampling, TransformersGenerator, device, identity, load_causal, load_vllm
+
         prompts = read_prompts(self.prompts)
         encoder = self.encoding.encoder(self.model)
         settings: dict[str, Any] = {

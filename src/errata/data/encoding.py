@@ -17,13 +17,15 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from jinja2 import TemplateError
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase
 
 from errata.types import Encoded, Prompt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "PLAIN_TEMPLATE",
@@ -367,6 +369,8 @@ class Encoder:
 
     def _copy(self, *, encode_special_tokens: bool) -> Tokenizer:
         # Of one's own, so that nobody's padding, truncation or reading of control tokens gets in, from any thread.
+        from tokenizers import Tokenizer
+
         backend = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
         backend.no_truncation()
         backend.no_padding()
@@ -483,7 +487,7 @@ def check_folder(folder: Path | str) -> None:
 
 def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
     """The tokenizer saved beside a model. Raises ValueError where there is none."""
-    from transformers import AutoTokenizer  # and with it torch, which a process that only labels does without till here
+    from transformers import AutoTokenizer  # and with it torch, which who has no model does without
 
     check_folder(folder)
     try:

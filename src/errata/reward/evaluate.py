@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from errata.labels import changed
 from errata.reward.score import RewardFunction, score_texts
@@ -33,6 +32,8 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
     n, m = len(positive), len(negative)
     if not n or not m:
         return float("nan")
+    from scipy.stats import rankdata  # takes a second to import
+
     ranks = rankdata(np.concatenate([np.asarray(positive, float), np.asarray(negative, float)]))
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
 

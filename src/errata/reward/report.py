@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
-from scipy.stats import rankdata
 
 from errata.labels import changed, has_change
 from errata.reward.evaluate import auc, best_of_n, pair_accuracy
@@ -97,6 +96,8 @@ def rank_correlation(x: Numbers, y: Numbers) -> float:
     >>> rank_correlation([1, 2, 3, 4], [1, 4, 9, 16])
     1.0
     """
+    from scipy.stats import rankdata
+
     a, b = (ranks - ranks.mean() for ranks in (rankdata(x), rankdata(y)))
     size = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / size if size else float("nan")

@@ -8,15 +8,17 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
 from errata.data import write_rows
 from errata.data.files import read_json, write_json
-from errata.models import Generator, Sampling, fingerprint_of
 from errata.types import Demonstration, PromptRow, Rollout
 from errata.winrate.alpaca import write_outputs
+
+if TYPE_CHECKING:
+    from errata.models import Generator, Sampling
 
 __all__ = ["Form", "generate"]
 
@@ -58,6 +60,8 @@ def generate(
     Raises:
         ValueError: ``out`` is there and was made in another way, or not by this function; the answers so far were.
     """
+    from errata.models import fingerprint_of  # and torch, which the rest of this room does without
+
     made = {
         **settings,
         "name": name,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 __all__ = [
     "Interval",
@@ -80,7 +80,7 @@ def t_interval(per_seed_values: ArrayLike, *, level: float = 0.95) -> Interval:
     """
     sample = _sample(per_seed_values, level)
     mean, count = float(sample.mean()), len(sample)
-    reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * float(sample.std(ddof=1)) / count**0.5
+    reach = float(stdtrit(count - 1, (1 + level) / 2)) * float(sample.std(ddof=1)) / count**0.5
     return Interval(mean, mean - reach, mean + reach)
 
 

@@ -18,7 +18,6 @@ from errata.client import Answer, Ask, Chat, total_cost
 from errata.data import Encoder
 from errata.data.records import records
 from errata.edits import word_distance
-from errata.reward import load_scorer, score_answers
 from errata.types import Correction, Prompt
 from errata.winrate.verdicts import verdicts_from_scores
 
@@ -157,6 +156,8 @@ def reward_judge(folder: Path, encoder: Encoder) -> ScoreJudge:
     Raises:
         ValueError: As ``load_scorer``.
     """
+    from errata.reward import load_scorer, score_answers  # and torch, which no other judge needs
+
     scorer = load_scorer(folder, encoder)
     return ScoreJudge(
         lambda answers: score_answers(scorer, encoder, [(prompt, answer, None) for _, prompt, answer in answers]),

@@ -1,0 +1,88 @@
+"""A verb imports its own module only, and torch where it has a model: torch takes seconds, on every start."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errata import commands
+
+CALLS = """
+import json, sys
+from errata.cli import main
+
+for arguments in json.loads(sys.stdin.read()):
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    loaded = {"torch", "transformers", "scipy.stats"} & set(sys.modules)
+    assert not code and not loaded, f"errata {' '.join(arguments)}: {code}, {loaded}"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("start")
+    sides = {"original": "it costs six euros", "edited": "it costs 7 euros"}
+    rows = {"edits": sides, "verdicts": {"verdict": "candidate"}, **{side: {"response": sides[side]} for side in sides}}
+    for name, row in rows.items():
+        lines = [json.dumps({"id": id, "prompt": id, **row}) + "\n" for id in ("a", "b")]
+        (path / f"{name}.jsonl").write_text("".join(lines))
+    return path
+
+
+def test_verbs_without_a_model_import_no_torch(folder: Path) -> None:
+    """All in one process: the first that does fails."""
+    sides = "winrate --candidate edited.jsonl --baseline original.jsonl"
+    lines = [
+        "--help",
+        "--version",
+        "edits --help",
+        "edits page --help",
+        "edits export --help",
+        "edits llm --help",
+        "edits stats --data edits.jsonl",
+        "edits import --data edits.jsonl --out again.jsonl",
+        "edits filter --data edits.jsonl --out kept.jsonl --max-edit-ratio 0.9 --duplicates drop-same",
+        "edits diff --data edits.jsonl --out diff.jsonl",
+        "labels --help",
+        "view --help",
+        "generate --help",
+        f"{sides} --verdicts verdicts.jsonl --out verdicts.json --report verdicts.html",
+        f"{sides} --references edits.jsonl",
+        "client check --help",
+        "client costs --help",
+    ]
+    subprocess.run(
+        [sys.executable, "-c", CALLS],
+        input=json.dumps([line.split() for line in lines]),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+@pytest.mark.parametrize("where", [*commands.COMMANDS.values(), *commands.IN_SHORT.values()])
+def test_every_verb_is_where_the_table_says(where: str) -> None:
+    kind: Any = commands.load(where)
+    assert where == f"{kind.__module__}:{kind.__name__}"
+    assert dataclasses.is_dataclass(kind)
+    assert callable(kind.run)
+
+
+@pytest.mark.parametrize(("verb", "preset"), list(commands.PRESETS))
+def test_every_preset_is_a_choice_of_its_verb_and_sets_what_it_has(verb: str, preset: str) -> None:
+    kind = commands.load(commands.COMMANDS[verb])
+    settings = commands.load(commands.PRESETS[verb, preset])
+    assert preset in kind.__annotations__["preset"]
+    assert set(settings) <= {field.name for field in dataclasses.fields(type(kind.settings))}
