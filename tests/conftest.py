@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import runpy
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ torch.set_num_threads(1)
 # The same examples in every run: whoever changes the code finds the failure, not whoever runs the tests next.
 settings.register_profile("errata", deadline=None, derandomize=True)
 settings.load_profile("errata")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported to itself: every training ends in a collection of garbage, which looked at all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -120,26 +120,24 @@ def test_other_settings_are_refused(finished):
         run_demo(replace(finished, prompts=25), Console(quiet=True))
 
 
-def command(out: Path) -> list[str]:
-    flags = [
-        f"--{name.replace('_', '-')}={getattr(TINY, name)}" for name in vars(TINY) if name not in ("out", "workers")
-    ]
+def command(out: Path, workers: int) -> list[str]:
+    settings = vars(replace(TINY, out=out, workers=workers))
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     return [
         sys.executable,
         "-c",
         "import sys; from errata.cli import main; sys.exit(main())",
         "demo",
         *flags,
-        f"--out={out}",
     ]
 
 
 @pytest.mark.slow
 def test_kill_9_in_the_middle_changes_no_number(finished, tmp_path):
     out = tmp_path / "killed"
-    for victim in ("data/preferences.jsonl", "reward/token"):
+    for victim, workers in (("data/preferences.jsonl", 2), ("reward/token", 1)):
         process = subprocess.Popen(
-            command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            command(out, workers), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
         deadline = time.monotonic() + 120
         while not (out / "seed-0" / victim).exists():
@@ -150,7 +148,7 @@ def test_kill_9_in_the_middle_changes_no_number(finished, tmp_path):
         process.communicate()
     # The workers of the killed run notice that they are orphans, and write no more.
     time.sleep(1)
-    subprocess.run(command(out), check=True, capture_output=True)
+    subprocess.run(command(out, 2), check=True, capture_output=True)
     assert numbers(out / "winrate" / "summary.json") == numbers(finished.out / "winrate" / "summary.json")
 
 
