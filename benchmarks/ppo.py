@@ -1,10 +1,13 @@
 """Samples a second of a whole PPO step (generate, score, update) beside TRL 1.12.0's PPOTrainer, in one job.
 
-    python benchmarks/ppo.py --trl-python /path/to/venv/with/trl==1.12.0/bin/python
+    python benchmarks/ppo.py --trl-environment .venv-trl
 
-Both sides: the same tiny Llama as policy, reference, critic and reward model, 24 tokens of prompt and 64 sampled ones
-(no end is ever drawn), 64 samples a step, one minibatch, two passes, float32, the same number of threads. Each side is
-a process of its own; they take turns. Reported are the median step and the peak memory of the process.
+TRL 1.12.0 cannot stand beside the TRL of the other benchmarks, so it is installed in an environment of its own, which
+is made where it is missing. Both sides: the same tiny Llama as policy, reference, critic and reward model, 24 tokens of
+prompt and 64 sampled ones (no end is ever drawn), 64 samples a step, one minibatch, two passes, float32, the same
+number of threads; with one, pinned to a core. Each side is a process of its own; they take turns. Reported are the
+median step, on the wall and in CPU seconds, and the peak memory of the process. malloc matters: the Makefile lets it
+keep freed memory.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ PROMPT, RESPONSE, SAMPLES, EPOCHS = 24, 64, 64, 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trl-python", default="", help="a Python with trl==1.12.0; without it errata runs alone")
+    parser.add_argument(
+        "--trl-environment", type=Path, help="of trl==1.12.0, made if missing; without it errata is alone"
+    )
+    parser.add_argument("--trl-python", type=Path, help="a Python that has it, instead")
     parser.add_argument("--vocabulary", type=int, default=512)
     parser.add_argument("--steps", type=int, default=5, help="measured steps, after one that warms up")
     parser.add_argument("--turns", type=int, default=2)
@@ -36,6 +42,8 @@ def main() -> None:
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
+        if given.threads == 1 and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         clocks = {"errata": errata_side, "trl": trl_side}[given.side](Path(given.folder), given.steps + 1)
         seconds, cpu_seconds = (
             [after - before for before, after in pairwise(each)] for each in zip(*clocks, strict=True)
@@ -43,7 +51,8 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print("RESULT " + json.dumps({"seconds": seconds[1:], "cpu_seconds": cpu_seconds[1:], "peak_mib": peak}))
         return
-    sides = {"errata": sys.executable, **({"trl": given.trl_python} if given.trl_python else {})}
+    other = given.trl_python or (given.trl_environment and trl_python(given.trl_environment))
+    sides = {"errata": sys.executable, **({"trl": str(other)} if other else {})}
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder), given.vocabulary)
         found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
@@ -68,6 +77,19 @@ def main() -> None:
             f"memory {1 / times['peak_mib']:.2f}"
         )
     print(json.dumps({"vocabulary": given.vocabulary, "threads": given.threads, **report}))
+
+
+def trl_python(environment: Path) -> Path:
+    """The Python of an environment with TRL 1.12.0, and for the rest with the versions that errata has."""
+    python = environment / "bin" / "python"
+    if not (environment / "done").exists():
+        pins = (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        rest = environment / "constraints.txt"
+        rest.write_text("\n".join(pin for pin in pins if not pin.startswith("trl==")) + "\n")
+        subprocess.run([python, "-m", "pip", "install", "-q", "-c", rest, "trl==1.12.0"], check=True)
+        (environment / "done").touch()
+    return python
 
 
 def run(side: str, python: str, folder: str, given: argparse.Namespace) -> dict[str, Any]:
