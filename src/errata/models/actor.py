@@ -58,7 +58,8 @@ class Actor(nn.Module):
             hidden_ND, weight_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
             bias_V = None if bias_V is None else bias_V.to(dtype)
         rows = max(1, self.logits_at_once // weight_VD.shape[0])
-        found = _Logprobs.apply(hidden_ND, weight_VD, bias_V, target_N, temperature, rows, with_entropy)
+        function: Any = _Logprobs
+        found = function.apply(hidden_ND, weight_VD, bias_V, target_N, temperature, rows, with_entropy)
         logprob_BT, entropy_BT = (
             torch.zeros(batch.ids_BT.shape, device=x_N.device, dtype=x_N.dtype).masked_scatter(
                 batch.response_mask_BT, x_N
@@ -105,7 +106,7 @@ class _Logprobs(torch.autograd.Function):
         return logprob_N, entropy_N
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden_ND, weight_VD, bias_V, target_N, sum_N = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
@@ -151,7 +152,8 @@ def _hidden(causal: Any, ids_BT: Tensor, read_N: Tensor) -> Float[Tensor, "N D"]
     """The last hidden states at these places (row · T + column). Padding on the right is after all that is read."""
     with short_last_layer(causal, read_N):
         hidden_BTD = causal.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-    return hidden_BTD.flatten(0, 1).index_select(0, read_N)
+    hidden_ND: Tensor = hidden_BTD.flatten(0, 1).index_select(0, read_N)
+    return hidden_ND
 
 
 def _of_logits(logits_NV: Tensor, target_N: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
