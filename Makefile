@@ -33,9 +33,11 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/agreement.py
 	$(BIN)/python benchmarks/offline.py
+	$(BIN)/python benchmarks/ppo.py --trl-environment $(VENV)-trl
+	$(BIN)/python benchmarks/ppo.py --trl-environment $(VENV)-trl --vocabulary 32000
 
 clean:
-	rm -rf $(VENV) runs build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV)-trl runs build dist src/*.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

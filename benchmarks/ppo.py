@@ -1,10 +1,13 @@
 """Samples a second of a whole PPO step (generate, score, update) beside TRL 1.12.0's PPOTrainer, in one job.
 
-    python benchmarks/ppo.py --trl-python /path/to/venv/with/trl==1.12.0/bin/python
+    python benchmarks/ppo.py --trl-environment .venv-trl
 
-Both sides: the same tiny Llama as policy, reference, critic and reward model, 24 tokens of prompt and 64 sampled ones
-(no end is ever drawn), 64 samples a step, one minibatch, two passes, float32, the same number of threads. Each side is
-a process of its own; they take turns. Reported are the median step and the peak memory of the process.
+TRL 1.12.0 cannot stand beside the TRL of the other benchmarks, so it is installed in an environment of its own, which
+is made where it is missing. Both sides: the same tiny Llama as policy, reference, critic and reward model, 24 tokens of
+prompt and 64 sampled ones (no end is ever drawn), 64 samples a step, one minibatch, two passes, float32, the same
+number of threads; with one, pinned to a core. Each side is a process of its own; they take turns. Reported are the
+median step, on the wall and in CPU seconds, and the peak memory of the process. malloc matters: the Makefile lets it
+keep freed memory.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,10 @@ PROMPT, RESPONSE, SAMPLES, EPOCHS = 24, 64, 64, 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trl-python", default="", help="a Python with trl==1.12.0; without it errata runs alone")
+    parser.add_argument(
+        "--trl-environment", type=Path, help="of trl==1.12.0, made if missing; without it errata is alone"
+    )
+    parser.add_argument("--trl-python", type=Path, help="a Python that has it, instead")
     parser.add_argument("--vocabulary", type=int, default=512)
     parser.add_argument("--steps", type=int, default=5, help="measured steps, after one that warms up")
     parser.add_argument("--turns", type=int, default=2)
@@ -35,11 +42,17 @@ def main() -> None:
     parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        seconds = {"errata": errata_side, "trl": trl_side}[given.side](Path(given.folder), given.steps + 1)
+        if given.threads == 1 and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        clocks = {"errata": errata_side, "trl": trl_side}[given.side](Path(given.folder), given.steps + 1)
+        seconds, cpu_seconds = (
+            [after - before for before, after in pairwise(each)] for each in zip(*clocks, strict=True)
+        )
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print("RESULT " + json.dumps({"seconds": seconds[1:], "peak_mib": peak}))
+        print("RESULT " + json.dumps({"seconds": seconds[1:], "cpu_seconds": cpu_seconds[1:], "peak_mib": peak}))
         return
-    sides = {"errata": sys.executable, **({"trl": given.trl_python} if given.trl_python else {})}
+    other = given.trl_python or (given.trl_environment and trl_python(given.trl_environment))
+    sides = {"errata": sys.executable, **({"trl": str(other)} if other else {})}
     with tempfile.TemporaryDirectory() as folder:
         build(Path(folder), given.vocabulary)
         found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
@@ -48,13 +61,35 @@ def main() -> None:
                 found[side].append(run(side, python, folder, given))
     report = {}
     for side, turns in found.items():
-        step = statistics.median(second for turn in turns for second in turn["seconds"])
+        step, cpu = (
+            statistics.median(each for turn in turns for each in turn[name]) for name in ("seconds", "cpu_seconds")
+        )
         peak = max(turn["peak_mib"] for turn in turns)
-        report[side] = {"step_seconds": step, "samples_per_second": SAMPLES / step, "peak_mib": peak}
-        print(f"{side:7} {step:7.3f} s a step  {SAMPLES / step:7.1f} samples a second  peak {peak:7.0f} MiB")
+        report[side] = {"seconds": step, "cpu_seconds": cpu, "samples_per_second": SAMPLES / step, "peak_mib": peak}
+        print(
+            f"{side:7} {step:7.3f} s a step, {cpu:7.3f} s of CPU  {SAMPLES / step:7.1f} samples a second"
+            f"  peak {peak:7.0f} MiB"
+        )
     if "trl" in report:
-        print(f"errata / trl: {report['errata']['samples_per_second'] / report['trl']['samples_per_second']:.2f} times")
+        times = {name: report["trl"][name] / report["errata"][name] for name in report["trl"]}
+        print(
+            f"errata / trl: {times['seconds']:.2f} times, {times['cpu_seconds']:.2f} by CPU seconds; "
+            f"memory {1 / times['peak_mib']:.2f}"
+        )
     print(json.dumps({"vocabulary": given.vocabulary, "threads": given.threads, **report}))
+
+
+def trl_python(environment: Path) -> Path:
+    """The Python of an environment with TRL 1.12.0, and for the rest with the versions that errata has."""
+    python = environment / "bin" / "python"
+    if not (environment / "done").exists():
+        pins = (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        rest = environment / "constraints.txt"
+        rest.write_text("\n".join(pin for pin in pins if not pin.startswith("trl==")) + "\n")
+        subprocess.run([python, "-m", "pip", "install", "-q", "-c", rest, "trl==1.12.0"], check=True)
+        (environment / "done").touch()
+    return python
 
 
 def run(side: str, python: str, folder: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -100,11 +135,16 @@ def build(folder: Path, vocabulary: int) -> None:
         tokenizer.save_pretrained(folder / name)
 
 
+def clock() -> tuple[float, float]:
+    """Seconds on the wall, and of this process on all its cores: the second hardly sees what else the machine does."""
+    return time.perf_counter(), time.process_time()
+
+
 def prompt_ids(count: int) -> list[list[int]]:
     return [[(31 * k + 7 * j) % 500 for j in range(PROMPT)] for k in range(count)]
 
 
-def errata_side(folder: Path, steps: int) -> list[float]:
+def errata_side(folder: Path, steps: int) -> list[tuple[float, float]]:
     from errata.data.encoding import load_encoder
     from errata.models import load_token_reward_model
     from errata.reward import TokenScorer
@@ -123,10 +163,14 @@ def errata_side(folder: Path, steps: int) -> list[float]:
     scorer = TokenScorer(load_token_reward_model(folder / "token").eval(), encoder.pad_id, level_is_free=False)
     streams = [Stream(name="reward", reward=scorer)]
     run = _Run(folder / "policy", streams, prompts, encoder, config, critic=folder / "token")
-    return [run.round(step)[0]["seconds"] for step in range(steps)]
+    clocks = [clock()]
+    for step in range(steps):
+        run.round(step)
+        clocks.append(clock())
+    return clocks
 
 
-def trl_side(folder: Path, steps: int) -> list[float]:
+def trl_side(folder: Path, steps: int) -> list[tuple[float, float]]:
     from datasets import Dataset
     from transformers import (
         AutoModelForCausalLM,
@@ -138,15 +182,15 @@ def trl_side(folder: Path, steps: int) -> list[float]:
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.times: list[float] = []
+            self.times: list[tuple[float, float]] = []
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
-            self.times.append(time.perf_counter())
+            self.times.append(clock())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.times.append(time.perf_counter())
+            self.times.append(clock())
 
-    clock = Clock()
+    clocks = Clock()
     policy, reference = (AutoModelForCausalLM.from_pretrained(folder / "policy") for _ in range(2))
     value, reward = (
         AutoModelForSequenceClassification.from_pretrained(folder / "policy", num_labels=1) for _ in range(2)
@@ -179,10 +223,10 @@ def trl_side(folder: Path, steps: int) -> list[float]:
         reward_model=reward,
         value_model=value,
         train_dataset=Dataset.from_list([{"input_ids": ids} for ids in prompt_ids(256)]),
-        callbacks=[clock],
+        callbacks=[clocks],
     )
     trainer.train()
-    return [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+    return clocks.times
 
 
 if __name__ == "__main__":

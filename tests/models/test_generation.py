@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from errata.models import Sampling, TransformersGenerator, load_causal, pad, to_
 from errata.reward import encode_rollout
 from errata.types import PromptRow
 
+module = sys.modules["errata.models.generation"]
 PROMPTS = tiny.prompts(9, seed=1)
 
 
@@ -171,3 +173,14 @@ def test_the_log_probabilities_are_those_of_the_tokens_and_ended_rows_cost_nothi
         again = to_lists(token_logprobs(draw.model, batch, temperature=0.8), batch)
     for rollout, expected in zip(rollouts, again, strict=True):
         assert rollout.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_noise_is_that_of_torch(dtype: torch.dtype) -> None:
+    """Down to the state that it leaves behind."""
+    torch.manual_seed(3)
+    plain, state = torch.empty(5, 4001, dtype=dtype).exponential_(), torch.get_rng_state()
+    torch.manual_seed(3)
+    ours = module._exponential((5, 4001), plain)
+    torch.testing.assert_close(ours, plain, rtol=0 if dtype == torch.float32 else 1e-15, atol=0)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -140,6 +140,40 @@ def test_the_first_policy_gradient_is_that_of_reinforce(start: Path) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_the_first_minibatch_is_not_read_twice(start: Path) -> None:
+    """If it is the whole round: the pass that gave the old log-probabilities is the one that is learned from."""
+    config = replace(CONFIG, minibatch_size=16, optimisation_epochs=2)
+    learned = {}
+    for micro_batch in (64, 16, 15):
+        run = run_of(start, replace(config, micro_batch_size=micro_batch))
+        passes: list[bool] = []
+        run.actor.register_forward_hook(lambda *_, passes=passes: passes.append(torch.is_grad_enabled()))
+        run.round(0)
+        assert passes.count(True) == (2 if micro_batch > 15 else 4), "with gradient: once an epoch, or its parts"
+        assert passes.count(False) == (0 if micro_batch > 15 else 2), "without"
+        learned[micro_batch] = torch.cat([x.detach().flatten() for x in run.actor.parameters()])
+        learned[-micro_batch] = torch.cat([x.detach().flatten() for x in run.critic.parameters()])
+    assert torch.equal(learned[64], learned[16])
+    # The first steps of AdamW are of the size of the learning rate, whatever that of the gradient.
+    for sign in (1, -1):
+        torch.testing.assert_close(learned[64 * sign], learned[15 * sign], rtol=0, atol=1e-4)
+
+
+def test_parts_are_of_like_rows_and_as_wide_as_their_longest(start: Path) -> None:
+    run = run_of(start)
+    experience, *_ = run._collect(0)
+    parts = list(experience.split(5))
+    lengths = [part.batch.attention_mask_BT.sum(1) for part in parts]
+    assert [len(each) for each in lengths] == [5, 5, 5, 1]
+    assert torch.equal(torch.cat(lengths), experience.batch.attention_mask_BT.sum(1).sort().values)
+    assert [part.batch.ids_BT.shape[1] for part in parts] == [int(each.max()) for each in lengths]
+    assert len({part.batch.ids_BT.shape[1] for part in parts}) > 1
+    for name in ("old_logprob_BT", "advantage_BT", "return_HBT"):
+        whole = getattr(experience, name)[..., experience.batch.response_mask_BT].sum()
+        found = sum(getattr(part, name)[..., part.batch.response_mask_BT].sum() for part in parts)
+        torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
+
+
 def test_minibatches_share_one_count(start: Path) -> None:
     """The losses of two halves over the count of the whole add up to the loss of the whole."""
     run = run_of(start)

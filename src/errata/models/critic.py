@@ -43,7 +43,8 @@ def critic_values(model: nn.Module, batch: TokenBatch) -> tuple[Float[Tensor, "H
     Returns:
         Values for the response tokens (0 outside), and the bootstrap values of a response that was cut off.
     """
-    output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_mask_BT.long())
+    # Padding on the right is after all that is read.
+    output = model(input_ids=batch.ids_BT, use_cache=False)
     scalars_HBT = output.logits.float().movedim(-1, 0)
     before_HBT = pad(scalars_HBT, (1, 0))[..., :-1]
     last_B = batch.attention_mask_BT.sum(1) - 1

@@ -132,7 +132,7 @@ class TransformersGenerator:
             else:
                 logits = logits / sampling.temperature if sampling.temperature != 1 else logits
                 probs = logits.softmax(-1)
-                noise = torch.empty(len(prompt), probs.shape[-1], dtype=probs.dtype, device=probs.device).exponential_()
+                noise = _exponential((len(prompt), probs.shape[-1]), probs)
                 drawn = (probs / (noise if len(alive) == len(prompt) else noise[alive])).argmax(-1)
             out[alive, step] = drawn
             logprobs[alive, step] = logits.gather(1, drawn[:, None])[:, 0] - logits.logsumexp(-1)
@@ -155,6 +155,13 @@ class TransformersGenerator:
         layers = set(getattr(self.model.config, "layer_types", None) or ())
         plain = layers <= {"full_attention", "sliding_attention"} and not getattr(self.model, "_is_stateful", False)
         return plain and {"position_ids", "past_key_values"} <= self._takes
+
+
+def _exponential(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """The numbers of ``Tensor.exponential_``, which on a CPU calls the logarithm for one of them at a time."""
+    if like.device.type != "cpu":
+        return torch.empty(shape, dtype=like.dtype, device=like.device).exponential_()
+    return torch.empty(shape, dtype=torch.float64).uniform_().neg_().log1p_().neg_().to(like.dtype)
 
 
 def rollout_of(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import partial
@@ -44,6 +44,7 @@ __all__ = [
     "laid_out_logprobs",
     "laid_out_scalars",
     "lay_out",
+    "short_last_layer",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -251,7 +252,7 @@ def laid_out_logprobs(model: nn.Module, layout: Layout) -> Float[Tensor, "S K"]:
         batch = TokenBatch(layout.ids_RC, layout.group_RC >= 0, mask_RC)
         return layout.fill(token_logprobs(model, batch).flatten()[column_N])
     inner: Any = getattr(model, "module", model)
-    with _only_columns(inner.get_output_embeddings(), layout.read_N), _short_last_layer(inner, layout):
+    with _only_columns(inner.get_output_embeddings(), layout.read_N), _short_last_layer_of(inner, layout):
         output = model(**_inputs(inner, layout))
     logits_NV = at_least_float32(output.logits[0])
     return layout.fill(-functional.cross_entropy(logits_NV, layout.target_N, reduction="none"))
@@ -288,29 +289,38 @@ def _gather(_: nn.Module, arguments: tuple[Tensor, ...], *, columns_N: Tensor) -
     return hidden_RCD.flatten(0, 1).index_select(0, columns_N)[None], *rest
 
 
+def _short_last_layer_of(model: Any, layout: Layout) -> AbstractContextManager[None]:
+    return nullcontext() if layout.kind is LayoutKind.PLAIN else short_last_layer(model, layout.read_N)
+
+
 @contextmanager
-def _short_last_layer(model: Any, layout: Layout) -> Iterator[None]:
+def short_last_layer(model: Any, read_N: Int[Tensor, " N"]) -> Iterator[None]:
     """Let the last layer's feed-forward part see only the columns that are read, since nothing comes after it.
 
     It gives zeros for the others, so that shapes stay. Not where the layer is computed again in the backward pass.
+
+    Args:
+        model: any Hugging Face model.
+        read_N: row · width + column of what is read; may hold one several times.
     """
     layers = max((m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len, default=None)
     last: Any = layers[-1] if layers else None
     mlp = getattr(last, "mlp", None)
-    if (
-        layout.kind is LayoutKind.PLAIN
-        or mlp is None
-        or (model.training and getattr(last, "gradient_checkpointing", True))
-    ):
+    if mlp is None or (model.training and getattr(last, "gradient_checkpointing", True)):
         yield
         return
-    columns_M = layout.read_N.unique()
+    columns_M, shapes = read_N.unique(), list[torch.Size]()
+
+    def gather(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        shapes.append(arguments[0].shape)
+        return _gather(module, arguments, columns_N=columns_M)
 
     def scatter(_: nn.Module, __: Any, hidden_1MD: Tensor) -> Tensor:
-        whole_ND = hidden_1MD.new_zeros(layout.ids_RC.numel(), hidden_1MD.shape[-1])
-        return whole_ND.index_copy(0, columns_M, hidden_1MD[0]).view(*layout.ids_RC.shape, -1)
+        shape = shapes.pop()
+        whole_ND = hidden_1MD.new_zeros(shape[:-1].numel(), hidden_1MD.shape[-1])
+        return whole_ND.index_copy(0, columns_M, hidden_1MD[0]).view(*shape[:-1], -1)
 
-    handles = mlp.register_forward_pre_hook(partial(_gather, columns_N=columns_M)), mlp.register_forward_hook(scatter)
+    handles = mlp.register_forward_pre_hook(gather), mlp.register_forward_hook(scatter)
     try:
         yield
     finally:
@@ -357,7 +367,7 @@ def laid_out_scalars(model: nn.Module, layout: Layout) -> Float[Tensor, "S K"]:
     The layout was made without ``predicted``: a token is read at its own column.
     """
     inner: Any = getattr(model, "module", model)
-    with _short_last_layer(inner, layout):
+    with _short_last_layer_of(inner, layout):
         output = model(**_inputs(inner, layout))
     return layout.fill(at_least_float32(output.logits).flatten()[layout.read_N])
 
@@ -374,7 +384,7 @@ def laid_out_last_scalars(model: nn.Module, layout: Layout) -> Float[Tensor, " S
     handle = head.register_forward_hook(lambda _, __, scores: caught.append(scores))
     usual, inner.config.pad_token_id = inner.config.pad_token_id, 0  # it insists on one, for a number that nobody reads
     try:
-        with _short_last_layer(inner, layout):
+        with _short_last_layer_of(inner, layout):
             model(**_inputs(inner, layout))
     finally:
         handle.remove()
@@ -385,7 +395,7 @@ def laid_out_last_scalars(model: nn.Module, layout: Layout) -> Float[Tensor, " S
 
 def _projected_hidden(model: Any, layout: Layout) -> Float[Tensor, "S K"]:
     """A number of the hidden state, whatever the head: one that was not trained yet says 0 of everything."""
-    with _short_last_layer(model, layout):
+    with _short_last_layer_of(model, layout):
         hidden_RCD = model.base_model(**_inputs(model, layout)).last_hidden_state.float()
     weight_D = torch.randn(hidden_RCD.shape[-1], generator=torch.Generator().manual_seed(0)).to(hidden_RCD.device)
     return layout.fill((hidden_RCD @ weight_D).flatten()[layout.read_N])

@@ -98,7 +98,8 @@ def _last_column(batch: TokenBatch) -> Tensor:
 
 
 def _scalars(model: nn.Module, batch: TokenBatch) -> Tensor:
-    output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_mask_BT.long())
+    # Padding on the right is after all that is read.
+    output = model(input_ids=batch.ids_BT, use_cache=False)
     logits: Tensor = output.logits.squeeze(-1).float()
     return logits
 

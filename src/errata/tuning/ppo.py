@@ -183,21 +183,36 @@ class Experience:
     old_value_HBT: Tensor
     advantage_BT: Tensor
     return_HBT: Tensor
+    live: tuple[Tensor, Tensor] | None = None
+    """``old_logprob_BT`` and ``old_value_HBT`` with the graph that they came from, for the first minibatch of a round
+    that is a single one: the policy that learns is still the one that sampled."""
 
     def __getitem__(self, rows: Tensor) -> Experience:
-        return Experience(
-            self.batch[rows],
-            self.old_logprob_BT[rows],
-            self.ref_logprob_BT[rows],
-            self.old_value_HBT[:, rows],
-            self.advantage_BT[rows],
-            self.return_HBT[:, rows],
+        """Some of the rows, as wide as the longest of them."""
+        columns = slice(int(self.batch.attention_mask_BT[rows].sum(1).max()))
+        ids_BT, attention_BT, response_BT, *of_rows, value_HBT, return_HBT = (
+            x[..., rows, columns]
+            for x in (
+                self.batch.ids_BT,
+                self.batch.attention_mask_BT,
+                self.batch.response_mask_BT,
+                self.old_logprob_BT,
+                self.ref_logprob_BT,
+                self.advantage_BT,
+                self.old_value_HBT,
+                self.return_HBT,
+            )
         )
+        old_BT, ref_BT, advantage_BT = of_rows
+        batch = TokenBatch(ids_BT, attention_BT, response_BT)
+        return Experience(batch, old_BT, ref_BT, value_HBT, advantage_BT, return_HBT)
 
     def split(self, size: int) -> Iterator[Experience]:
-        """Parts of at most ``size`` rows."""
-        rows = torch.arange(len(self.batch.ids_BT), device=self.batch.ids_BT.device)
-        return (self[part] for part in rows.split(size))
+        """Parts of at most ``size`` rows of about the same length."""
+        length_B = self.batch.attention_mask_BT.sum(1)
+        if len(length_B) <= size:
+            return iter((self,))
+        return (self[part] for part in length_B.argsort(stable=True).split(size))
 
 
 def policy_and_value_loss(
@@ -209,11 +224,14 @@ def policy_and_value_loss(
         Both, and sums over the tokens of the rows of what is shown of them.
     """
     mask_BT, old_BT = experience.batch.response_mask_BT, experience.old_logprob_BT
-    logprob_BT, _ = actor(experience.batch, config.temperature)
+    if experience.live is not None:
+        logprob_BT, value_HBT = experience.live
+    else:
+        logprob_BT, _ = actor(experience.batch, config.temperature)
+        value_HBT, _ = critic_values(critic, experience.batch)
     surrogate_BT = losses.clipped_surrogate(
         logprob_BT, old_BT, experience.advantage_BT, mask_BT, clip_range=config.clip_range
     )
-    value_HBT, _ = critic_values(critic, experience.batch)
     value_loss_HBT = [
         losses.clipped_value_loss(value_BT, old_value_BT, return_BT, mask_BT, clip_range=config.value_clip_range)
         for value_BT, old_value_BT, return_BT in zip(
@@ -447,7 +465,8 @@ class _Run:
         batch = pad(rows, pad_id=self.encoder.pad_id).to(self.accelerator.device)
         mask_BT = batch.response_mask_BT
         ended_B = torch.tensor([row.ended for row in rows], device=batch.ids_BT.device)
-        old_BT, entropy_BT, ref_BT, value_HBT, bootstrap_HB = self._read(batch)
+        *read, live = self._read(batch)
+        old_BT, entropy_BT, ref_BT, value_HBT, bootstrap_HB = read
         raw = {
             each.name: pad_stream(reward(rows), batch) for each, reward in zip(self.streams, self.rewards, strict=True)
         }
@@ -496,7 +515,7 @@ class _Run:
         metrics["policy/entropy_avg"] = metrics.pop("entropy") / max(metrics["response/length"], 1e-9)
         metrics["val/num_eos_tokens"] = round(metrics["response/ended"] * config.rollouts_per_step)
         metrics["val/explained_variance"] = min(explained)
-        experience = Experience(batch, old_BT, ref_BT, value_HBT, advantage_BT, torch.stack(returns))
+        experience = Experience(batch, old_BT, ref_BT, value_HBT, advantage_BT, torch.stack(returns), live)
         few = slice(0, config.samples_per_step)
         shown = {**{f"rewards/{name}": each_BT for name, each_BT in streams_BT.items()}, "advantages": advantage_BT}
         shown |= {f"values/{head.name}": value_BT for head, value_BT in zip(self.heads, value_HBT, strict=True)}
@@ -508,24 +527,30 @@ class _Run:
             [_sample_row(rollout, self.encoder, k, lists) for k, rollout in enumerate(rollouts[few])],
         )
 
-    @torch.no_grad()
-    def _read(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Log-probabilities and entropy of the policy, log-probabilities of the reference, values and bootstraps."""
-        temperature, found = self.config.temperature, []
+    def _read(self, batch: TokenBatch) -> tuple[Any, ...]:
+        """Log-probabilities and entropy of the policy, log-probabilities of the reference, values and bootstraps.
+
+        None of them has a gradient. At the end stands what is ``live`` in the experience.
+        """
+        config, temperature, found = self.config, self.config.temperature, []
+        # Nothing is learned before the first minibatch; if that is all there is, its forward pass is this one.
+        single = config.minibatch_size == config.rollouts_per_step and len(batch.ids_BT) <= config.micro_batch_size
         rows = torch.arange(len(batch.ids_BT), device=batch.ids_BT.device)
         for part in (batch[some] for some in rows.split(self.config.micro_batch_size)):
-            old_BT, entropy_BT = self.actor(part, temperature, True)
-            with self.accelerator.autocast():
+            with torch.no_grad(), self.accelerator.autocast():
                 if self.judge is None:
                     with adapter_off(self.policy):
                         ref_BT, _ = self.actor(part, temperature)
                 else:
                     ref_BT, _ = self.judge(part, temperature)
-            value_HBT, bootstrap_HB = critic_values(self.critic, part)
+            with torch.set_grad_enabled(single):
+                old_BT, entropy_BT = self.actor(part, temperature, True)
+                value_HBT, bootstrap_HB = critic_values(self.critic, part)
             # Rows first, so that the parts can be put together.
             found.append((old_BT, entropy_BT, ref_BT, value_HBT.transpose(0, 1), bootstrap_HB.T))
         old_BT, entropy_BT, ref_BT, value_BHT, bootstrap_BH = (torch.cat(each) for each in zip(*found, strict=True))
-        return old_BT, entropy_BT, ref_BT, value_BHT.transpose(0, 1), bootstrap_BH.T
+        read = old_BT, entropy_BT, ref_BT, value_BHT.transpose(0, 1), bootstrap_BH.T
+        return *(x.detach() for x in read), (read[0], read[3]) if single else None
 
     def _learn(self, experience: Experience, step: int) -> dict[str, float]:
         config, accelerator = self.config, self.accelerator
@@ -586,8 +611,12 @@ class _Run:
         size = self.config.minibatch_size // self.accelerator.num_processes
         rows = experience.batch.ids_BT.shape[0]
         order = torch.Generator().manual_seed(_seed(self.config.seed, step, self.accelerator.process_index))
-        for _ in range(self.config.optimisation_epochs):
-            for part in torch.randperm(rows, generator=order).tensor_split(list(range(size, rows, size))):
+        for epoch in range(self.config.optimisation_epochs):
+            parts = torch.randperm(rows, generator=order).tensor_split(list(range(size, rows, size)))
+            if epoch == 0 and experience.live is not None:
+                yield experience
+                continue
+            for part in parts:
                 yield experience[part.to(experience.batch.ids_BT.device)]
 
     def _moments(self, x_BT: Tensor, mask_BT: Tensor) -> losses.Moments:
