@@ -24,6 +24,7 @@ from errata.models import Sampling
 from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
 from errata.types import Encoded, PromptRow, Rollout
+from tuning.ppo_toy import TERMINAL
 
 STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "save_every": 2}
 PPO = PPOConfig(
@@ -48,11 +49,6 @@ def pays_for_cats(encoder: Encoder) -> Any:
         return [[float(token == cat) - 0.1 * (token % 3) for token in row.response_ids] for row in rows]
 
     return reward
-
-
-def pays_at_the_end(rows: Sequence[Encoded]) -> list[list[float]]:
-    """One reward a response: how many different words it has."""
-    return [[0.0] * (len(row.response_ids) - 1) + [float(len(set(row.response_ids)))] for row in rows]
 
 
 def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> dict[str, dict[str, Any]]:
@@ -89,7 +85,7 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
         several = replace(PPO, micro_batch_size=max(micro // 2, 1), missing_eos_penalty=0.5, target_kl=10.0)
         streams = [
             Stream(name="cats", reward=pays_for_cats(encoder), centred=True, clip=0.5),
-            Stream(name="words", reward=pays_at_the_end, terminal=True, centred=True),
+            TERMINAL,
         ]
         for name, rank in (("ppo_streams", 0), ("ppo_lora", 2)):
             config = replace(several, lora_rank=rank)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,33 +19,11 @@ import tiny
 from errata import losses
 from errata.models import TransformersGenerator, load_causal, token_logprobs
 from errata.tuning import PPOConfig, Stream, ppo
-from errata.types import Encoded
+from tuning import ppo_toy
+from tuning.ppo_toy import CAT, DENSE, ENCODER, PROMPTS, TERMINAL, lines_of
 
 module = sys.modules["errata.tuning.ppo"]
-ENCODER = tiny.encoder()
-PROMPTS = tiny.prompts(12)
-CAT = ENCODER.tokenizer.convert_tokens_to_ids("cat")
-CONFIG = PPOConfig(
-    steps=3,
-    rollouts_per_step=16,
-    minibatch_size=8,
-    learning_rate=1e-3,
-    value_learning_rate=1e-3,
-    max_new_tokens=6,
-    save_every=1,
-)
-
-
-def pays_for_cats(rows: Sequence[Encoded]) -> list[list[float]]:
-    return [[float(token == CAT) for token in row.response_ids] for row in rows]
-
-
-def pays_at_the_end(rows: Sequence[Encoded]) -> list[list[float]]:
-    return [[0.0] * (len(row.response_ids) - 1) + [float(len(set(row.response_ids)))] for row in rows]
-
-
-DENSE = Stream(name="cats", reward=pays_for_cats)
-TERMINAL = Stream(name="words", reward=pays_at_the_end, terminal=True, centred=True)
+CONFIG = replace(ppo_toy.CONFIG, steps=3, max_new_tokens=6, save_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +33,6 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_of(start: Path, config: PPOConfig, *streams: Stream) -> Any:
     return module._Run(start, streams or (DENSE,), PROMPTS, ENCODER, config, critic=None)
-
-
-def lines_of(out: Path, name: str = "metrics") -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
-    for row in rows:
-        row.pop("seconds", None)
-    return rows
 
 
 def test_advantages_are_mixed_and_not_rewards(start: Path) -> None:
