@@ -127,7 +127,7 @@ class TunePPO:
     model: Path
     """The policy to start from, also the reference of the KL penalty."""
     reward: Path
-    """A folder of `errata reward train`, with the same tokenizer."""
+    """A folder of `errata reward train`; one with a tokenizer of its own is read through the characters of the text."""
     prompts: Path
     """Rows with prompt; an edits file is one."""
     out: Path

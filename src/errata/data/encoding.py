@@ -375,8 +375,8 @@ class Encoder:
 
     def _checked(self, found: _Ids) -> _Ids:
         # Where control tokens are words of the model, too (Unigram, whole words), they are found in texts all the same.
-        if not self._reserved.isdisjoint(found[0]):
-            token = self._control[next(token for token in found[0] if token in self._reserved)]
+        if not self.reserved.isdisjoint(found[0]):
+            token = self._control[next(token for token in found[0] if token in self.reserved)]
             raise ValueError(
                 f"the text spells the control token {token!r}, which this tokenizer cannot tell from the token itself; "
                 "take it out of the text"
@@ -395,7 +395,7 @@ class Encoder:
         return re.compile("|".join(map(re.escape, sorted(self._control.values(), key=len, reverse=True))))
 
     @cached_property
-    def _reserved(self) -> frozenset[int]:
+    def reserved(self) -> frozenset[int]:
         """Ids that no text may have: the control tokens, but for the one that stands for unknown characters."""
         return frozenset(self._control) - {self.tokenizer.unk_token_id}
 

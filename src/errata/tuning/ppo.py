@@ -56,7 +56,7 @@ from errata.models import (
 )
 from errata.models.training import check_tracker
 from errata.models.watch import Metrics
-from errata.reward import RewardFunction, encode_rollout, fit_scale, load_scorer, repetition
+from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
 from errata.tuning.collapse import signs_of_collapse
 from errata.tuning.streams import Stream, check_streams, group, last_token, paid, summed
 from errata.types import Encoded, PromptRow, Rollout
@@ -257,7 +257,8 @@ def ppo(
     Args:
         model: the policy to start from, also the reference of the KL penalty.
         reward: streams; or the only one, a folder of ``errata reward train`` (token- or sequence-level; scaled as
-            ``config`` says) or any function from rows to one reward a response token, taken as it is.
+            ``config`` says; with a tokenizer of its own it is read through a ``ProjectedReward``) or any function from
+            rows to one reward a response token, taken as it is.
         prompts: used in a seeded order, again and again.
         encoder: of the policy.
         config: the settings.
@@ -271,7 +272,7 @@ def ppo(
         The card written beside the model; ``warnings`` says in words how the run went wrong, if it did.
 
     Raises:
-        ValueError: no prompt is left, settings that do not go together, or a reward model of another tokenizer.
+        ValueError: no prompt is left, settings that do not go together, or a folder that is no reward model.
     """
     if not prompts:
         raise ValueError("no prompt to sample responses for")
@@ -323,6 +324,7 @@ def ppo(
         **asdict(counts),
         "fingerprint": fingerprint,
         **metrics.lines[-1],
+        **({"projected_rewards": ", ".join(run.projected)} if run.projected else {}),
         **({"warnings": list(run.told.values())} if run.told else {}),
     }
     best = run.best(metrics)
@@ -393,7 +395,7 @@ class _Run:
         )
         self.judge = None if self.reference is None else Actor(self.reference)
         self.generator = TransformersGenerator(self.policy, encoder)
-        self.streams = list(streams)
+        self.streams, self.projected = list(streams), list[str]()
         self.rewards = self._load_rewards()
 
     def _load_rewards(self) -> list[RewardFunction]:
@@ -404,14 +406,20 @@ class _Run:
             if not isinstance(stream.reward, Path | str):
                 rewards.append(stream.reward)
                 continue
-            scorer = load_scorer(stream.reward, self.encoder)
+            scorer = load_reward(stream.reward, self.encoder, [row.prompt for row in self.prompts])
+            if isinstance(scorer, ProjectedReward):
+                self.projected.append(stream.name)
+                self._say(
+                    f"{stream.name}: {stream.reward} has another tokenizer or template than the policy; its rewards "
+                    "are projected through the characters that tokens stand for, and their sum stays the same"
+                )
             if self.config.reward_scaling == RewardScaling.START:
                 if not samples:
                     # The same samples on every process, so that all of them scale alike.
                     count, seed = min(256, len(self.prompts)), self.config.seed
                     chosen = random.Random(seed).sample(list(self.prompts), count)
                     samples = [encode_rollout(rollout) for rollout in self._sample(chosen, seed=seed)]
-                scorer = fit_scale(scorer, samples)
+                scorer = scorer.fitted(samples) if isinstance(scorer, ProjectedReward) else fit_scale(scorer, samples)
             rewards.append(scorer)
         return rewards
 
@@ -623,8 +631,11 @@ class _Run:
             with new_folder(work / f"best-{int(line['step'])}") as partial:
                 save_file(_tensors(_trained(self.policy)), partial / "policy.safetensors")
         for words in self._warn(metrics.lines):
-            if self.accelerator.is_main_process:
-                tqdm.write(words, file=sys.stderr)
+            self._say(words)
+
+    def _say(self, words: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(words, file=sys.stderr)
 
     def _warn(self, lines: Sequence[Mapping[str, float]]) -> list[str]:
         """What is to be said after these lines and was not said before."""
