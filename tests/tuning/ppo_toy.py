@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
 import tiny
+from errata.data import Encoder
+from errata.models import load_sequence_reward_model, load_token_reward_model, save_model
 from errata.tuning import PPOConfig, Stream
 from errata.types import Encoded
 
@@ -44,3 +49,30 @@ def lines_of(out: Path, name: str = "metrics") -> list[dict[str, Any]]:
     for row in rows:
         assert row.pop("seconds", 0) >= 0
     return rows
+
+
+def llama(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
+    """A start for any tokenizer."""
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **sizes)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_model(LlamaForCausalLM(config), tokenizer, folder)
+    return folder
+
+
+def reward_model(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, *, kind: str = "token", template: str = "auto", seed: int = 1
+) -> Path:
+    """One that has learned nothing: its head is noise."""
+    start, encoder = llama(folder / "start", tokenizer), Encoder(tokenizer, template=template)
+    model: Any = (
+        load_token_reward_model(start)
+        if kind == "token"
+        else load_sequence_reward_model(start, pad_id=encoder.pad_id, end_id=encoder.end_id)
+    )
+    torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(seed))
+    card = {"stage": "reward", "kind": kind, "objective": "changed_token_classes", "fingerprint": f"{kind} {seed}"}
+    card |= {"tokenizer": encoder.fingerprint, "template": encoder.template}
+    save_model(model, tokenizer, folder / kind, card=card)
+    return folder / kind

@@ -9,46 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 import tiny
 from edits.tokenizers import byte_level
 from errata.cli import main
 from errata.data import Encoder, write_rows
-from errata.models import load_sequence_reward_model, load_token_reward_model, save_model
 from errata.reward import ProjectedReward, encode_rollout
 from errata.tuning import Stream, ppo
-from tuning.ppo_toy import CONFIG, PROMPTS, lines_of
+from tuning.ppo_toy import CONFIG, PROMPTS, lines_of, llama, reward_model
 
 module = sys.modules["errata.tuning.ppo"]
-
-
-def llama(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    save_model(
-        LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **sizes)),
-        tokenizer,
-        folder,
-    )
-    return folder
-
-
-def reward_model(folder: Path, tokenizer: PreTrainedTokenizerBase, kind: str) -> Path:
-    """One with a head of noise."""
-    start, encoder = llama(folder / "reward_start", tokenizer), Encoder(tokenizer, template="Q: {prompt}\n")
-    model: Any = (
-        load_token_reward_model(start)
-        if kind == "token"
-        else load_sequence_reward_model(start, pad_id=encoder.pad_id, end_id=encoder.end_id)
-    )
-    torch.manual_seed(1)
-    torch.nn.init.normal_(model.score.weight)
-    card = {"stage": "reward", "kind": kind, "objective": "changed_token_classes", "fingerprint": kind}
-    card |= {"tokenizer": encoder.fingerprint, "template": encoder.template}
-    save_model(model, tokenizer, folder / kind, card=card)
-    return folder / kind
+TEMPLATE = "Q: {prompt}\n"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +35,10 @@ def test_the_sum_is_that_of_the_reward_model_on_its_own_tokens(
     ours: Any, theirs: Any, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     encoder = Encoder(ours())
-    start, folder = llama(tmp_path / "start", ours()), reward_model(tmp_path, theirs(), kind)
+    start, folder = (
+        llama(tmp_path / "start", ours()),
+        reward_model(tmp_path / "reward", theirs(), kind=kind, template=TEMPLATE),
+    )
     config = replace(CONFIG, steps=2, samples_per_step=16, save_every=1)
     streams = [Stream(name="other", reward=folder)]
     run = module._Run(start, streams, PROMPTS, encoder, config, critic=None)
@@ -90,7 +64,7 @@ def test_the_sum_is_that_of_the_reward_model_on_its_own_tokens(
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start, folder = tiny.llama(tmp_path / "start"), reward_model(tmp_path, byte_level(), "token")
+    start, folder = tiny.llama(tmp_path / "start"), reward_model(tmp_path / "reward", byte_level())
     write_rows(tmp_path / "prompts.jsonl", PROMPTS)
     arguments = ["--model", start, "--reward", folder, "--prompts", tmp_path / "prompts.jsonl", "--out", tmp_path / "o"]
     few = ["--steps=1", "--rollouts-per-step=8", "--minibatch-size=8", "--max-new-tokens=6"]

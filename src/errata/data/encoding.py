@@ -242,6 +242,10 @@ class Encoder:
         """Sampled ids without their end."""
         return tuple(response_ids[:-1] if response_ids and response_ids[-1] in self.end_ids else response_ids)
 
+    def spoken_ids(self, response_ids: Sequence[int]) -> tuple[int, ...]:
+        """Sampled ids that stand for text: without their end, and without control tokens that came before it."""
+        return tuple(token for token in self.body_ids(response_ids) if token not in self.reserved)
+
     def decode(self, response_ids: Sequence[int]) -> str:
         """The text of sampled ids; the end of the response is not text, every other id is."""
         body = list(self.body_ids(response_ids))

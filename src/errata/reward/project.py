@@ -108,8 +108,7 @@ class ProjectedReward:
             prompt = self._known.get(row.ids[: row.prompt_length])
             if prompt is None:
                 raise ValueError("a row to be scored has a prompt that is not among the prompts; give all of them")
-            body = encoder.body_ids(row.response_ids)
-            spoken = [token for token in body if token not in encoder.reserved]
+            body, spoken = encoder.body_ids(row.response_ids), encoder.spoken_ids(row.response_ids)
             text = encoder.decode(spoken)
             found = encoder.encode_sampled(prompt, text, [*spoken, *row.response_ids[len(body) :]])
             offsets, ours = iter(found.offsets), list[tuple[int, int]]()

@@ -251,6 +251,7 @@ def ppo(
     *,
     critic: Path | str | None = None,
     evaluate: Evaluate | None = None,
+    noted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Improve a policy on rewards by PPO and write it to ``out``, with metrics.jsonl and samples.jsonl beside it.
 
@@ -267,6 +268,8 @@ def ppo(
         critic: a model to start the critic from; by default ``model``.
         evaluate: called with a generator and the step every ``config.evaluate_every`` steps, step 0 and the last
             included; what it returns goes into the metrics, its time does not.
+        noted: goes into the card, and tells this run from another: what the evaluation depends on. Its ``warnings``
+            stand before the run's own.
 
     Returns:
         The card written beside the model; ``warnings`` says in words how the run went wrong, if it did.
@@ -294,6 +297,7 @@ def ppo(
         told,
         config,
         [(row.id, row.prompt) for row in prompts],
+        *([noted] if noted else []),
     )
     if is_finished(out, fingerprint):
         return read_card(out)
@@ -317,6 +321,7 @@ def ppo(
         bar.set_postfix(reward=f"{found['objective/scores']:.3f}", kl=f"{found['objective/kl']:.2f}")
         if done % config.save_every == 0 and done < config.steps:
             run.save(work, done, metrics)
+    warnings = [*(noted or {}).get("warnings", ()), *run.told.values()]
     card = {
         "stage": "ppo",
         "config": asdict(config),
@@ -325,11 +330,13 @@ def ppo(
         "fingerprint": fingerprint,
         **metrics.lines[-1],
         **({"projected_rewards": ", ".join(run.projected)} if run.projected else {}),
-        **({"warnings": list(run.told.values())} if run.told else {}),
+        **(noted or {}),
+        **({"warnings": warnings} if warnings else {}),
     }
     best = run.best(metrics)
     if best is not None:
-        card["best_step"] = best
+        by = config.best_by
+        card |= {"best_step": best, f"best_{by}": next(line[by] for line in metrics.lines if line["step"] == best)}
     run.finish(work, out, card, metrics, samples)
     return card
 
