@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from errata.cli import main
 from errata.data import write_rows
 from errata.models import Sampling, TransformersGenerator, load_causal
 from errata.reward import encoder_of
+from errata.tuning.collapse import Sign
 from errata.winrate import reward_judge, win_rate_over_start
 from errata.winrate import training as training_module
 from tuning.ppo_toy import ENCODER, lines_of, reward_model
@@ -41,6 +44,128 @@ def ppo(folder: Path, out: Path, *flags: Any) -> int:
 
 def card_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "errata.json").read_text())
+
+
+class Run:
+    """What a run of one step has left, all rollouts among it."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.card = out, card_of(out)
+        self.lines, self.samples = lines_of(out), lines_of(out, "samples")
+
+    def stream(self, name: str) -> list[list[float]]:
+        return [row[f"rewards/{name}"] for row in self.samples]
+
+    def flat(self, name: str) -> list[float]:
+        return [reward for row in self.stream(name) for reward in row]
+
+
+ALL = ["--steps=1", "--samples-per-step=8"]
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("plain") / "out"
+    assert ppo(folder, out, *ALL) == 0
+    return Run(out)
+
+
+def pays_twice(run: Run, plain: Run) -> bool:
+    return run.flat("reward") == pytest.approx([2 * reward for reward in plain.flat("reward")], abs=1e-5)
+
+
+def pays_no_more_than(run: Run, plain: Run) -> bool:
+    clipped = [min(max(reward, -0.1), 0.1) for reward in plain.flat("reward")]
+    return run.flat("reward") == pytest.approx(clipped, abs=1e-5) != plain.flat("reward")
+
+
+def pays_nothing_on_average(run: Run, plain: Run) -> bool:
+    return abs(sum(run.flat("reward"))) < 1e-3 < abs(sum(plain.flat("reward")))
+
+
+def pays_at_the_end(run: Run, plain: Run) -> bool:
+    last = [row[-1] for row in run.stream("terminal")]
+    assert plain.samples[0].keys() < run.samples[0].keys() >= {"values/dense", "values/terminal"}
+    return sum(map(abs, run.flat("terminal"))) == pytest.approx(sum(map(abs, last))) != 0
+
+
+def pays_at_the_end_no_more_than(run: Run, plain: Run) -> bool:
+    return max(abs(row[-1]) for row in run.stream("terminal")) == pytest.approx(0.1 * 3)
+
+
+def pays_at_the_end_nothing_on_average(run: Run, plain: Run) -> bool:
+    return sum(run.flat("terminal")) == pytest.approx(0, abs=1e-3)
+
+
+def takes_off(run: Run, plain: Run) -> bool:
+    cut_off = [[0.0] * (len(row["ids"]) - 1) + [-2.0 * (not row["ended"])] for row in run.samples]
+    assert any(any(row) for row in cut_off)
+    return run.stream("missing_eos") == cut_off and set(run.flat("length")) == {-0.5}
+
+
+def learns_the_same(run: Run, plain: Run) -> bool:
+    return tiny.difference(run.out, plain.out) < 1e-5
+
+
+def has_an_adapter(run: Run, plain: Run) -> bool:
+    return (run.out / "adapter" / "adapter_config.json").exists() and run.card["config"]["lora_alpha"] == 6
+
+
+def stopped(run: Run, plain: Run) -> bool:
+    return len(run.lines) == 2 and run.card["warnings"] == ["step 1: it collapses"]
+
+
+def has_the_papers_settings(run: Run, plain: Run) -> bool:
+    wanted = {"discount": 1.0, "gae_lambda": 1.0, "kl_coefficient": 0.5, "value_coefficient": 0.1}
+    wanted |= {"reward_scaling": "batch", "rollouts_per_step": 8}
+    return {name: run.card["config"][name] for name in wanted} == wanted
+
+
+def has_no_discount(run: Run, plain: Run) -> bool:
+    return (run.card["config"]["discount"], plain.card["config"]["discount"]) == (1.0, 0.5)
+
+
+def stops_its_passes(run: Run, plain: Run) -> bool:
+    return run.lines[-1]["policy/stopped_by_target_kl"] == 1 and plain.lines[-1]["policy/stopped_by_target_kl"] == 0
+
+
+TERMINAL = "--terminal-reward={f}/whole/sequence"
+
+
+@pytest.mark.parametrize(
+    ("flags", "holds"),
+    [
+        (["--reward-coefficient=2"], pays_twice),
+        (["--reward-clip=0.1"], pays_no_more_than),
+        (["--reward-centred=True"], pays_nothing_on_average),
+        ([TERMINAL, "--terminal-weight=0.5"], pays_at_the_end),
+        ([TERMINAL, "--terminal-clip=0.1", "--terminal-coefficient=3"], pays_at_the_end_no_more_than),
+        ([TERMINAL, "--terminal-centred=True"], pays_at_the_end_nothing_on_average),
+        (["--length-penalty=0.5", "--missing-eos-penalty=2"], takes_off),
+        (["--micro-batch-size=3"], learns_the_same),
+        (["--gradient-checkpointing=True", "--micro-batch-size=4"], learns_the_same),
+        (["--lora-rank=2", "--lora-alpha=6"], has_an_adapter),
+        (["--steps=3", "--stop-on-collapse=True"], stopped),
+        (["--preset=paper", "--kl-coefficient=0.5"], has_the_papers_settings),
+        (["--preset=sequence"], has_no_discount),
+        (["--target-kl=1e-9", "--learning-rate=0.01", "--kl-estimator=k3"], stops_its_passes),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or "",
+)
+def test_flags_do_what_they_say(
+    flags: list[str],
+    holds: Callable[[Run, Run], bool],
+    folder: Path,
+    plain: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if holds is stopped:
+        signs = [Sign("collapse", "it collapses")]
+        module = sys.modules["errata.tuning.ppo"]
+        monkeypatch.setattr(module, "signs_of_collapse", lambda lines: signs * (len(lines) > 1))
+    assert ppo(folder, tmp_path / "out", *ALL, *(flag.format(f=folder) for flag in flags)) == 0
+    assert holds(Run(tmp_path / "out"), plain)
 
 
 JUDGED = ["--steps=4", "--evaluate-every=1", "--save-every=1", "--learning-rate=0.03", "--heldout={f}/heldout.jsonl"]
