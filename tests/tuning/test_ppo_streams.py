@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils.dataclasses import DistributedType
 
 import tiny
 from errata import losses
@@ -182,6 +183,16 @@ def test_a_collapse_is_told_and_ends_the_run_where_that_was_asked_for(start: Pat
         assert any("step " in words for words in card["warnings"])
     assert len(rows[True]) < len(rows[False]) == 17
     assert rows[True] == rows[False][: len(rows[True])]
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_ways_to_share_weights_that_ppo_does_not_know_are_refused(
+    kind: DistributedType, start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.Accelerator, "distributed_type", kind)
+    monkeypatch.setattr(module.Accelerator, "is_fsdp2", False)
+    with pytest.raises(ValueError, match=f"not under {kind.value}; set FSDP_VERSION=2"):
+        run_of(start, CONFIG)
 
 
 def test_samples_hold_a_number_for_every_token(start: Path, tmp_path: Path) -> None:

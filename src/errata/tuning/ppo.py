@@ -10,6 +10,7 @@ uninterrupted one.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 import shutil
@@ -26,8 +27,10 @@ from typing import Any, Literal
 import torch
 from accelerate.accelerator import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils.dataclasses import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from tqdm import tqdm
 
 from errata import losses
@@ -358,7 +361,10 @@ class _Run:
         check_tracker(config.tracker)
         AcceleratorState._reset_state()  # an earlier run of this process may have computed in another precision
         self.accelerator: Any = Accelerator(mixed_precision="bf16" if config.bf16 else "no", log_with=tracker or None)
-        world = self.accelerator.num_processes
+        world, self.sharded = self.accelerator.num_processes, bool(self.accelerator.is_fsdp2)
+        kind = self.accelerator.distributed_type
+        if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED) and not self.sharded:
+            raise ValueError(f"PPO runs under DDP and FSDP2, not under {kind.value}; set FSDP_VERSION=2, or leave it out")
         if config.rollouts_per_step % config.minibatch_size or config.minibatch_size % world:
             raise ValueError(
                 f"{config.rollouts_per_step} rollouts a step, minibatches of {config.minibatch_size} and {world} "
@@ -393,13 +399,18 @@ class _Run:
                 enable({"use_reentrant": False})
                 each.config.use_cache = False
                 each.train()  # transformers recomputes in training only; every dropout is 0
+        # What is sampled from stays whole; the learner's weights, where each process has a share, are copied into it.
+        self.learner: Any = copy.deepcopy(self.policy) if self.sharded else self.policy
         # One optimizer each: their learning rates and clipped norms are their own.
-        self.actor, self.critic, self.policy_optimizer, self.critic_optimizer = self.accelerator.prepare(
-            Actor(self.policy),
+        self.actor, self.policy_optimizer = self.accelerator.prepare(
+            Actor(self.learner),
+            torch.optim.AdamW(_trained(self.learner).values(), lr=config.learning_rate, weight_decay=0.0),
+        )
+        self.critic, self.critic_optimizer = self.accelerator.prepare(
             value_model,
-            torch.optim.AdamW(_trained(self.policy).values(), lr=config.learning_rate, weight_decay=0.0),
             torch.optim.AdamW(value_model.parameters(), lr=config.value_learning_rate, weight_decay=0.0),
         )
+        self.policy.to(self.accelerator.device)
         self.judge = None if self.reference is None else Actor(self.reference)
         self.generator = TransformersGenerator(self.policy, encoder)
         self.streams, self.projected = list(streams), list[str]()
@@ -532,7 +543,7 @@ class _Run:
             old_BT, entropy_BT = self.actor(part, temperature, True)
             with self.accelerator.autocast():
                 if self.judge is None:
-                    with adapter_off(self.policy):
+                    with adapter_off(self.learner):
                         ref_BT, _ = self.actor(part, temperature)
                 else:
                     ref_BT, _ = self.judge(part, temperature)
@@ -581,6 +592,7 @@ class _Run:
                 optimizer.step()
                 optimizer.zero_grad()
             totals = {name: totals.get(name, 0.0) + value for name, value in found.items()}
+        self._gather()
         mean = {name: value / minibatches for name, value in totals.items()}
         return {
             "loss/policy_avg": mean["policy_loss"],
@@ -596,6 +608,11 @@ class _Run:
             "lr": config.learning_rate * share,
             "episode": (step + 1) * config.rollouts_per_step,
         }
+
+    def _gather(self) -> None:
+        """Bring what is sampled from up to what was learned."""
+        if self.sharded:
+            _copy(_tensors(_trained(self.learner)), _trained(self.policy))
 
     def _minibatches(self, experience: Experience, step: int) -> Iterator[Experience]:
         size = self.config.minibatch_size // self.accelerator.num_processes
@@ -661,13 +678,15 @@ class _Run:
         return int(max(seen, key=lambda line: line[name])["step"]) if seen else None
 
     def save(self, work: Path, step: int, metrics: Metrics) -> None:
-        """Write a checkpoint in one step. Every process has the same weights, so the main one writes them."""
+        """Write a checkpoint in one step: the main process does, once it has the others' shares."""
+        files: dict[str, dict[str, Tensor]] = {}
+        for name, model, optimizer in self._learners():
+            files |= {name: _tensors(_trained(model)), f"{name}_optimizer": _optimizer_tensors(optimizer)}
         if not self.accelerator.is_main_process:
             return
         with new_folder(work / f"step-{step}") as partial:
-            for name, model, optimizer in self._learners():
-                save_file(_tensors(_trained(model)), partial / f"{name}.safetensors")
-                save_file(_optimizer_tensors(optimizer), partial / f"{name}_optimizer.safetensors")
+            for name, tensors in files.items():
+                save_file(tensors, partial / f"{name}.safetensors")
         # What came before is not needed now; it was until here, for a kill may come between any two lines.
         keep = {f"step-{step}", f"best-{self.best(metrics)}"}
         for folder in [*work.glob("step-*"), *work.glob("best-*")]:
@@ -676,7 +695,7 @@ class _Run:
 
     def _learners(self) -> list[tuple[str, Any, Any]]:
         return [
-            ("policy", self.policy, self.policy_optimizer),
+            ("policy", self.learner, self.policy_optimizer),
             ("critic", self.accelerator.unwrap_model(self.critic), self.critic_optimizer),
         ]
 
@@ -693,8 +712,9 @@ class _Run:
         if self.done >= 0:
             folder = work / f"step-{self.done}"
             for name, model, optimizer in self._learners():
-                _load(_trained(model), folder / f"{name}.safetensors")
+                _copy(load_file(folder / f"{name}.safetensors"), _trained(model))
                 _load_optimizer(optimizer, load_file(folder / f"{name}_optimizer.safetensors"))
+            self._gather()
         main = self.accelerator.is_main_process
         metrics, samples = (
             Metrics(work / f"{name}.jsonl", last_step=self.done, writes=main) for name in ("metrics", "samples")
@@ -711,12 +731,10 @@ class _Run:
             best = self.best(metrics)
             if best is not None:
                 last = {name: tensor.detach().clone() for name, tensor in _trained(self.policy).items()}
-                _load(_trained(self.policy), work / f"best-{best}" / "policy.safetensors")
+                _copy(load_file(work / f"best-{best}" / "policy.safetensors"), _trained(self.policy))
                 folders["best"] = work / "best"
                 save_model(self._whole(work), tokenizer, folders["best"], card=card)
-                with torch.no_grad():
-                    for name, tensor in _trained(self.policy).items():
-                        tensor.copy_(last[name])
+                _copy(last, _trained(self.policy))
             trained = self._whole(work)
             folders |= {path.name: path for path in (work / "adapter", work / "errata") if path.exists()}
             files = {"metrics.jsonl": metrics.text(), "samples.jsonl": samples.text()}
@@ -739,29 +757,42 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def _gathered(tensor: Tensor) -> Tensor:
+    """With the shares of all processes, which all have to ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(whole: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor that was whole, in shares where the other is."""
+    whole = whole.to(tensor.device)
+    return distribute_tensor(whole, tensor.device_mesh, tensor.placements) if isinstance(tensor, DTensor) else whole
+
+
 def _tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {name: _gathered(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _load(into: Mapping[str, Tensor], path: Path) -> None:
-    saved = load_file(path)
-    assert saved.keys() == into.keys(), saved.keys() ^ into.keys()
-    with torch.no_grad():
-        for name, tensor in into.items():
-            tensor.copy_(saved[name])
+@torch.no_grad()
+def _copy(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    assert tensors.keys() == into.keys(), tensors.keys() ^ into.keys()
+    for name, tensor in into.items():
+        tensor.copy_(_like(tensors[name], tensor))
 
 
 def _optimizer_tensors(optimizer: Any) -> dict[str, Tensor]:
     """The state of AdamW as tensors; its settings are those of the run."""
     state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": each.cpu() for number, found in state.items() for name, each in found.items()}
+    return _tensors({f"{number}.{name}": each for number, found in state.items() for name, each in found.items()})
 
 
 def _load_optimizer(optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    (group,) = optimizer.param_groups
     for key, tensor in tensors.items():
         number, name = key.split(".")
-        state.setdefault(int(number), {})[name] = tensor
+        # All but the count of steps have the shape of the parameter, and are shared out as it is.
+        parameter = group["params"][int(number)]
+        state.setdefault(int(number), {})[name] = tensor if name == "step" else _like(tensor, parameter.detach())
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
