@@ -14,8 +14,9 @@ import tiny
 from errata.cli import main
 from errata.data import write_rows
 from errata.models import Sampling, TransformersGenerator, load_causal
-from errata.reward import encoder_of
+from errata.reward import encoder_of, load_scorer
 from errata.tuning.collapse import Sign
+from errata.types import Correction
 from errata.winrate import reward_judge, win_rate_over_start
 from errata.winrate import training as training_module
 from tuning.ppo_toy import ENCODER, lines_of, reward_model
@@ -254,3 +255,59 @@ def test_what_a_held_out_win_rate_needs(
 ) -> None:
     assert ppo(folder, tmp_path / "out", *(flag.format(f=folder) for flag in flags)) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["ppo", "sft"])
+def test_a_tracker_is_sent_what_is_written_down(method: str, folder: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
+    out = tmp_path / "out"
+    if method == "ppo":
+        assert ppo(folder, out, "--steps=2", "--tracker=tensorboard") == 0
+        (events,) = {path.parent for path in out.rglob("events.out.tfevents.*") if path.parent.name == "errata"}
+        tag, name = "objective/kl", "objective/kl"
+    else:
+        write_rows(tmp_path / "rows.jsonl", tiny.demonstrations(8))
+        given = [f"--model={folder / 'start'}", f"--data={tmp_path / 'rows.jsonl'}", f"--out={out}"]
+        given += ["--heldout", str(folder / "edits.jsonl"), "--evaluate-every=1"]
+        write_rows(folder / "edits.jsonl", tiny.corrections(4))
+        assert main(["tune", "sft", *given, "--epochs=1", "--batch-size=4", "--tracker=tensorboard"]) == 0
+        (events,) = {path.parent for path in (out / "runs").rglob("events.out.tfevents.*")}
+        tag, name = "eval/loss", "eval_loss"
+    found = reader.EventAccumulator(str(events))
+    found.Reload()
+    sent = {event.step: event.value for event in found.Scalars(tag)}
+    written = {line["step"]: line[name] for line in lines_of(out) if name in line}
+    assert len(written) > 1
+    assert sent == pytest.approx(written, rel=1e-5, abs=1e-6)
+
+
+def test_a_tracker_that_is_not_there_is_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert ppo(folder, tmp_path / "out", "--tracker=trackio") == 1
+    assert "--tracker trackio is not installed; pip install trackio" in capsys.readouterr().err
+
+
+def test_blame_for_omissions_from_edits_to_ppo(folder: Path, tmp_path: Path) -> None:
+    """The editor only ever adds: without blame nothing in what was written is bad, with it what came too early is."""
+    edits = [
+        Correction(id=str(k), prompt=row.prompt, original=row.prompt, edited=f"{row.prompt} rude")
+        for k, row in enumerate(tiny.prompts(16, seed=3))
+    ]
+    write_rows(tmp_path / "edits.jsonl", edits)
+    given = ["reward", "train", f"--model={folder / 'start'}", f"--data={tmp_path / 'edits.jsonl'}"]
+    paid = {}
+    for how in ("unmarked", "blame"):
+        out = tmp_path / how
+        flags = ["--learning-rate=0.01", "--epochs=6", "--batch-size=8", f"--omissions={how}", f"--out={out}"]
+        assert main([*given, *flags]) == 0
+        rows = [ENCODER.encode(row.prompt, row.original) for row in edits]
+        ends = [stream[-1] for stream in load_scorer(out, ENCODER)(rows)]
+        paid[how] = sum(ends) / len(ends)
+    assert paid["blame"] < -0.5 < paid["unmarked"] - 0.3
+    assert ppo(folder, tmp_path / "ppo", *ALL, f"--reward={tmp_path / 'blame'}") == 0
+    ended = [row for row in lines_of(tmp_path / "ppo", "samples") if row["ended"]]
+    assert all(any(row["rewards/reward"]) for row in ended)

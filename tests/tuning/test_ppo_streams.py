@@ -191,7 +191,7 @@ def test_ways_to_share_weights_that_ppo_does_not_know_are_refused(
 ) -> None:
     monkeypatch.setattr(module.Accelerator, "distributed_type", kind)
     monkeypatch.setattr(module.Accelerator, "is_fsdp2", False)
-    with pytest.raises(ValueError, match=f"not under {kind.value}; set FSDP_VERSION=2"):
+    with pytest.raises(ValueError, match=f"not {kind.value}; set FSDP_VERSION=2"):
         run_of(start, CONFIG)
 
 

@@ -360,11 +360,15 @@ class _Run:
         tracker: list[Any] = [] if config.tracker == "none" else [config.tracker]
         check_tracker(config.tracker)
         AcceleratorState._reset_state()  # an earlier run of this process may have computed in another precision
-        self.accelerator: Any = Accelerator(mixed_precision="bf16" if config.bf16 else "no", log_with=tracker or None)
+        self.accelerator: Any = Accelerator(
+            mixed_precision="bf16" if config.bf16 else "no",
+            log_with=tracker or None,
+            project_dir=".",  # TensorBoard asks for one now; start_tracker names it
+        )
         world, self.sharded = self.accelerator.num_processes, bool(self.accelerator.is_fsdp2)
         kind = self.accelerator.distributed_type
         if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED) and not self.sharded:
-            raise ValueError(f"PPO runs under DDP and FSDP2, not under {kind.value}; set FSDP_VERSION=2, or leave it out")
+            raise ValueError(f"PPO knows DDP and FSDP2, not {kind.value}; set FSDP_VERSION=2, or leave it out")
         if config.rollouts_per_step % config.minibatch_size or config.minibatch_size % world:
             raise ValueError(
                 f"{config.rollouts_per_step} rollouts a step, minibatches of {config.minibatch_size} and {world} "
@@ -643,7 +647,7 @@ class _Run:
     def start_tracker(self, work: Path) -> None:
         """Open the tracker, if one was asked for."""
         if self.config.tracker != "none":
-            self.accelerator.project_configuration.set_directories(str(work))
+            self.accelerator.project_configuration.logging_dir = str(work)
             self.accelerator.init_trackers("errata", config={k: str(v) for k, v in asdict(self.config).items()})
 
     def note(self, metrics: Metrics, line: Mapping[str, float], work: Path) -> None:
