@@ -79,7 +79,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # The reward of one token has no future; the critic is there and learns.
         (1, 0.5, {"steps": 40, "learning_rate": 0.02, "value_learning_rate": 0.01, "discount": 0.0}, 0.002),
         # A critic that stays at 0, for every response that is cut off after two tokens would bootstrap its values.
-        (2, 1.0, {"steps": 60, "learning_rate": 0.01, "value_learning_rate": 0.0, "discount": 1.0}, 0.08),
+        (2, 1.0, {"steps": 50, "learning_rate": 0.01, "value_learning_rate": 0.0, "discount": 1.0}, 0.08),
     ],
     ids=["one token", "two tokens"],
 )
