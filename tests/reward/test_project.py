@@ -108,6 +108,23 @@ def test_two_tokenizers(swap: bool) -> None:
     assert theirs.encode("eat it", TEXTS[0]).ids != rows[0].ids
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_control_token_that_was_sampled_stands_for_no_text(ended: bool) -> None:
+    """And is paid nothing, wherever it stands; the reward model reads the text without it."""
+    ours = Encoder(byte_level())
+    row = ours.encode("eat it", "The cat", ended=ended)
+    begin, body = ours.tokenizer.convert_tokens_to_ids("<s>"), ours.body_ids(row.response_ids)
+    silent = [begin, *body[:1], begin, begin, *body[1:], begin, *row.response_ids[len(body) :]]
+    reward = ProjectedReward(reward=PaysCharacters(ours), reward_encoder=ours, policy_encoder=ours, prompts=["eat it"])
+    sampled = Encoded((*row.ids[: row.prompt_length], *silent), row.prompt_length, (), ended)
+    plain, found = reward([row, sampled])
+    assert plain == [float(stop - start) or 0.5 for start, stop in row.offsets]
+    assert [paid for token, paid in zip(silent, found, strict=True) if token != begin] == plain
+    assert sum(found) == sum(plain)
+    alone = Encoded((*row.ids[: row.prompt_length], begin), row.prompt_length, (), ended=False)
+    assert reward([alone]) == [[0.0]]
+
+
 def test_unknown_prompts_and_other_functions() -> None:
     encoder = Encoder(byte_level())
     reward = ProjectedReward(

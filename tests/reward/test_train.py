@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,30 @@ def test_lora_trains_the_head_in_full_and_another_process_scores_the_same(start:
     expected = tiny.weights(start)[f"{name}.weight"] + 2 * b @ a
     torch.testing.assert_close(saved[f"{name}.weight"], expected)
     assert torch.equal(saved["model.norm.weight"], tiny.weights(start)["model.norm.weight"])
+
+
+def test_micro_batches_hold_rows_of_one_length_and_add_up_to_the_step(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a step sorted, from step to step in the seeded order; the same weights as in one micro-batch."""
+    collate, seen = train_module.collate_labels, list[list[int]]()
+
+    def noted(rows: Any, **how: Any) -> Any:
+        seen.append([train_module._length(row) for row in rows])
+        return collate(rows, **how)
+
+    monkeypatch.setattr(train_module, "collate_labels", noted)
+    for micro in (8, 2):
+        seen.clear()
+        config = TokenRewardConfig(learning_rate=1e-3, epochs=1, batch_size=8, micro_batch_size=micro)
+        train_token_reward(start, labelled(TRAIN[:24]), ENCODER, config, tmp_path / str(micro))
+    steps = [[length for part in seen[k : k + 4] for length in part] for k in range(0, 12, 4)]
+    assert [len(part) for part in seen] == [2] * 12
+    assert all(step == sorted(step) and len(set(step)) > 2 for step in steps)
+    assert [*chain(*steps)] != sorted([*chain(*steps)])
+    assert tiny.difference(tmp_path / "8", tmp_path / "2") < 1e-5
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert (tiny.weights(tmp_path / "8")[name] - tiny.weights(start)[name]).abs().max() > 1e-4
 
 
 EVERYTHING: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """Every way to train, on fixed rows: run by ``torchrun`` in two processes, and imported by the test for one.
 
-torchrun --nproc_per_node 2 every_method.py START OUT [sharded]
+torchrun --nproc_per_node 2 every_method.py START OUT [sharded | sharded_ppo]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from errata.models import Sampling
 from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
 from errata.types import Encoded, PromptRow, Rollout
+from tuning.ppo_toy import TERMINAL
 
 STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "save_every": 2}
 PPO = PPOConfig(
@@ -48,11 +50,6 @@ def pays_for_cats(encoder: Encoder) -> Any:
         return [[float(token == cat) - 0.1 * (token % 3) for token in row.response_ids] for row in rows]
 
     return reward
-
-
-def pays_at_the_end(rows: Sequence[Encoded]) -> list[list[float]]:
-    """One reward a response: how many different words it has."""
-    return [[0.0] * (len(row.response_ids) - 1) + [float(len(set(row.response_ids)))] for row in rows]
 
 
 def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> dict[str, dict[str, Any]]:
@@ -80,6 +77,9 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
         ),
         "dpo": dpo(start, pairs, encoder, DPOConfig(**step), out / "dpo"),
         "token_reward": train_token_reward(start, labels, encoder, TokenRewardConfig(**step), out / "token_reward"),
+        "token_reward_lora": train_token_reward(
+            start, labels, encoder, TokenRewardConfig(**{**step, "epochs": 2}, lora_rank=2), out / "token_reward_lora"
+        ),
         "sequence_reward": train_sequence_reward(
             start, pairs[:11], encoder, RewardConfig(**step), out / "sequence_reward"
         ),
@@ -89,7 +89,7 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
         several = replace(PPO, micro_batch_size=max(micro // 2, 1), missing_eos_penalty=0.5, target_kl=10.0)
         streams = [
             Stream(name="cats", reward=pays_for_cats(encoder), centred=True, clip=0.5),
-            Stream(name="words", reward=pays_at_the_end, terminal=True, centred=True),
+            TERMINAL,
         ]
         for name, rank in (("ppo_streams", 0), ("ppo_lora", 2)):
             config = replace(several, lora_rank=rank)
@@ -154,6 +154,37 @@ def run_sharded(start: Path, out: Path, *, micro: int, stop_at: int | None = Non
     return cards
 
 
+def run_sharded_ppo(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> dict[str, dict[str, Any]]:
+    """What PPO has to do as one process: all weights and an adapter, the best step, a run that was killed."""
+    encoder = Encoder(tiny.tokenizer())
+    module = sys.modules["errata.tuning.ppo"]
+    loss, sharded, cat = module.policy_and_value_loss, set(), encoder.tokenizer.convert_tokens_to_ids("cat")
+
+    def noted(actor: Any, critic: Any, *arguments: Any, **settings: Any) -> Any:
+        for model in (actor, critic):
+            sharded.add(any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()))
+        return loss(actor, critic, *arguments, **settings)
+
+    def evaluate(generator: Any, step: int, *, stop_at: int | None = None) -> dict[str, float]:
+        if step == stop_at:
+            raise StoppedError
+        rollouts = generator(tiny.prompts(8), Sampling(max_new_tokens=6, temperature=0))
+        return {"cats": float(sum(rollout.response_ids.count(cat) for rollout in rollouts))}
+
+    cards = {}
+    with patched(module._Run, "_sample", sample_one_by_one), patched(module, "policy_and_value_loss", noted):
+        for name, rank in (("all", 0), ("lora", 2)):
+            config = replace(PPO, micro_batch_size=micro, save_every=1, evaluate_every=1, best_by="cats")
+            config = replace(config, lora_rank=rank, learning_rate=1e-2, value_learning_rate=1e-2)
+            streams = [Stream(name="cats", reward=pays_for_cats(encoder)), TERMINAL]
+            arguments: list[Any] = [start, streams, tiny.prompts(11), encoder, config, out / name]
+            if stop_at is not None:
+                with pytest.raises(StoppedError):
+                    ppo(*arguments, evaluate=partial(evaluate, stop_at=stop_at))
+            cards[name] = {**ppo(*arguments, evaluate=evaluate), "sharded": sorted(sharded)}
+    return cards
+
+
 def let_fsdp_run_on_cpus() -> None:
     """accelerate shards on accelerators only, though gloo can: it would take the same run for DDP without a word."""
     init = AcceleratorState.__init__
@@ -170,9 +201,11 @@ def let_fsdp_run_on_cpus() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if "sharded" in sys.argv[3:]:
+    ways = {"": (run, 9), "sharded": (run_sharded, 12), "sharded_ppo": (run_sharded_ppo, 2)}
+    way = "".join(sys.argv[3:])
+    if way:
         let_fsdp_run_on_cpus()
-    how, stop = (run_sharded, 12) if "sharded" in sys.argv[3:] else (run, 9)
+    how, stop = ways[way]
     found = how(Path(sys.argv[1]), Path(sys.argv[2]), micro=2, stop_at=stop)
     world = torch.distributed.get_world_size()
     if torch.distributed.get_rank() == 0:

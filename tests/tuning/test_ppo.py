@@ -24,24 +24,9 @@ from errata.reward import (
 )
 from errata.tuning import PPOConfig, RewardScaling, Stream, ppo
 from errata.types import Encoded
+from tuning.ppo_toy import CAT, CONFIG, ENCODER, PROMPTS, lines_of, pays_for_cats
 
 module = sys.modules["errata.tuning.ppo"]  # the function of the same name hides it
-ENCODER = tiny.encoder()
-PROMPTS = tiny.prompts(12)
-CAT = ENCODER.tokenizer.convert_tokens_to_ids("cat")
-CONFIG = PPOConfig(
-    steps=4,
-    rollouts_per_step=16,
-    minibatch_size=8,
-    learning_rate=1e-3,
-    value_learning_rate=1e-3,
-    max_new_tokens=8,
-    save_every=2,
-)
-
-
-def pays_for_cats(rows: Sequence[Encoded]) -> list[list[float]]:
-    return [[float(token == CAT) for token in row.response_ids] for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +47,6 @@ def run_of(start: Path, config: PPOConfig = CONFIG, reward: Any = pays_for_cats)
     return module._Run(start, [Stream(name="reward", reward=reward)], PROMPTS, ENCODER, config, critic=None)
 
 
-def metrics_of(out: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    for row in rows:
-        assert row.pop("seconds") >= 0
-    return rows
-
-
 def share_of_cats(folder: Path) -> float:
     generator = TransformersGenerator(load_causal(folder), ENCODER)
     rollouts = generator(PROMPTS, Sampling(max_new_tokens=8, samples=8, seed=99))
@@ -82,7 +60,7 @@ def test_a_paid_word_is_said_more_often(start: Path, tmp_path: Path) -> None:
     before, after = share_of_cats(start), share_of_cats(tmp_path / "out")
     assert before < 0.2
     assert after > 0.5
-    rows = metrics_of(tmp_path / "out")
+    rows = lines_of(tmp_path / "out")
     assert rows[-1]["objective/scores"] > rows[1]["objective/scores"] + 1
     assert rows[-1]["objective/kl"] > 1
 
@@ -193,7 +171,7 @@ def test_a_critic_learns_the_return(start: Path, tmp_path: Path) -> None:
         CONFIG, steps=10, learning_rate=0.0, value_learning_rate=1e-2, value_clip_range=100.0, discount=0.0
     )
     ppo(start, lambda rows: [[1.0] * len(row.response_ids) for row in rows], PROMPTS, ENCODER, config, tmp_path / "out")
-    rows = metrics_of(tmp_path / "out")
+    rows = lines_of(tmp_path / "out")
     assert tiny.difference(start, tmp_path / "out") == 0, "the policy stands still"
     assert rows[1]["value/sum"] == 0, "a head of zeros"
     assert 0.2 < rows[1]["loss/value_avg"] <= 0.5
@@ -236,7 +214,7 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
     card = ppo(*arguments, tmp_path / "out", evaluate=noted)
     assert steps == [3, 4, 5], "it went on after step 2"
     assert tiny.difference(tmp_path / "out", tmp_path / "whole") == 0
-    assert metrics_of(tmp_path / "out") == metrics_of(tmp_path / "whole")
+    assert lines_of(tmp_path / "out") == lines_of(tmp_path / "whole")
     assert {**card, "seconds": 0} == {**whole, "seconds": 0}
     assert not (tmp_path / ".out.training").exists()
     assert {path.suffix for path in (tmp_path / "out").iterdir()} <= {".json", ".jsonl", ".safetensors"}
@@ -259,7 +237,7 @@ def test_metrics_have_a_row_a_step_and_step_0_before_any(start: Path, tmp_path: 
     seconds = [line["seconds"] for line in lines]
     assert seconds == sorted(seconds), "they add up"
     assert seconds[0] == 0
-    rows = metrics_of(tmp_path / "out")
+    rows = lines_of(tmp_path / "out")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 5]
     assert [row["step"] for row in rows if "cats" in row] == [0, 2, 4, 5], "every second and the last"
     known = {"objective/kl", "objective/entropy", "objective/scores", "objective/rlhf_reward", "policy/approxkl_avg"}

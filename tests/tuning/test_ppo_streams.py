@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.utils.dataclasses import DistributedType
 
 import tiny
 from errata import losses
 from errata.models import TransformersGenerator, load_causal, token_logprobs
 from errata.tuning import PPOConfig, Stream, ppo
-from errata.types import Encoded
+from tuning import ppo_toy
+from tuning.ppo_toy import CAT, DENSE, ENCODER, PROMPTS, TERMINAL, lines_of
 
 module = sys.modules["errata.tuning.ppo"]
-ENCODER = tiny.encoder()
-PROMPTS = tiny.prompts(12)
-CAT = ENCODER.tokenizer.convert_tokens_to_ids("cat")
-CONFIG = PPOConfig(
-    steps=3,
-    rollouts_per_step=16,
-    minibatch_size=8,
-    learning_rate=1e-3,
-    value_learning_rate=1e-3,
-    max_new_tokens=6,
-    save_every=1,
-)
-
-
-def pays_for_cats(rows: Sequence[Encoded]) -> list[list[float]]:
-    return [[float(token == CAT) for token in row.response_ids] for row in rows]
-
-
-def pays_at_the_end(rows: Sequence[Encoded]) -> list[list[float]]:
-    return [[0.0] * (len(row.response_ids) - 1) + [float(len(set(row.response_ids)))] for row in rows]
-
-
-DENSE = Stream(name="cats", reward=pays_for_cats)
-TERMINAL = Stream(name="words", reward=pays_at_the_end, terminal=True, centred=True)
+CONFIG = replace(ppo_toy.CONFIG, steps=3, max_new_tokens=6, save_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +34,6 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_of(start: Path, config: PPOConfig, *streams: Stream) -> Any:
     return module._Run(start, streams or (DENSE,), PROMPTS, ENCODER, config, critic=None)
-
-
-def lines_of(out: Path, name: str = "metrics") -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
-    for row in rows:
-        row.pop("seconds", None)
-    return rows
 
 
 def test_advantages_are_mixed_and_not_rewards(start: Path) -> None:
@@ -213,6 +183,16 @@ def test_a_collapse_is_told_and_ends_the_run_where_that_was_asked_for(start: Pat
         assert any("step " in words for words in card["warnings"])
     assert len(rows[True]) < len(rows[False]) == 17
     assert rows[True] == rows[False][: len(rows[True])]
+
+
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_ways_to_share_weights_that_ppo_does_not_know_are_refused(
+    kind: DistributedType, start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.Accelerator, "distributed_type", kind)
+    monkeypatch.setattr(module.Accelerator, "is_fsdp2", False)
+    with pytest.raises(ValueError, match=f"not {kind.value}; set FSDP_VERSION=2"):
+        run_of(start, CONFIG)
 
 
 def test_samples_hold_a_number_for_every_token(start: Path, tmp_path: Path) -> None:

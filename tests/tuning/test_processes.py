@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 METHODS = [
     *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged", "figa_weights", "figa_lora"),
-    *("dpo", "token_reward", "sequence_reward", "ppo", "ppo_streams", "ppo_lora"),
+    *("dpo", "token_reward", "token_reward_lora", "sequence_reward", "ppo", "ppo_streams", "ppo_lora"),
 ]
 
 
@@ -73,16 +73,34 @@ def same(one: dict[str, Any], two: dict[str, Any]) -> None:
         assert two[key] == (one[key] if plain else pytest.approx(one[key], rel=1e-3, abs=1e-5)), key
 
 
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+
+
+def test_two_shards_learn_by_ppo_what_one_process_learns(tmp_path: Path) -> None:
+    """From the same rollouts, with micro-batches, a critic of two heads, and a kill after the second step."""
+    start = tiny.llama(tmp_path / "start")
+    two = in_two(tmp_path, "sharded_ppo", **FSDP2)
+    one = every_method.run_sharded_ppo(start, tmp_path / "one", micro=8)
+    for name in ("all", "lora"):
+        assert (one[name].pop("sharded"), two[name].pop("sharded")) == ([False], [True])
+        same(one[name], two[name])
+        lines = [(tmp_path / run / name / "metrics.jsonl").read_text().splitlines() for run in ("one", "two")]
+        assert len(lines[0]) == every_method.PPO.steps + 1
+        for mine, theirs in zip(*lines, strict=True):
+            same(json.loads(mine), json.loads(theirs))
+        for kept in ("", "best"):
+            assert tiny.difference(tmp_path / "one" / name / kept, tmp_path / "two" / name / kept) < 1e-5
+        assert tiny.difference(tmp_path / "one" / name, start) > 5e-3
+
+
 def test_two_shards_learn_what_one_process_learns(tmp_path: Path) -> None:
     start = tiny.llama(tmp_path / "start")
-    two = in_two(
-        tmp_path,
-        "sharded",
-        ACCELERATE_USE_FSDP="true",
-        FSDP_VERSION="2",
-        FSDP_AUTO_WRAP_POLICY="TRANSFORMER_BASED_WRAP",
-        FSDP_STATE_DICT_TYPE="FULL_STATE_DICT",
-    )
+    two = in_two(tmp_path, "sharded", **FSDP2)
     one = every_method.run_sharded(start, tmp_path / "one", micro=8)
     for name in ("all", "lora"):
         assert (one[name].pop("sharded"), two[name].pop("sharded")) == ([False], [True])

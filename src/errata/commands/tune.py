@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
@@ -14,9 +15,12 @@ from errata.data import Encoder, new_file, read_corrections, read_demonstrations
 from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
 from errata.labels.rules import DEFAULT
+from errata.models import Sampling, fingerprint_of, identity
+from errata.reward import encoder_of
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
-from errata.types import TokenLabels
+from errata.types import PromptRow, TokenLabels
 from errata.views import rollouts_page
+from errata.winrate import reward_judge, win_rate_over_start
 
 __all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
 
@@ -127,18 +131,32 @@ class TunePPO:
     model: Path
     """The policy to start from, also the reference of the KL penalty."""
     reward: Path
-    """A folder of `errata reward train`, with the same tokenizer."""
+    """A folder of `errata reward train`; one with a tokenizer of its own is read through the characters of the text."""
     prompts: Path
     """Rows with prompt; an edits file is one."""
     out: Path
     """Folder of the tuned model, with metrics.jsonl, samples.jsonl and report.html; plain transformers loads it."""
+    reward_coefficient: float = 1.0
+    """What each of its rewards is multiplied by."""
     reward_clip: float | None = None
-    """The largest size of one of its rewards; none by default."""
+    """The largest size of one of its rewards, before the coefficient; none by default."""
     reward_centred: bool = False
     """Whether the mean of the round is taken off its rewards."""
     terminal_reward: Path | None = None
     """A second one that pays for whole responses, with a discount and a critic head of its own; its advantages are
-    mixed with those of --reward."""
+    mixed with those of --reward by --terminal-weight."""
+    terminal_coefficient: float = 1.0
+    """As --reward-coefficient, of the second one: its size beside --missing-eos-penalty."""
+    terminal_clip: float | None = None
+    """As --reward-clip, of the second one."""
+    terminal_centred: bool = False
+    """As --reward-centred, of the second one."""
+    heldout: Path | None = None
+    """Rows with prompt, to be answered every --evaluate-every steps and never to be learned from: the policy whose
+    answers win most often over the start's is kept in `best`, beside the last."""
+    judge: Path | None = None
+    """A folder of `errata reward train` that says which answer wins; another than --reward, which the policy learns to
+    please."""
     critic: Path | None = None
     """A model to start the critic from; the policy, if not given."""
     preset: Literal["default", "paper", "sequence"] = "default"
@@ -149,10 +167,14 @@ class TunePPO:
     def run(self) -> None:
         prompts = read_prompts(self.prompts, set_aside=set_aside(self.out))
         encoder = self.encoding.encoder(self.model)
-        streams = [Stream(name="reward", reward=self.reward, clip=self.reward_clip, centred=self.reward_centred)]
+        streams = [self._stream("reward", self.reward)]
         if self.terminal_reward is not None:
-            streams.append(Stream(name="terminal", reward=self.terminal_reward, terminal=True))
-        card = ppo(self.model, streams, prompts, encoder, self.settings, self.out, critic=self.critic)
+            streams.append(self._stream("terminal", self.terminal_reward))
+        settings, more = self.settings, dict[str, Any](critic=self.critic)
+        if self.heldout is not None or self.judge is not None:
+            settings = replace(settings, best_by=settings.best_by or "win_rate")
+            more |= self._evaluation(streams, prompts, encoder)
+        card = ppo(self.model, streams, prompts, encoder, settings, self.out, **more)
         lines, samples = (
             [json.loads(line) for line in (self.out / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
             for name in ("metrics", "samples")
@@ -163,3 +185,39 @@ class TunePPO:
         with new_file(self.out / "report.html") as partial:
             partial.write_text(page, encoding="utf-8")
         tell(card, self.out)
+
+    def _stream(self, name: Literal["reward", "terminal"], folder: Path) -> Stream:
+        how = {key: getattr(self, f"{name}_{key}") for key in ("coefficient", "clip", "centred")}
+        return Stream(name=name, reward=folder, terminal=name == "terminal", **how)
+
+    def _evaluation(self, streams: Sequence[Stream], prompts: Sequence[PromptRow], encoder: Encoder) -> dict[str, Any]:
+        """The evaluation, and what is noted of it."""
+        if self.heldout is None or self.judge is None:
+            raise ValueError("--heldout names the prompts, and --judge who compares the answers to them; give both")
+        if not self.settings.evaluate_every:
+            raise ValueError("--heldout is answered every --evaluate-every steps; give a number, a tenth of --steps")
+        rows, (_, *judge) = read_prompts(self.heldout), identity(self.judge)
+        warnings = []
+        if judge in [identity(str(stream.reward))[1:] for stream in streams]:
+            warnings.append(
+                f"the judge {self.judge} is a reward model that the policy learned from: its win rate rises with "
+                "whatever that model is wrong about; give --judge another"
+            )
+        shared = {str(row.prompt) for row in rows} & {str(row.prompt) for row in prompts}
+        if shared:
+            warnings.append(
+                f"{len(shared)} of the held-out prompts are also learned from; take them out of either file"
+            )
+        for words in warnings:
+            console.print(words, highlight=False, soft_wrap=True)
+        sampling = Sampling(
+            max_new_tokens=self.settings.max_new_tokens, temperature=self.settings.temperature, seed=self.settings.seed
+        )
+        noted = {
+            "judge": str(self.judge),
+            "heldout_prompts": len(rows),
+            "heldout_fingerprint": fingerprint_of(judge, [(row.id, row.prompt) for row in rows]),
+            **({"warnings": warnings} if warnings else {}),
+        }
+        by = reward_judge(self.judge, encoder_of(self.judge))
+        return {"evaluate": win_rate_over_start(self.model, rows, by, encoder, sampling), "noted": noted}

@@ -244,6 +244,10 @@ class Encoder:
         """Sampled ids without their end."""
         return tuple(response_ids[:-1] if response_ids and response_ids[-1] in self.end_ids else response_ids)
 
+    def spoken_ids(self, response_ids: Sequence[int]) -> tuple[int, ...]:
+        """Sampled ids that stand for text: without their end, and without control tokens that came before it."""
+        return tuple(token for token in self.body_ids(response_ids) if token not in self.reserved)
+
     def decode(self, response_ids: Sequence[int]) -> str:
         """The text of sampled ids; the end of the response is not text, every other id is."""
         body = list(self.body_ids(response_ids))
@@ -379,8 +383,8 @@ class Encoder:
 
     def _checked(self, found: _Ids) -> _Ids:
         # Where control tokens are words of the model, too (Unigram, whole words), they are found in texts all the same.
-        if not self._reserved.isdisjoint(found[0]):
-            token = self._control[next(token for token in found[0] if token in self._reserved)]
+        if not self.reserved.isdisjoint(found[0]):
+            token = self._control[next(token for token in found[0] if token in self.reserved)]
             raise ValueError(
                 f"the text spells the control token {token!r}, which this tokenizer cannot tell from the token itself; "
                 "take it out of the text"
@@ -399,7 +403,7 @@ class Encoder:
         return re.compile("|".join(map(re.escape, sorted(self._control.values(), key=len, reverse=True))))
 
     @cached_property
-    def _reserved(self) -> frozenset[int]:
+    def reserved(self) -> frozenset[int]:
         """Ids that no text may have: the control tokens, but for the one that stands for unknown characters."""
         return frozenset(self._control) - {self.tokenizer.unk_token_id}
 

@@ -33,6 +33,7 @@ class Actor(nn.Module):
         super().__init__()
         self.causal, self.logits_at_once = causal, logits_at_once
         self.splits = _splits(causal)
+        self._no_split_modules = getattr(causal, "_no_split_modules", None)  # what FSDP shares out one by one
 
     def forward(
         self, batch: TokenBatch, temperature: float = 1.0, with_entropy: bool = False

@@ -216,13 +216,20 @@ class _Passes(Dataset[Any]):
     accelerate repeats rows to give all processes whole micro-batches, and these would count twice.
     """
 
-    def __init__(self, rows: Sequence[Any], *, share: int, seed: int) -> None:
-        self.rows, self.share, self.seed = rows, share, seed
+    def __init__(
+        self, rows: Sequence[Any], *, share: int, seed: int, group: int = 0, length: Callable[[Any], int] | None = None
+    ) -> None:
+        # The rows of a step, so many, are sorted by length: micro-batches pad less, and the step learns the same.
+        self.rows, self.share, self.seed, self.group, self.length = rows, share, seed, group, length
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         # Called by the Trainer, also for the pass in which a resumed run goes on.
         self.order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
+        if self.length is not None and self.group:
+            length, starts = self.length, range(0, len(self.order), self.group)
+            steps = [self.order[start : start + self.group] for start in starts]
+            self.order = [k for step in steps for k in sorted(step, key=lambda k: length(self.rows[k]))]
 
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.share) * self.share
@@ -390,6 +397,7 @@ def fit(
     card: Mapping[str, Any],
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     load: Callable[[Path | str], nn.Module] = load_causal,
+    length: Callable[[Any], int] | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` on ``rows`` and write it to ``out``; a killed run goes on from its last complete checkpoint.
 
@@ -406,6 +414,7 @@ def fit(
             ``logprob_kept`` is warned of; with ``accuracy``, that is to be high. Every process calls it and evaluates
             all of them.
         load: makes the start model again, to merge an adapter into.
+        length: of a row in tokens: the micro-batches of a step then hold rows of about the same length.
 
     Returns:
         The card as written, with ``warnings`` in words where there are any. Beside it lie ``metrics.jsonl`` (a line a
@@ -430,7 +439,8 @@ def fit(
     callback = _Steps()
     # One process needs no filling; its last micro-batch may be short.
     share = arguments.per_device_train_batch_size * arguments.world_size if arguments.world_size > 1 else 1
-    passes = _Passes(rows, share=share, seed=config.seed)
+    group = config.batch_size if arguments.gradient_accumulation_steps > 1 else 0
+    passes = _Passes(rows, share=share, seed=config.seed, group=group, length=length)
     with PartialState().main_process_first():
         checkpoint = _last_complete(work, str(card["fingerprint"]))
         metrics = Metrics(work / "metrics.jsonl", last_step=_step_of(checkpoint), writes=PartialState().is_main_process)

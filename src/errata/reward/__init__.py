@@ -1,7 +1,7 @@
 """Reward: train, apply and measure reward models, for whole responses and for single tokens."""
 
 from errata.reward.evaluate import Localisation, auc, best_of_n, localisation, pair_accuracy, token_means
-from errata.reward.project import ProjectedReward, project_rewards
+from errata.reward.project import ProjectedReward, load_reward, project_rewards
 from errata.reward.report import (
     calibration_error,
     rank_correlation,
@@ -19,6 +19,7 @@ from errata.reward.score import (
     SequenceScorer,
     TokenScorer,
     encode_rollout,
+    encoder_of,
     fit_scale,
     load_scorer,
     score_answers,
@@ -47,7 +48,9 @@ __all__ = [
     "calibration_error",
     "encode_pair",
     "encode_rollout",
+    "encoder_of",
     "fit_scale",
+    "load_reward",
     "load_scorer",
     "localisation",
     "pair_accuracy",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from errata.data import Encoder
-from errata.reward.score import RewardFunction, Scorer, fit_scale
+from errata.models import read_card
+from errata.reward.score import RewardFunction, Scorer, encoder_of, fit_scale, load_scorer
 from errata.types import Encoded, Prompt
 
-__all__ = ["ProjectedReward", "project_rewards"]
+__all__ = ["ProjectedReward", "load_reward", "project_rewards"]
 
 Offsets = Sequence[tuple[int, int]]
 
@@ -56,12 +59,13 @@ def project_rewards(rewards: Sequence[float], source: Offsets, target: Offsets) 
     return paid
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ProjectedReward:
     """A reward function on the policy's ids, by a reward model with other ids.
 
     The prompts are looked up by their ids, the response is what its ids decode to; both are encoded anew for the
-    reward model, and its rewards are projected on the policy's tokens.
+    reward model, and its rewards are projected on the policy's tokens. A control token in the middle of a response,
+    which only a sample has, stands for no text and is paid nothing.
     """
 
     reward: RewardFunction
@@ -79,7 +83,7 @@ class ProjectedReward:
         both = self._both(rows)
         streams = self.reward([theirs for theirs, _ in both])
         return [
-            project_rewards(stream, theirs.offsets, ours.offsets) if ours.response_ids else []
+            project_rewards(stream, theirs.offsets, ours) if ours else []
             for stream, (theirs, ours) in zip(streams, both, strict=True)
         ]
 
@@ -93,16 +97,45 @@ class ProjectedReward:
             raise ValueError("only the rewards of a reward model can be rescaled")
         return replace(self, reward=fit_scale(self.reward, [theirs for theirs, _ in self._both(rows)]))
 
-    def _both(self, rows: Sequence[Encoded]) -> list[tuple[Encoded, Encoded]]:
-        """Each row for the reward model, and for the policy with its offsets."""
-        known = {self.policy_encoder.prompt_ids(prompt): prompt for prompt in self.prompts}
-        both = []
+    @cached_property
+    def _known(self) -> dict[tuple[int, ...], Prompt]:
+        return {self.policy_encoder.prompt_ids(prompt): prompt for prompt in self.prompts}
+
+    def _both(self, rows: Sequence[Encoded]) -> list[tuple[Encoded, list[tuple[int, int]]]]:
+        """Each row for the reward model, and the characters of each of the policy's tokens."""
+        encoder, both = self.policy_encoder.unlimited, []
         for row in rows:
-            prompt = known.get(row.ids[: row.prompt_length])
+            prompt = self._known.get(row.ids[: row.prompt_length])
             if prompt is None:
                 raise ValueError("a row to be scored has a prompt that is not among the prompts; give all of them")
-            text = self.policy_encoder.decode(row.response_ids)
-            theirs = self.reward_encoder.encode(prompt, text, ended=row.ended)
-            ours = row if row.offsets else self.policy_encoder.encode_sampled(prompt, text, row.response_ids)
-            both.append((theirs, ours))
+            body, spoken = encoder.body_ids(row.response_ids), encoder.spoken_ids(row.response_ids)
+            text = encoder.decode(spoken)
+            found = encoder.encode_sampled(prompt, text, [*spoken, *row.response_ids[len(body) :]])
+            offsets, ours = iter(found.offsets), list[tuple[int, int]]()
+            for place, token in enumerate(row.response_ids):
+                if place < len(body) and token in encoder.reserved:
+                    stop = ours[-1][1] if ours else 0
+                    ours.append((stop, stop))
+                else:
+                    ours.append(next(offsets))
+            both.append((self.reward_encoder.encode(prompt, text, ended=row.ended), ours))
         return both
+
+
+def load_reward(folder: Path | str, encoder: Encoder, prompts: Sequence[Prompt]) -> Scorer | ProjectedReward:
+    """A reward model for a policy's ids: ``load_scorer``, within a ``ProjectedReward`` where it has ids of its own.
+
+    Args:
+        folder: of the reward model.
+        encoder: of the policy.
+        prompts: all that rows may have.
+
+    Raises:
+        ValueError: as ``load_scorer``.
+    """
+    if read_card(folder).get("tokenizer", encoder.fingerprint) == encoder.fingerprint:
+        return load_scorer(folder, encoder)
+    theirs = encoder_of(folder)
+    return ProjectedReward(
+        reward=load_scorer(folder, theirs), reward_encoder=theirs, policy_encoder=encoder, prompts=prompts
+    )

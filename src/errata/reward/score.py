@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from errata.data import Encoder, LongRow
+from errata.data.encoding import load_encoder
 from errata.models import (
     TokenBatch,
     device,
@@ -35,6 +36,7 @@ __all__ = [
     "SequenceScorer",
     "TokenScorer",
     "encode_rollout",
+    "encoder_of",
     "fit_scale",
     "load_scorer",
     "score_answers",
@@ -133,19 +135,33 @@ def load_scorer(folder: Path | str, encoder: Encoder) -> Scorer:
     Raises:
         ValueError: the folder has no ``errata.json`` that names its kind, or was trained with other ids.
     """
-    card = read_card(folder)
-    if card.get("stage") != "reward":
-        raise ValueError(f"{folder} is no reward model of errata; train one with `errata reward train`")
+    card = _card(folder)
     if card["tokenizer"] != encoder.fingerprint:
         raise ValueError(
             f"{folder} was trained with another tokenizer or template ({card['tokenizer']}, "
-            f"here {encoder.fingerprint}); train a reward model on the policy's own"
+            f"here {encoder.fingerprint}); give the template that it was trained with, or train one on the policy's own"
         )
     if card["kind"] == "token":
         free = card["objective"] in ("token_bradley_terry", "changed_token_bradley_terry_mean")
         return TokenScorer(load_token_reward_model(folder).to(device()).eval(), encoder.pad_id, level_is_free=free)
     model = load_sequence_reward_model(folder, pad_id=encoder.pad_id, end_id=encoder.end_id)
     return SequenceScorer(model.to(device()).eval(), encoder.pad_id)
+
+
+def encoder_of(folder: Path | str) -> Encoder:
+    """How a reward model reads text: with the tokenizer beside it, and the template that it was trained with.
+
+    Raises:
+        ValueError: the folder is no reward model, or has no tokenizer.
+    """
+    return load_encoder(folder, template=_card(folder).get("template", "auto"))
+
+
+def _card(folder: Path | str) -> dict[str, Any]:
+    card = read_card(folder)
+    if card.get("stage") != "reward":
+        raise ValueError(f"{folder} is no reward model of errata; train one with `errata reward train`")
+    return card
 
 
 def score_texts(reward: RewardFunction, rows: Sequence[Encoded]) -> list[float]:

@@ -287,7 +287,14 @@ def _train(
         card=card,
         evaluate=evaluation_of(shares, config) if heldout else None,
         load=build,
+        length=_length,
     )
+
+
+def _length(row: TokenLabels | Pair) -> int:
+    """The tokens of the longer side."""
+    sides = row if isinstance(row, tuple) else (row.original.encoded, row.edited.encoded)
+    return max(len(side.ids) for side in sides)
 
 
 def _pairs(rows: Sequence[Preference | Correction], encoder: Encoder, counts: LengthCounts) -> list[Pair]:

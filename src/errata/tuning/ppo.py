@@ -10,6 +10,7 @@ uninterrupted one.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 import shutil
@@ -26,8 +27,10 @@ from typing import Any, Literal
 import torch
 from accelerate.accelerator import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils.dataclasses import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from tqdm import tqdm
 
 from errata import losses
@@ -56,7 +59,7 @@ from errata.models import (
 )
 from errata.models.training import check_tracker
 from errata.models.watch import Metrics
-from errata.reward import RewardFunction, encode_rollout, fit_scale, load_scorer, repetition
+from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
 from errata.tuning.collapse import signs_of_collapse
 from errata.tuning.streams import Stream, check_streams, group, last_token, paid, summed
 from errata.types import Encoded, PromptRow, Rollout
@@ -269,13 +272,15 @@ def ppo(
     *,
     critic: Path | str | None = None,
     evaluate: Evaluate | None = None,
+    noted: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Improve a policy on rewards by PPO and write it to ``out``, with metrics.jsonl and samples.jsonl beside it.
 
     Args:
         model: the policy to start from, also the reference of the KL penalty.
         reward: streams; or the only one, a folder of ``errata reward train`` (token- or sequence-level; scaled as
-            ``config`` says) or any function from rows to one reward a response token, taken as it is.
+            ``config`` says; with a tokenizer of its own it is read through a ``ProjectedReward``) or any function from
+            rows to one reward a response token, taken as it is.
         prompts: used in a seeded order, again and again.
         encoder: of the policy.
         config: the settings.
@@ -284,12 +289,14 @@ def ppo(
         critic: a model to start the critic from; by default ``model``.
         evaluate: called with a generator and the step every ``config.evaluate_every`` steps, step 0 and the last
             included; what it returns goes into the metrics, its time does not.
+        noted: goes into the card, and tells this run from another: what the evaluation depends on. Its ``warnings``
+            stand before the run's own.
 
     Returns:
         The card written beside the model; ``warnings`` says in words how the run went wrong, if it did.
 
     Raises:
-        ValueError: no prompt is left, settings that do not go together, or a reward model of another tokenizer.
+        ValueError: no prompt is left, settings that do not go together, or a folder that is no reward model.
     """
     if not prompts:
         raise ValueError("no prompt to sample responses for")
@@ -311,6 +318,7 @@ def ppo(
         told,
         config,
         [(row.id, row.prompt) for row in prompts],
+        *([noted] if noted else []),
     )
     if is_finished(out, fingerprint):
         return read_card(out)
@@ -334,6 +342,7 @@ def ppo(
         bar.set_postfix(reward=f"{found['objective/scores']:.3f}", kl=f"{found['objective/kl']:.2f}")
         if done % config.save_every == 0 and done < config.steps:
             run.save(work, done, metrics)
+    warnings = [*(noted or {}).get("warnings", ()), *run.told.values()]
     card = {
         "stage": "ppo",
         "config": asdict(config),
@@ -341,11 +350,14 @@ def ppo(
         **asdict(counts),
         "fingerprint": fingerprint,
         **metrics.lines[-1],
-        **({"warnings": list(run.told.values())} if run.told else {}),
+        **({"projected_rewards": ", ".join(run.projected)} if run.projected else {}),
+        **(noted or {}),
+        **({"warnings": warnings} if warnings else {}),
     }
     best = run.best(metrics)
     if best is not None:
-        card["best_step"] = best
+        by = config.best_by
+        card |= {"best_step": best, f"best_{by}": next(line[by] for line in metrics.lines if line["step"] == best)}
     run.finish(work, out, card, metrics, samples)
     return card
 
@@ -366,8 +378,15 @@ class _Run:
         tracker: list[Any] = [] if config.tracker == "none" else [config.tracker]
         check_tracker(config.tracker)
         AcceleratorState._reset_state()  # an earlier run of this process may have computed in another precision
-        self.accelerator: Any = Accelerator(mixed_precision="bf16" if config.bf16 else "no", log_with=tracker or None)
-        world = self.accelerator.num_processes
+        self.accelerator: Any = Accelerator(
+            mixed_precision="bf16" if config.bf16 else "no",
+            log_with=tracker or None,
+            project_dir=".",  # TensorBoard asks for one now; start_tracker names it
+        )
+        world, self.sharded = self.accelerator.num_processes, bool(self.accelerator.is_fsdp2)
+        kind = self.accelerator.distributed_type
+        if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED) and not self.sharded:
+            raise ValueError(f"PPO knows DDP and FSDP2, not {kind.value}; set FSDP_VERSION=2, or leave it out")
         if config.rollouts_per_step % config.minibatch_size or config.minibatch_size % world:
             raise ValueError(
                 f"{config.rollouts_per_step} rollouts a step, minibatches of {config.minibatch_size} and {world} "
@@ -402,16 +421,21 @@ class _Run:
                 enable({"use_reentrant": False})
                 each.config.use_cache = False
                 each.train()  # transformers recomputes in training only; every dropout is 0
+        # What is sampled from stays whole; the learner's weights, where each process has a share, are copied into it.
+        self.learner: Any = copy.deepcopy(self.policy) if self.sharded else self.policy
         # One optimizer each: their learning rates and clipped norms are their own.
-        self.actor, self.critic, self.policy_optimizer, self.critic_optimizer = self.accelerator.prepare(
-            Actor(self.policy),
+        self.actor, self.policy_optimizer = self.accelerator.prepare(
+            Actor(self.learner),
+            torch.optim.AdamW(_trained(self.learner).values(), lr=config.learning_rate, weight_decay=0.0),
+        )
+        self.critic, self.critic_optimizer = self.accelerator.prepare(
             value_model,
-            torch.optim.AdamW(_trained(self.policy).values(), lr=config.learning_rate, weight_decay=0.0),
             torch.optim.AdamW(value_model.parameters(), lr=config.value_learning_rate, weight_decay=0.0),
         )
+        self.policy.to(self.accelerator.device)
         self.judge = None if self.reference is None else Actor(self.reference)
         self.generator = TransformersGenerator(self.policy, encoder)
-        self.streams = list(streams)
+        self.streams, self.projected = list(streams), list[str]()
         self.rewards = self._load_rewards()
 
     def _load_rewards(self) -> list[RewardFunction]:
@@ -422,14 +446,20 @@ class _Run:
             if not isinstance(stream.reward, Path | str):
                 rewards.append(stream.reward)
                 continue
-            scorer = load_scorer(stream.reward, self.encoder)
+            scorer = load_reward(stream.reward, self.encoder, [row.prompt for row in self.prompts])
+            if isinstance(scorer, ProjectedReward):
+                self.projected.append(stream.name)
+                self._say(
+                    f"{stream.name}: {stream.reward} has another tokenizer or template than the policy; its rewards "
+                    "are projected through the characters that tokens stand for, and their sum stays the same"
+                )
             if self.config.reward_scaling == RewardScaling.START:
                 if not samples:
                     # The same samples on every process, so that all of them scale alike.
                     count, seed = min(256, len(self.prompts)), self.config.seed
                     chosen = random.Random(seed).sample(list(self.prompts), count)
                     samples = [encode_rollout(rollout) for rollout in self._sample(chosen, seed=seed)]
-                scorer = fit_scale(scorer, samples)
+                scorer = scorer.fitted(samples) if isinstance(scorer, ProjectedReward) else fit_scale(scorer, samples)
             rewards.append(scorer)
         return rewards
 
@@ -539,7 +569,7 @@ class _Run:
         for part in (batch[some] for some in rows.split(self.config.micro_batch_size)):
             with torch.no_grad(), self.accelerator.autocast():
                 if self.judge is None:
-                    with adapter_off(self.policy):
+                    with adapter_off(self.learner):
                         ref_BT, _ = self.actor(part, temperature)
                 else:
                     ref_BT, _ = self.judge(part, temperature)
@@ -591,6 +621,7 @@ class _Run:
                 optimizer.step()
                 optimizer.zero_grad()
             totals = {name: totals.get(name, 0.0) + value for name, value in found.items()}
+        self._gather()
         mean = {name: value / minibatches for name, value in totals.items()}
         return {
             "loss/policy_avg": mean["policy_loss"],
@@ -606,6 +637,11 @@ class _Run:
             "lr": config.learning_rate * share,
             "episode": (step + 1) * config.rollouts_per_step,
         }
+
+    def _gather(self) -> None:
+        """Bring what is sampled from up to what was learned."""
+        if self.sharded:
+            _copy(_tensors(_trained(self.learner)), _trained(self.policy))
 
     def _minibatches(self, experience: Experience, step: int) -> Iterator[Experience]:
         size = self.config.minibatch_size // self.accelerator.num_processes
@@ -640,7 +676,7 @@ class _Run:
     def start_tracker(self, work: Path) -> None:
         """Open the tracker, if one was asked for."""
         if self.config.tracker != "none":
-            self.accelerator.project_configuration.set_directories(str(work))
+            self.accelerator.project_configuration.logging_dir = str(work)
             self.accelerator.init_trackers("errata", config={k: str(v) for k, v in asdict(self.config).items()})
 
     def note(self, metrics: Metrics, line: Mapping[str, float], work: Path) -> None:
@@ -652,8 +688,11 @@ class _Run:
             with new_folder(work / f"best-{int(line['step'])}") as partial:
                 save_file(_tensors(_trained(self.policy)), partial / "policy.safetensors")
         for words in self._warn(metrics.lines):
-            if self.accelerator.is_main_process:
-                tqdm.write(words, file=sys.stderr)
+            self._say(words)
+
+    def _say(self, words: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(words, file=sys.stderr)
 
     def _warn(self, lines: Sequence[Mapping[str, float]]) -> list[str]:
         """What is to be said after these lines and was not said before."""
@@ -672,13 +711,15 @@ class _Run:
         return int(max(seen, key=lambda line: line[name])["step"]) if seen else None
 
     def save(self, work: Path, step: int, metrics: Metrics) -> None:
-        """Write a checkpoint in one step. Every process has the same weights, so the main one writes them."""
+        """Write a checkpoint in one step: the main process does, once it has the others' shares."""
+        files: dict[str, dict[str, Tensor]] = {}
+        for name, model, optimizer in self._learners():
+            files |= {name: _tensors(_trained(model)), f"{name}_optimizer": _optimizer_tensors(optimizer)}
         if not self.accelerator.is_main_process:
             return
         with new_folder(work / f"step-{step}") as partial:
-            for name, model, optimizer in self._learners():
-                save_file(_tensors(_trained(model)), partial / f"{name}.safetensors")
-                save_file(_optimizer_tensors(optimizer), partial / f"{name}_optimizer.safetensors")
+            for name, tensors in files.items():
+                save_file(tensors, partial / f"{name}.safetensors")
         # What came before is not needed now; it was until here, for a kill may come between any two lines.
         keep = {f"step-{step}", f"best-{self.best(metrics)}"}
         for folder in [*work.glob("step-*"), *work.glob("best-*")]:
@@ -687,7 +728,7 @@ class _Run:
 
     def _learners(self) -> list[tuple[str, Any, Any]]:
         return [
-            ("policy", self.policy, self.policy_optimizer),
+            ("policy", self.learner, self.policy_optimizer),
             ("critic", self.accelerator.unwrap_model(self.critic), self.critic_optimizer),
         ]
 
@@ -704,8 +745,9 @@ class _Run:
         if self.done >= 0:
             folder = work / f"step-{self.done}"
             for name, model, optimizer in self._learners():
-                _load(_trained(model), folder / f"{name}.safetensors")
+                _copy(load_file(folder / f"{name}.safetensors"), _trained(model))
                 _load_optimizer(optimizer, load_file(folder / f"{name}_optimizer.safetensors"))
+            self._gather()
         main = self.accelerator.is_main_process
         metrics, samples = (
             Metrics(work / f"{name}.jsonl", last_step=self.done, writes=main) for name in ("metrics", "samples")
@@ -722,12 +764,10 @@ class _Run:
             best = self.best(metrics)
             if best is not None:
                 last = {name: tensor.detach().clone() for name, tensor in _trained(self.policy).items()}
-                _load(_trained(self.policy), work / f"best-{best}" / "policy.safetensors")
+                _copy(load_file(work / f"best-{best}" / "policy.safetensors"), _trained(self.policy))
                 folders["best"] = work / "best"
                 save_model(self._whole(work), tokenizer, folders["best"], card=card)
-                with torch.no_grad():
-                    for name, tensor in _trained(self.policy).items():
-                        tensor.copy_(last[name])
+                _copy(last, _trained(self.policy))
             trained = self._whole(work)
             folders |= {path.name: path for path in (work / "adapter", work / "errata") if path.exists()}
             files = {"metrics.jsonl": metrics.text(), "samples.jsonl": samples.text()}
@@ -750,29 +790,42 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def _gathered(tensor: Tensor) -> Tensor:
+    """With the shares of all processes, which all have to ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(whole: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor that was whole, in shares where the other is."""
+    whole = whole.to(tensor.device)
+    return distribute_tensor(whole, tensor.device_mesh, tensor.placements) if isinstance(tensor, DTensor) else whole
+
+
 def _tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {name: _gathered(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _load(into: Mapping[str, Tensor], path: Path) -> None:
-    saved = load_file(path)
-    assert saved.keys() == into.keys(), saved.keys() ^ into.keys()
-    with torch.no_grad():
-        for name, tensor in into.items():
-            tensor.copy_(saved[name])
+@torch.no_grad()
+def _copy(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    assert tensors.keys() == into.keys(), tensors.keys() ^ into.keys()
+    for name, tensor in into.items():
+        tensor.copy_(_like(tensors[name], tensor))
 
 
 def _optimizer_tensors(optimizer: Any) -> dict[str, Tensor]:
     """The state of AdamW as tensors; its settings are those of the run."""
     state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": each.cpu() for number, found in state.items() for name, each in found.items()}
+    return _tensors({f"{number}.{name}": each for number, found in state.items() for name, each in found.items()})
 
 
 def _load_optimizer(optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
+    (group,) = optimizer.param_groups
     for key, tensor in tensors.items():
         number, name = key.split(".")
-        state.setdefault(int(number), {})[name] = tensor
+        # All but the count of steps have the shape of the parameter, and are shared out as it is.
+        parameter = group["params"][int(number)]
+        state.setdefault(int(number), {})[name] = tensor if name == "step" else _like(tensor, parameter.detach())
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

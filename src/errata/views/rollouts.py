@@ -16,6 +16,7 @@ __all__ = ["rollouts_page", "rollouts_to_terminal"]
 
 _TEMPLATE = Path(__file__).parent / "rollouts.html.j2"
 _CURVES = {
+    "win_rate": "over the start, held out",
     "objective/scores": "reward",
     "objective/kl": "nats",
     "response/length": "tokens",
@@ -97,7 +98,7 @@ def rollouts_page(
     known = [name for name in _CURVES if any(name in line for line in lines)]
     charts = [
         curves_svg(
-            [Curve(name, [line["step"] for line in lines], [line.get(name) for line in lines])],
+            [Curve(name, *zip(*((line["step"], line[name]) for line in lines if name in line), strict=True))],
             title=name,
             x_label="step",
             y_label=_CURVES[name],

@@ -72,6 +72,7 @@ from errata.winrate.summary import (
     summary_to_json,
     write_summary,
 )
+from errata.winrate.training import win_rate_over_start
 from errata.winrate.verdicts import verdicts_from_scores, win_rate
 
 __all__ = [
@@ -142,6 +143,7 @@ __all__ = [
     "t_interval",
     "verdicts_from_scores",
     "win_rate",
+    "win_rate_over_start",
     "write_annotations",
     "write_contest",
     "write_outputs",
