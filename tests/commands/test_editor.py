@@ -163,7 +163,7 @@ def test_a_dry_run_sends_nothing(
     guideline = tmp_path / "guideline.txt"
     guideline.write_text("Be kind to Anna.")
     with pytest.raises(SystemExit) as stop:
-        main(arguments(server, letters, tmp_path / "edits.jsonl", "--dry-run=True", "--guideline", guideline))
+        main(arguments(server, letters, tmp_path / "edits.jsonl", "--dry-run", "--guideline", guideline))
     assert not stop.value.code
     shown = capsys.readouterr().out
     assert "Be kind to Anna." in shown
