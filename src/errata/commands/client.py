@@ -43,8 +43,8 @@ class ClientFlags:
     dry_run: bool = False
     """Print the first prompts and what all would cost, and send nothing."""
 
-    def open(self) -> Engine:
-        """The chat.
+    def open(self, *, shares: Engine | None = None) -> Engine:
+        """The chat; ``shares`` is another of the same job, for --max-cost.
 
         Raises:
             ValueError: no model is named, one price stands alone, or as ``open_chat``.
@@ -65,6 +65,7 @@ class ClientFlags:
             limits=limits,
             timeout=self.timeout,
             dry_run=self.dry_run,
+            shares=shares,
         )
 
 

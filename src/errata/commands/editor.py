@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
+from errata.client import DryRun, Engine
 from errata.commands.client import ClientFlags
 from errata.commands.shared import check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
@@ -16,6 +17,7 @@ from errata.data.fields import take_ids
 from errata.data.files import write_json
 from errata.data.rows import write_lines
 from errata.edits import Draft, LLMEditorConfig, SetAside, edit_drafts
+from errata.winrate import BetterEdits, ChatJudge, kinship
 
 __all__ = ["EditsLLM"]
 
@@ -40,6 +42,16 @@ class EditsLLM:
     text."""
     guideline: Path | None = None
     """A text file: what your team wants and does not want, for the model."""
+    judge: str | None = None
+    """A chat model, named as --llm names it and better of another maker, that is shown each edit beside its response,
+    in both orders, with the guideline. An edit that it does not prefer both times is set aside. Its answers are in the
+    same ledger, and what it costs counts against --max-cost."""
+    judge_url: str | None = None
+    """A server that stands in for the judge's provider."""
+    judge_price_in: float | None = None
+    """US dollars for a million tokens that the judge reads, where the list does not know it."""
+    judge_price_out: float | None = None
+    """US dollars for a million tokens that the judge writes."""
     settings: Flat[LLMEditorConfig] = LLMEditorConfig()
     client: Flat[ClientFlags] = ClientFlags()
 
@@ -48,10 +60,21 @@ class EditsLLM:
         chat = self.client.open()
         aside = self.out.with_name(f"{self.out.name}.set-aside.jsonl")
         guideline = "" if self.guideline is None else self.guideline.read_text(encoding="utf-8")
-        found = edit_drafts(chat, list(self._drafts()), self.settings, guideline=guideline)
+        better = None if self.judge is None else BetterEdits(self._judge(self.judge, chat, guideline))
+        drafts = list(self._drafts())
+        try:
+            found = edit_drafts(chat, drafts, self.settings, guideline=guideline, objections=better)
+        except DryRun:
+            if better is not None:
+                print("\nThe judge, if every response is edited (the edits are not known yet):")
+                better([(draft.prompt, draft.response, f"{draft.response} (edited)") for draft in drafts])
+            raise
         write_lines(aside, map(_aside_fields, found.set_aside))
-        write_json(self.out.with_name(f"{self.out.name}.report.json"), found.report.as_dict())
+        judged = {} if better is None else {"judge": better.as_dict()}
+        write_json(self.out.with_name(f"{self.out.name}.report.json"), {**found.report.as_dict(), **judged})
         console.print(str(found.report), highlight=False, markup=False, soft_wrap=True)
+        if better is not None:
+            console.print(str(better), highlight=False, markup=False, soft_wrap=True)
         if not found.corrections:
             first = found.set_aside[0]
             raise ValueError(
@@ -61,6 +84,21 @@ class EditsLLM:
         write_rows(self.out, found.corrections)
         what = f"; what was set aside, and why: {aside.name}" if found.set_aside else ""
         console.print(f"→ {self.out}{what}", highlight=False, markup=False, soft_wrap=True)
+
+    def _judge(self, judge: str, editor: Engine, guideline: str) -> ChatJudge:
+        try:
+            chat = replace(
+                self.client,
+                llm=judge,
+                llm_url=self.judge_url,
+                price_in=self.judge_price_in,
+                price_out=self.judge_price_out,
+            ).open(shares=editor)
+        except ValueError as error:
+            raise ValueError(f"--judge {judge}: {str(error).replace('--price', '--judge-price')}") from error
+        if kin := kinship([chat.server.model], [editor.server.model]):
+            console.print(f"warning: {kin}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        return ChatJudge(chat, name=judge, guideline=guideline)
 
     def _drafts(self) -> Iterator[Draft]:
         if self.side == "response":

@@ -17,7 +17,7 @@ from errata.client import total_cost
 from errata.edits.words import split_words
 from errata.types import Demonstration
 from errata.winrate.intervals import Interval, bootstrap_interval, detectable_difference, sign_flip_p_value
-from errata.winrate.judges import Judge, JudgeIdentity, Pair, Ruling, family, prompt_text
+from errata.winrate.judges import Judge, JudgeIdentity, Pair, Ruling, kinship, prompt_text
 from errata.winrate.lengths import LONGER, length_controlled, longer_agreement, longer_wins, relative_length
 from errata.winrate.plain import read_plain, write_plain
 
@@ -380,14 +380,8 @@ def _difference(first: str, second: str, rulings: Mapping[str, Sequence[Ruling]]
 
 def _warnings(judge: JudgeIdentity, arms: Sequence[ContestArm], editors: Sequence[str]) -> list[str]:
     found = []
-    if judge.kind == "chat":
-        judges = judge.models or (judge.name,)
-        kin = [editor for editor in editors if family(editor) in set(map(family, judges))]
-        if kin:
-            found.append(
-                f"the judge ({', '.join(judges)}) and the editor ({', '.join(kin)}) are one family: a model likes its "
-                "own kind's writing; take a judge of another"
-            )
+    if judge.kind == "chat" and (kin := kinship(judge.models or (judge.name,), editors)):
+        found.append(kin)
     if judge.kind == "reward":
         found.append(
             "the judge is a reward model, a proxy: if an arm was trained on it, or on what it was trained on, its win "
