@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.client import DryRun, Engine
-from errata.commands.client import ClientFlags
+from errata.commands.client import ClientFlags, JudgeFlags
 from errata.commands.shared import check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
 from errata.data.fields import take_ids
@@ -42,17 +42,8 @@ class EditsLLM:
     text."""
     guideline: Path | None = None
     """A text file: what your team wants and does not want, for the model."""
-    judge: str | None = None
-    """A chat model, named as --llm names it and better of another maker, that is shown each edit beside its response,
-    in both orders, with the guideline. An edit that it does not prefer both times is set aside. Its answers are in the
-    same ledger, and what it costs counts against --max-cost."""
-    judge_url: str | None = None
-    """A server that stands in for the judge's provider."""
-    judge_price_in: float | None = None
-    """US dollars for a million tokens that the judge reads, where the list does not know it."""
-    judge_price_out: float | None = None
-    """US dollars for a million tokens that the judge writes."""
     settings: Flat[LLMEditorConfig] = LLMEditorConfig()
+    judging: Flat[JudgeFlags] = JudgeFlags()
     client: Flat[ClientFlags] = ClientFlags()
 
     def run(self) -> None:
@@ -60,7 +51,8 @@ class EditsLLM:
         chat = self.client.open()
         aside = self.out.with_name(f"{self.out.name}.set-aside.jsonl")
         guideline = "" if self.guideline is None else self.guideline.read_text(encoding="utf-8")
-        better = None if self.judge is None else BetterEdits(self._judge(self.judge, chat, guideline))
+        judge = self.judging.judge
+        better = None if judge is None else BetterEdits(self._judge(judge, chat, guideline))
         drafts = list(self._drafts())
         try:
             found = edit_drafts(chat, drafts, self.settings, guideline=guideline, objections=better)
@@ -86,16 +78,7 @@ class EditsLLM:
         console.print(f"→ {self.out}{what}", highlight=False, markup=False, soft_wrap=True)
 
     def _judge(self, judge: str, editor: Engine, guideline: str) -> ChatJudge:
-        try:
-            chat = replace(
-                self.client,
-                llm=judge,
-                llm_url=self.judge_url,
-                price_in=self.judge_price_in,
-                price_out=self.judge_price_out,
-            ).open(shares=editor)
-        except ValueError as error:
-            raise ValueError(f"--judge {judge}: {str(error).replace('--price', '--judge-price')}") from error
+        chat = self.judging.open(self.client, shares=editor)
         if kin := kinship([chat.server.model], [editor.server.model]):
             console.print(f"warning: {kin}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         return ChatJudge(chat, name=judge, guideline=guideline)
