@@ -1,13 +1,17 @@
 """The whole road with a language model as the editor: sample → edit → labels → FIGA → judge, against any server.
 
-    python recipes/llm_road.py --llm http://127.0.0.1:8000/v1 --out runs/llm_road
+    python recipes/llm_road.py --out runs/llm_road                                                 # no model at all
+    python recipes/llm_road.py --llm anthropic:MODEL --judge openai:OTHER --max-cost 5 --out runs/llm_road
+    python recipes/llm_road.py --llm MODEL@http://127.0.0.1:8000/v1 --out runs/llm_road            # vLLM and the like
 
 The model to tune is the demo's start, which writes letters by cards, or with --model and --prompts your own. For the
 first prompts the model writes one answer each, the editor corrects them, and FIGA learns from what it changed. For the
-others the old and the new model answer, greedily, and the editor corrects both: fewer words to change wins.
+others the old and the new model answer, greedily; a judge compares the two (``errata winrate``), and beside its verdict
+stands what the editor would still change in either. Without --llm the demo's editor and judge stand in, behind a server
+on this machine.
 
-The editor judges its own pupil here, and prefers what it would have written: for a claim take another judge. Whatever
-it sets aside is counted, not guessed. Rerun it and only what is missing is made; answers of the server are in the
+Without --judge the editor judges its own pupil, and likes what it would have written: for a claim take another.
+Whatever is set aside is counted, not guessed. Rerun it and only what is missing is made; answers of a server are in the
 ledger and never paid twice. What came out: docs/edits_llm.md, The whole road.
 """
 
@@ -15,7 +19,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +31,12 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.client import Chat
-from errata.commands.client import ClientFlags
-from errata.data import Encoder, read_corrections, read_demonstrations, read_prompts, write_rows
+from errata.commands.client import ClientFlags, JudgeFlags
+from errata.data import Encoder, new_file, read_corrections, read_demonstrations, read_prompts, write_rows
 from errata.data.encoding import load_encoder
 from errata.data.files import claim_folder, read_json, write_json
 from errata.data.rows import write_lines
+from errata.demo.chat import DemoChat, serving
 from errata.demo.recipe import DemoConfig, Recipe
 from errata.demo.schedule import Stage, run_stages
 from errata.demo.stages import SeedRun
@@ -38,14 +45,24 @@ from errata.labels import label_all, read_labels, write_labels
 from errata.models import Sampling, TransformersGenerator, device, load_causal
 from errata.tuning import FIGAConfig, figa
 from errata.types import Demonstration
-from errata.winrate import bootstrap_interval, verdicts_from_scores
+from errata.winrate import (
+    ChatJudge,
+    Contest,
+    Judge,
+    contest,
+    contest_html,
+    contest_markdown,
+    contest_terminal,
+    read_contest,
+    write_contest,
+)
 
 __all__ = ["Road", "Settings", "main", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A model, prompts and a server → a better model, and how much is left to correct by that server's editor."""
+    """A model, prompts and a server → a better model, who wins by a judge, and how much is left to correct."""
 
     out: Path = Path("runs/llm_road")
     """Folder of the run; the same command goes on where a stopped one was."""
@@ -58,7 +75,7 @@ class Settings:
     heldout: int = 100
     """Prompts to judge on."""
     guideline: Path | None = None
-    """A text file for the editor; the demo has its own."""
+    """A text file for editor and judge; the demo has its own."""
     start_responses: int = 4000
     """Flawed responses that the demo's start is trained on."""
     max_new_tokens: int = 80
@@ -72,8 +89,9 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Flags(Settings):
-    """A model, prompts and a server → a better model, and how much is left to correct by that server's editor."""
+    """A model, prompts and a server → a better model, who wins by a judge, and how much is left to correct."""
 
+    judging: Flat[JudgeFlags] = field(default_factory=JudgeFlags)
     client: Flat[ClientFlags] = field(default_factory=ClientFlags)
 
 
@@ -91,6 +109,8 @@ class Road:
 
     settings: Settings
     chat: Chat
+    """The editor."""
+    judge: Judge
 
     @property
     def demo(self) -> SeedRun:
@@ -118,9 +138,7 @@ class Road:
     @property
     def guideline(self) -> str:
         """What the editor is told."""
-        if self.settings.guideline is not None:
-            return self.settings.guideline.read_text(encoding="utf-8")
-        return GUIDELINE if self.settings.model is None else ""
+        return guideline_of(self.settings)
 
     def stages(self) -> Iterator[Stage]:
         """In order."""
@@ -134,7 +152,8 @@ class Road:
             ("tuning/figa", "figa", self.tune),
             ("winrate/start.jsonl", "the old model answers", partial(self.answer, self.start)),
             ("winrate/figa.jsonl", "the new model answers", partial(self.answer, self.settings.out / "tuning/figa")),
-            ("winrate/judged.json", "both are judged", self.judge),
+            ("winrate/edit_cost.json", "both are edited", self.edit_cost),
+            ("winrate/report.html", "both are judged", self.compare),
         ):
             if path != "data/start" or self.settings.model is None:
                 yield Stage(self.settings.out / path, (), what, make)
@@ -209,50 +228,64 @@ class Road:
         drawn = TransformersGenerator(load_causal(model).to(device()), self.encoder)(prompts, sampling)
         write_rows(path, [Demonstration(id=row.id, prompt=row.prompt, response=row.text) for row in drawn])
 
-    def judge(self, path: Path) -> None:
-        """The words that the editor would change in either answer; the prompts on which both could be edited.
+    def edit_cost(self, path: Path) -> None:
+        """The words that the editor would change in either answer; in the mean over prompts where both could be edited.
 
         Raises:
-            ValueError: there are fewer than two of them.
+            ValueError: there is no such prompt.
         """
-        costs: dict[str, dict[str, float]] = {}
+        costs: dict[str, dict[str, int]] = {}
         reports = {}
         for name in ("start", "figa"):
             rows = read_demonstrations(path.with_name(f"{name}.jsonl"))
             drafts = [Draft(id=row.id, prompt=row.prompt, response=row.response) for row in rows]
             found = edit_drafts(self.chat, drafts, self.settings.editor, guideline=self.guideline)
-            costs[name] = {row.id: float(word_distance(row.original, row.edited)) for row in found.corrections}
+            costs[name] = {row.id: word_distance(row.original, row.edited) for row in found.corrections}
             reports[name] = found.report.as_dict()
         both = [id for id in costs["start"] if id in costs["figa"]]
-        if len(both) < 2:
-            raise ValueError(f"the editor could edit both answers to {len(both)} of {len(rows)} prompts: no comparison")
-        old, new = ({id: -costs[name][id] for id in both} for name in ("start", "figa"))
-        interval = bootstrap_interval([verdict.score for verdict in verdicts_from_scores(new, old)], seed=0)
-        write_json(
-            path,
-            {
-                "prompts": len(rows),
-                "judged": len(both),
-                "edit_cost": {name: sum(costs[name][id] for id in both) / len(both) for name in costs},
-                "win_rate": asdict(interval),
-                "editor": reports,
-            },
-        )
+        if not both:
+            raise ValueError(f"the editor could edit both answers to none of {len(rows)} prompts: no comparison")
+        mean = {name: sum(cost[id] for id in both) / len(both) for name, cost in costs.items()}
+        write_json(path, {"prompts": len(rows), "edited": len(both), "edit_cost": mean, "editor": reports})
+
+    def compare(self, path: Path) -> None:
+        """What ``errata winrate`` does: the judge on both answers to every prompt, as numbers, page and Markdown."""
+        old, new = (read_demonstrations(path.with_name(f"{name}.jsonl")) for name in ("start", "figa"))
+        editors = list(read_json(self.settings.out / "edits/report.json")["models"])
+        date = datetime.now(UTC).isoformat(timespec="seconds")
+        found, _ = contest({"figa": new}, old, self.judge, baseline_name="start", editors=editors, date=date)
+        write_contest(path.with_name("contest.json"), found)
+        for page, text in ((path.with_suffix(".md"), contest_markdown(found)), (path, contest_html(found))):
+            with new_file(page) as partial:
+                partial.write_text(text, encoding="utf-8")
+
+
+def guideline_of(settings: Settings) -> str:
+    """What editor and judge are told."""
+    if settings.guideline is not None:
+        return settings.guideline.read_text(encoding="utf-8")
+    return GUIDELINE if settings.model is None else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the flags and run; returns the exit code."""
     flags = tyro.cli(Flags, args=argv)
+    alone = flags.client.llm is None
     try:
-        run(flags, flags.client.open())
+        with serving(DemoChat(diligence=0.5)) if alone else nullcontext(flags.client.llm) as llm:
+            client = replace(flags.client, llm=llm)
+            editor = client.open()
+            judge = editor if flags.judging.judge is None else flags.judging.open(client, shares=editor)
+            name = flags.judging.judge or llm
+            run(flags, editor, ChatJudge(judge, name=name, guideline=guideline_of(flags)))
     except ValueError as error:
         print(f"llm_road: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def run(settings: Settings, chat: Chat) -> dict[str, Any]:
-    """Make what is missing; returns what ``winrate/judged.json`` holds.
+def run(settings: Settings, chat: Chat, judge: Judge) -> Contest:
+    """Make what is missing; returns the judge's word on the old and the new model.
 
     Raises:
         ValueError: the folder holds a run with other settings, or the editor gave nothing to go on with.
@@ -260,23 +293,24 @@ def run(settings: Settings, chat: Chat) -> dict[str, Any]:
     if (settings.model is None) != (settings.prompts is None):
         raise ValueError("--model and --prompts go together; leave both out for the demo's world")
     out, console = settings.out, Console(width=120, highlight=False)
-    claim_folder(out, {key: value for key, value in asdict(settings).items() if key not in ("out", "client")})
-    stages = list(Road(settings, chat).stages())
+    claim_folder(out, {key: each for key, each in asdict(settings).items() if key not in ("out", "judging", "client")})
+    stages = list(Road(settings, chat, judge).stages())
     # In this process they run one after the other as listed, so that needs are there without being named.
     run_stages(stages, workers=1, console=console, done=lambda stage, seconds: None)
     console.print(read_json(out / "edits/report.json")["text"], soft_wrap=True)
-    found: dict[str, Any] = read_json(out / "winrate/judged.json")
-    console.print(told(found), soft_wrap=True)
+    console.print(told(read_json(out / "winrate/edit_cost.json")), soft_wrap=True)
+    found = read_contest(out / "winrate/contest.json")
+    console.print(contest_terminal(found))
+    console.print(f"→ {out / 'winrate/report.html'}")
     return found
 
 
 def told(found: Mapping[str, Any]) -> str:
-    """The judgement, for people."""
-    cost, win = found["edit_cost"], found["win_rate"]
+    """The edit cost, for people."""
+    cost = found["edit_cost"]
     return (
-        f"{found['judged']} of {found['prompts']} held-out prompts judged: {cost['start']:.2f} words to change in an "
-        f"answer of the old model, {cost['figa']:.2f} of the new; the new one wins {win['mean']:.0%} "
-        f"(95 %: {win['low']:.0%} to {win['high']:.0%})"
+        f"on {found['edited']} of {found['prompts']} held-out prompts both answers could be edited: "
+        f"{cost['start']:.2f} words to change in one of the old model, {cost['figa']:.2f} in one of the new"
     )
 
 

@@ -277,6 +277,36 @@ def test_preset_under_config_under_what_is_typed(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("typed", "masks"),
+    [
+        ([], True),
+        (["--mask-private"], True),
+        (["--no-mask-private"], False),
+        (["--mask-private", "False"], False),
+        (["--mask_private=false"], False),
+        (["--no-mask-private", "--mask-private", "True"], True),
+    ],
+)
+def test_a_switch_needs_no_value_and_may_have_one(typed, masks):
+    found = parsed("learn", "log.csv", "--model=m", "--out=o", *typed, "--bf16", "--seed=3")
+    assert (found.config.mask_private, found.details.bf16) == (masks, True)
+    assert parsed("learn", "--mask-private", "log.csv", "--model=m", "--out=o").log.name == "log.csv"
+
+
+def test_a_switch_in_a_file_stands_under_what_is_typed(tmp_path, capsys):
+    file = tmp_path / "doctor.yaml"
+    file.write_text("strict: yes\nbf16: false\n")
+    flags = ("--data=d", "--model=m", "--config", file)
+    found = parsed("doctor", *flags)
+    assert (found.strict, found.settings.bf16) == (True, False)
+    found = parsed("doctor", *flags, "--no-strict", "--bf16")
+    assert (found.strict, found.settings.bf16) == (False, True)
+    file.write_text("strict: perhaps\n")
+    assert run("doctor", *flags) == 1
+    assert "--strict=perhaps: give --strict or --no-strict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("learning_rat: 1\n", "learning_rate"),

@@ -31,7 +31,7 @@ TEMPLATE = (
 
 def chat_model(folder: Path) -> Path:
     """Talks in the fourteen words of ``tiny``, and never of anything."""
-    tiny.llama(folder, max_position_embeddings=512)
+    tiny.llama(folder, max_position_embeddings=2048)  # room for what an editor is told
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
@@ -65,7 +65,7 @@ def serving(folder: Path) -> Iterator[str]:
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    for _ in range(3000):  # a busy machine takes minutes to import transformers
         assert process.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(url, timeout=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from client.servers import chat_model, serving
 from errata.cli import main
-from errata.client import Ask, Limits, Stop, check_server, connect, open_chat
+from errata.client import Ask, Ledger, Limits, Stop, check_server, connect, open_chat
 from tiny import WORDS
 
 pytest.importorskip("openai", reason="needs errata[openai]")
@@ -69,3 +70,34 @@ def test_the_verb_says_so(served: str, capsys: pytest.CaptureFixture[str]) -> No
     told = capsys.readouterr().err
     assert "gives 'other' no answer" in told
     assert f"pinned to '{folder}'" in told
+
+
+def test_the_editor_sets_aside_what_a_model_without_sense_makes_of_its_rows(
+    served: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fourteen words at random are no JSON: asked twice, set aside with the reason, and never paid again."""
+    data, out, ledger = (tmp_path / name for name in ("rows.jsonl", "edits.jsonl", "ledger.sqlite"))
+    texts = ["red cat", "blue dog", " "]
+    lines = [json.dumps({"id": str(k), "prompt": "Count.", "response": text}) for k, text in enumerate(texts)]
+    data.write_text("\n".join(lines))
+    flags = ["--data", data, "--out", out, "--llm", served, "--ledger", ledger, "--max-tokens=6", "--tries=2"]
+    command = ["edits", "llm", *map(str, flags), "--price-in=1", "--price-out=1"]
+    assert main(command) == 1
+    told = capsys.readouterr()
+    assert "3 responses: 0 edited, 0 kept as they are, 3 set aside" in told.out
+    assert "no response could be corrected" in told.err
+    assert not out.exists()
+    aside = [json.loads(line) for line in (tmp_path / "edits.jsonl.set-aside.jsonl").read_text().splitlines()]
+    assert [row["response"] for row in aside] == texts
+    assert aside[2]["set_aside"] == "empty"
+    assert all(row["set_aside"] in ("cut off", "unreadable") for row in aside[:2])
+    assert all(row["why"] and row["answer"] and set(row["answer"].split()) <= set(WORDS) for row in aside[:2])
+    report = json.loads((tmp_path / "edits.jsonl.report.json").read_text())
+    assert report["rows"] == report["kept"] + report["edited"] + sum(report["set_aside"].values()) == 3
+    assert (report["retried"], report["mended"], report["answers"], report["cached"]) == (2, 0, 4, 0)
+    assert report["cost_now"] == report["cost"] > 0
+    paid = [row[2:7] for row in Ledger(ledger).spent()]
+    assert main(command) == 1
+    again = json.loads((tmp_path / "edits.jsonl.report.json").read_text())
+    assert (again["cached"], again["cost_now"], again["cost"]) == (4, 0, report["cost"])
+    assert [row[2:7] for row in Ledger(ledger).spent()] == paid

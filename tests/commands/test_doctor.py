@@ -62,7 +62,7 @@ def test_warnings_fail_only_when_strict(tmp_path: Path, model: Path, capsys: pyt
     shown = " ".join(capsys.readouterr().out.split())
     assert "rows unreadable 2" in shown
     assert "(2 rows, the first is 'line 3')" in shown
-    assert doctor(data, model, "--strict", "True") == 3
+    assert doctor(data, model, "--strict") == 3
 
 
 def test_input_that_cannot_be_read_is_exit_code_1(

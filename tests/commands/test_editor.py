@@ -25,6 +25,7 @@ from errata.demo.judge import DefectKind, judge
 from errata.demo.tokenizer import build_tokenizer
 from errata.demo.world import make_prompts, write_with
 from errata.labels import read_labels
+from winrate.chats import SHOWN
 
 pytest.importorskip("openai", reason="the extra openai is not installed")
 
@@ -163,13 +164,110 @@ def test_a_dry_run_sends_nothing(
     guideline = tmp_path / "guideline.txt"
     guideline.write_text("Be kind to Anna.")
     with pytest.raises(SystemExit) as stop:
-        main(arguments(server, letters, tmp_path / "edits.jsonl", "--dry-run=True", "--guideline", guideline))
+        main(arguments(server, letters, tmp_path / "edits.jsonl", "--dry-run", "--guideline", guideline))
     assert not stop.value.code
     shown = capsys.readouterr().out
     assert "Be kind to Anna." in shown
     assert "20 requests" in shown
     assert not server.requests
     assert not (tmp_path / "edits.jsonl").exists()
+
+
+def verdict(body: dict[str, Any]) -> str:
+    """Of a judge who knows the world's rules: fewer defects are better."""
+    seen = {found[1]: found[3] for found in SHOWN.finditer(body["messages"][0]["content"])}
+    one, other = (judge(seen["request"], seen[name]).count for name in ("first", "second"))
+    better = "tie" if one == other else "first" if one < other else "second"
+    return json.dumps({"reason": f"{one} and {other} defects", "better": better})
+
+
+def is_judged(body: dict[str, Any]) -> bool:
+    return body["messages"][0]["role"] != "system"
+
+
+def edited_and_judged(body: dict[str, Any], number: int = 0) -> str:
+    return verdict(body) if is_judged(body) else edited(body)
+
+
+def test_a_judge_has_the_last_word_and_nothing_is_paid_twice(
+    letters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The editor spoils row 1; the judge sees nothing in row 2, is at a loss with row 5, and fickle in row 6."""
+    known = [row["response"] for row in lines(letters)]
+    said = {2: json.dumps({"reason": "alike", "better": "tie"}), 5: "Hard to say."}
+    said[6] = json.dumps({"reason": "the place", "better": "first"})
+    spoiled = json.dumps({"why": "", "verdict": "edit", "reasons": ["style"], "text": f"{known[1]} Fool."})
+
+    def script(body: dict[str, Any], number: int) -> str:
+        row = next(k for k, text in enumerate(known) if text in body["messages"][-1]["content"])
+        if is_judged(body):
+            return said.get(row, verdict(body))
+        return spoiled if row == 1 else edited(body)
+
+    out, guideline = tmp_path / "edits.jsonl", tmp_path / "guideline.txt"
+    guideline.write_text("Be kind.")
+    with FaultServer(script) as server:
+        flags = ("--judge", f"wise@{server.url}", "--tries=1", "--guideline", guideline)
+        assert main(arguments(server, letters, out, *flags)) == 0
+        shown = capsys.readouterr().out
+        assert len(server.requests) == 20 + 2 * 15
+        judged = [body for body in server.requests if is_judged(body)]
+        assert {(body["model"], "Be kind." in body["messages"][0]["content"]) for body in judged} == {("wise", True)}
+        assert main(arguments(server, letters, out, *flags)) == 0
+        assert len(server.requests) == 50
+    report = json.loads((tmp_path / "edits.jsonl.report.json").read_text())
+    found = report["judge"]
+    assert found["judge"]["models"] == ["wise-2026-01-01"]
+    assert found["judge"]["prompt_hash"]
+    assert (found["edits"], found["preferred"]) == (15, 11)
+    assert "15 edits preferred, 1 original, 1 neither, 1 inconsistent, 1 invalid" in shown
+    assert report["set_aside"] == {"not preferred": 4}
+    assert (report["kept"], report["edited"]) == (5, 11)
+    aside = lines(tmp_path / "edits.jsonl.set-aside.jsonl")
+    ids = [row["id"] for row in lines(letters)]
+    assert [(row["id"], row["why"]) for row in aside] == [
+        (ids[1], "the judge prefers the response as it was: 2 and 1 defects; 1 and 2 defects"),
+        (ids[2], "the judge finds neither better: alike"),
+        (ids[5], "the judge gave no valid verdict: no verdict (end): Hard to say."),
+        (ids[6], "the judge contradicts itself when the two texts change places: the place"),
+    ]
+    assert [row.id for row in read_corrections(out)] == [id for k, id in enumerate(ids) if k not in (1, 2, 5, 6)]
+
+
+def test_editor_and_judge_have_one_limit_of_cost(
+    letters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of 20 answers of the editor and 30 of the judge costs half a cent."""
+    out = tmp_path / "edits.jsonl"
+    with FaultServer(edited_and_judged) as server:
+        price = ("--price-in=0", "--price-out=1000", "--max-tokens=10", "--concurrency=1")
+        judge = ("--judge", f"wise@{server.url}")
+        assert main(arguments(server, letters, out, *price, *judge, "--max-cost=1")) == 1
+        assert "--judge-price-in and --judge-price-out" in capsys.readouterr().err
+        assert not server.requests
+        judge = (*judge, "--judge-price-in=0", "--judge-price-out=1000")
+        # The judge may answer with 512 tokens, and so is not asked with less than that left.
+        assert main(arguments(server, letters, out, *price, *judge, "--max-cost=0.632")) == 1
+        assert "$0.125 spent" in capsys.readouterr().err
+        assert len(server.requests) == 20 + 5
+        assert not out.exists()
+        assert main(arguments(server, letters, out, *price, *judge, "--max-cost=1")) == 0
+        assert len(server.requests) == 50
+    assert len(read_corrections(out)) == 20
+
+
+def test_a_dry_run_tells_what_the_judge_would_cost_and_who_is_kin(
+    server: FaultServer, letters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = ("--judge", f"tiny-2@{server.url}", "--judge-price-in=1", "--judge-price-out=1", "--dry-run")
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(server, letters, tmp_path / "edits.jsonl", *judge))
+    assert not stop.value.code
+    shown = capsys.readouterr().out
+    assert "20 requests to tiny" in shown
+    assert "40 requests to tiny-2" in shown
+    assert "one family" in shown
+    assert not server.requests
 
 
 def test_the_limit_of_cost_stops_and_the_same_command_goes_on(

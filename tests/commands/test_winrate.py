@@ -111,9 +111,11 @@ def test_a_server_that_refuses_is_counted(folder, tmp_path) -> None:
 def test_a_dry_run_sends_nothing(folder, tmp_path, capsys) -> None:
     sides = ["--candidate", folder / "good.jsonl", "--baseline", folder / "bad.jsonl", "--out", tmp_path / "c.json"]
     with FaultServer(judging) as server:
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as stop:
             run("winrate", *sides, "--llm", f"tiny@{server.url}", "--ledger", tmp_path / "l.sqlite", "--dry-run")
         assert not server.requests
+    assert not stop.value.code
+    assert "24 requests to tiny" in capsys.readouterr().out
     assert not (tmp_path / "c.json").exists()
 
 

@@ -256,15 +256,15 @@ def test_cost_is_known_or_not_and_the_ledger_is_free() -> None:
 def test_a_judge_is_asked_of_edits_only_and_has_the_last_word() -> None:
     seen: list[object] = []
 
-    def prefers(pairs: Sequence[tuple[object, str, str]]) -> list[bool]:
+    def objections(pairs: Sequence[tuple[object, str, str]]) -> list[str | None]:
         seen.extend(pairs)
-        return [edited != "worse" for _, _, edited in pairs]
+        return ["it is worse" if edited == "worse" else None for _, _, edited in pairs]
 
     chat = Scripted({"a": [reply(text="better")], "b": [reply(text="worse")], "c": [reply("keep")]})
-    found = edit_drafts(chat, drafts("a", "b", "c"), prefers=prefers)
+    found = edit_drafts(chat, drafts("a", "b", "c"), objections=objections)
     assert seen == [("Count.", "a", "better"), ("Count.", "b", "worse")]
     assert [row.id for row in found.corrections] == ["d0", "d2"]
-    assert [(each.draft.id, each.reason, each.answer) for each in found.set_aside] == [("d1", "not preferred", "worse")]
+    assert [(each.draft.id, *each[1:]) for each in found.set_aside] == [("d1", "not preferred", "it is worse", "worse")]
     assert (found.report.edited, found.report.set_aside) == (1, {"not preferred": 1})
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from errata.types import Demonstration
 from errata.winrate import (
     ChatJudge,
+    Ruling,
     ScoreJudge,
     compare_rulings,
     contest,
@@ -62,7 +63,7 @@ def test_by_hand() -> None:
     assert arm.standard_error == pytest.approx(0.1315261, rel=1e-6)  # s = .372012 with the divisor 7, over √8
     assert arm.detectable == pytest.approx(2.8 * 0.1315261, rel=1e-6)
     assert (arm.mean_length, arm.baseline_length) == (10 / 8, 13 / 8)
-    assert (arm.longer_wins, arm.longer_agreement) == (3 / 8, 0.0)  # longer once and shorter three times
+    assert (arm.longer_wins, arm.longer_agreement.mean) == (3 / 8, 0.0)  # longer once and shorter three times
     assert (arm.mean_value, arm.baseline_value) == (-1 / 8, -5 / 8)
     assert (arm.consistency, arm.first_position) == (None, None)
     assert [(one.name, one.prompts, one.win_rate) for one in arm.by_group] == [("a", 4, 0.625), ("b", 4, 0.75)]
@@ -149,11 +150,31 @@ def test_warnings() -> None:
     first = ChatJudge(Scripted(lambda *_: "first"), name="j")
     found, _ = contest({"good": GOOD}, BASELINE, first)
     assert any("contradicts itself on 100 %" in warning for warning in found.warnings)
-    longer = ScoreJudge(lambda answers: [len(answer) for _, _, answer in answers], name="long")
-    found, _ = contest({"long": LONG}, BASELINE, longer)
-    assert any("% of the decided verdicts went to the longer" in warning for warning in found.warnings)
     reward = ScoreJudge(polite, name="folder", kind="reward")
     assert any("trained on it" in warning for warning in contest({"good": GOOD}, BASELINE, reward)[0].warnings)
+
+
+@pytest.mark.parametrize(
+    ("words", "others", "longer_wins_of", "said"),
+    [
+        ([30] * 40, [20] * 40, 40, "100 % (91 to 100) of the decided verdicts went to the longer answer"),
+        ([20] * 40, [30] * 40, 2, "95 % (83 to 99) of the decided verdicts went to the shorter answer"),
+        ([30] * 40, [20] * 40, 30, "75 % (59 to 87) of the decided verdicts went to the longer answer"),
+        ([21] * 40, [20] * 40, 40, None),  # a word more leads nobody astray
+        ([30] * 5 + [20] * 35, [20] * 40, 5, None),  # five of five may be chance
+        ([30] * 40, [20] * 40, 24, None),  # so may 24 of 40
+        ([30] * 2000, [20] * 2000, 1100, None),  # 55 %: beyond chance, and little
+    ],
+)
+def test_a_judge_of_length_is_warned_of(words, others, longer_wins_of, said) -> None:
+    """The arm is the longer one or the shorter one on all prompts, and the longer answer wins so often."""
+    arm_is_longer = words[0] > others[0]
+    wins = [(k < longer_wins_of) == arm_is_longer for k in range(len(words))]
+    arm, baseline = (rows(["word " * count for count in counts]) for counts in (words, others))
+    rulings = [Ruling(score=float(won)) for won in wins]
+    found = compare_rulings({"arm": pair_up({"arm": arm}, baseline)["arm"]}, {"arm": rulings}, POLITE.identity)
+    warned = [warning for warning in found.warnings if "went to the" in warning]
+    assert [said in warning for warning in warned] == ([True] if said else [])
 
 
 def test_examples_are_where_arms_differ_most() -> None:

@@ -71,6 +71,14 @@ def test_the_page_has_no_script_and_fetches_nothing(found) -> None:
     assert page.count("<style>") == page.count("</style>") == 1
 
 
+def test_dark_colours_and_narrow_tables_are_for_screens_alone() -> None:
+    """A browser that likes it dark would print light ink on white paper."""
+    page = contest_html(made())
+    assert "@media screen and (prefers-color-scheme: dark)" in page
+    assert "@media (prefers-color-scheme: dark)" not in page
+    assert "@media (max-width: 46rem)" not in page
+
+
 def test_the_page_says_who_judged() -> None:
     page = contest_html(made())
     for said in ("chat: scripted:judge", "scripted-1", "pairwise_1", "2026-11-24", "$", "letters", "shorter", "start"):

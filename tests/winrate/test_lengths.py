@@ -96,9 +96,22 @@ def test_shapes() -> None:
 
 def test_the_longer() -> None:
     assert longer_wins([5, 1, 0, -2]) == 0.625
-    assert longer_agreement(SCORES, LONGER) == 7 / 8
-    assert longer_agreement([0.5, 1.0], [3.0, 0.0]) is None
     assert longer_wins([-d for d in LONGER]) == 1 - longer_wins(LONGER)
+
+
+def test_the_longer_chosen_counts_decided_verdicts_between_clearly_different_lengths() -> None:
+    # Longer, longer, a word longer, shorter, a tie, and shorter by a fifth exactly: three of four go to the longer.
+    scores, ours, theirs = [1.0, 0.0, 1.0, 0.0, 0.5, 0.25], [30, 25, 21, 10, 90, 80], [20, 20, 20, 20, 10, 100]
+    found = longer_agreement(scores, ours, theirs)
+    assert found is not None
+    assert found.mean == 3 / 4
+    # Clopper and Pearson, from P(X >= 3) and P(X <= 3) of four at each end.
+    tails = [sum(math.comb(4, k) * p**k * (1 - p) ** (4 - k) for k in (3, 4)) for p in (found.low, found.high)]
+    assert tails[0] == pytest.approx(0.025, rel=1e-6)
+    assert 1 - tails[1] + 4 * found.high**3 * (1 - found.high) == pytest.approx(0.025, rel=1e-6)
+    mirrored = longer_agreement([1 - score for score in scores], theirs, ours)
+    assert mirrored == found
+    assert longer_agreement([0.5, 1.0, 0.0], [9, 21, 7], [3, 20, 7]) is None
 
 
 @given(st.integers(0, 50), st.integers(0, 50))

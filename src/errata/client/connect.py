@@ -68,6 +68,7 @@ def open_chat(
     limits: Limits | None = None,
     timeout: float = 300.0,
     dry_run: bool = False,
+    shares: Engine | None = None,
 ) -> Engine:
     """A chat with the model that ``spec`` names, as ``connect`` says.
 
@@ -79,6 +80,7 @@ def open_chat(
         limits: how hard it is asked, and for how much.
         timeout: longest wait for an answer, in seconds.
         dry_run: print and send nothing.
+        shares: another chat of the same job, for the limit of cost.
 
     Raises:
         ValueError: as ``connect``; a limit of cost without a price; the ledger is none.
@@ -87,4 +89,4 @@ def open_chat(
     if price is None:
         provider = url is None and spec.startswith(("anthropic:", "openai:"))
         price = Price(0, 0) if spec.startswith("local:") else price_of(server.model) if provider else None
-    return Engine(server, Ledger(ledger), price=price, limits=limits, dry_run=dry_run)
+    return Engine(server, Ledger(ledger), price=price, limits=limits, dry_run=dry_run, shares=shares)

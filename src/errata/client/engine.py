@@ -75,6 +75,7 @@ class Engine:
         price: of its tokens; None if not known.
         limits: how hard it is asked.
         dry_run: print the first prompts and what all would cost, and raise ``DryRun``.
+        shares: another chat of the same job: what either costs counts against the limit of both. Ask one at a time.
 
     Raises:
         ValueError: a limit of cost without a price.
@@ -88,6 +89,7 @@ class Engine:
         price: Price | None = None,
         limits: Limits | None = None,
         dry_run: bool = False,
+        shares: Engine | None = None,
     ) -> None:
         self.server, self.ledger, self.price, self.dry_run = server, ledger, price, dry_run
         self.limits = limits or Limits()
@@ -103,8 +105,9 @@ class Engine:
         self._lock = threading.Condition()
         self._stop = threading.Event()
         self._without: set[str] = set()
-        self._paid: dict[str, float] = {}
-        self._under_way = self._perhaps_billed = 0.0
+        self._paid: dict[str, float] = {} if shares is None else shares._paid
+        self._perhaps_billed: list[float] = [] if shares is None else shares._perhaps_billed
+        self._under_way = 0.0
         self._next_slot = 0.0
         self._answered = self._failed = 0
 
@@ -324,14 +327,14 @@ class Engine:
         worst = 0.0 if self.price is None else self.price.of(_most_tokens(ask), ask.max_tokens)
         limit = self.limits.max_cost
         with self._lock:
-            while limit is not None and self.spent + self._perhaps_billed + self._under_way + worst > limit:
+            while limit is not None and self.spent + sum(self._perhaps_billed) + self._under_way + worst > limit:
                 if self._stop.is_set():
                     raise _Stopped
                 if not self._under_way:
                     raise _OverLimit(
                         f"--max-cost {_dollars(limit)} is reached: {_dollars(self.spent)} spent,"
                         + (
-                            f" up to {_dollars(self._perhaps_billed)} for answers that never came,"
+                            f" up to {_dollars(sum(self._perhaps_billed))} for answers that never came,"
                             if self._perhaps_billed
                             else ""
                         )
@@ -350,7 +353,7 @@ class Engine:
                 self._under_way -= worst
                 if self._under_way < 1e-12:
                     self._under_way = 0.0
-                self._perhaps_billed += worst if billed else 0.0
+                self._perhaps_billed += [worst] if billed else []
                 self._lock.notify_all()
 
     def _pay(self, key: str, reply: Reply, paid: _Paid) -> None:

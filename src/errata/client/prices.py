@@ -1,4 +1,8 @@
-"""Anthropic's list prices, read on ``DATE`` in excerpts of its pricing page; check them before you trust a limit.
+"""Anthropic's list prices, read on ``DATE`` in excerpts of its pages on models; check them before you trust a limit.
+
+Those of Fable 5.1, Opus 5.5, 5 and 4.5, Sonnet 5.5 and 5 and Haiku 4.5 stand in platform.claude.com/docs/…/models; the
+others in several price lists of third parties that agree. Haiku 5.5 has another price for prompts of more than 100,000
+tokens, which one number cannot say, and is left out.
 
 For all other models --price-in and --price-out say it: a limit of cost that rests on a price from hearsay is none.
 """

@@ -83,9 +83,9 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
         kind = load(IN_SHORT[verb])
     command: Command = tyro.cli(
         kind,
-        args=[*under, *from_file, *typed],
+        args=_switches([*under, *from_file, *typed], kind),
         prog=f"errata {verb}",
-        config=(tyro.conf.FlagConversionOff, tyro.conf.EnumChoicesFromValues),
+        config=(tyro.conf.EnumChoicesFromValues,),
     )
     return command
 
@@ -116,7 +116,7 @@ def _read_config(path: Path, kind: type[Any]) -> dict[str, Any]:
         ) from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no mapping; write one `key: value` a line")
-    known = list(_field_names(kind))
+    known = [name for name, _ in _fields(kind)]
     for key, value in settings.items():
         if str(key).replace("-", "_") not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
@@ -126,13 +126,32 @@ def _read_config(path: Path, kind: type[Any]) -> dict[str, Any]:
     return settings
 
 
-def _field_names(kind: type[Any]) -> Iterator[str]:
+def _fields(kind: type[Any]) -> Iterator[tuple[str, Any]]:
     for name, hint in get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from _field_names(hint)
+            yield from _fields(hint)
         else:
-            yield name.rstrip("_")  # from_: a word of Python's own
+            yield name.rstrip("_"), hint  # from_: a word of Python's own
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:
     return [f"--{str(key).replace('_', '-')}={value}" for key, value in settings.items()]
+
+
+def _switches(flags: Sequence[str], kind: type[Any]) -> list[str]:
+    """``--strict True``, ``--strict=false`` (a file says it so) → ``--strict``, ``--no-strict``."""
+    switches = {f"--{name.replace('_', '-')}" for name, hint in _fields(kind) if hint is bool}
+    found: list[str] = []
+    rest = list(flags)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        switch = name.replace("_", "-")
+        if switch not in switches:
+            found.append(f"{name}{equals}{value}")
+            continue
+        if not equals:
+            value = rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"{name}={value}: give {switch} or --no-{switch[2:]}")
+        found.append(f"--no-{switch[2:]}" if value.lower() == "false" else switch)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from errata.client import Engine, Ledger, Limits, Price, check_server, connect, open_chat
 from errata.commands.shared import console
 
-__all__ = ["ClientCheck", "ClientCosts", "ClientFlags"]
+__all__ = ["ClientCheck", "ClientCosts", "ClientFlags", "JudgeFlags"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class ClientFlags:
     dry_run: bool = False
     """Print the first prompts and what all would cost, and send nothing."""
 
-    def open(self) -> Engine:
-        """The chat.
+    def open(self, *, shares: Engine | None = None) -> Engine:
+        """The chat; ``shares`` is another of the same job, for --max-cost.
 
         Raises:
             ValueError: no model is named, one price stands alone, or as ``open_chat``.
@@ -65,7 +65,37 @@ class ClientFlags:
             limits=limits,
             timeout=self.timeout,
             dry_run=self.dry_run,
+            shares=shares,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeFlags:
+    """The chat model that judges what another wrote."""
+
+    judge: str | None = None
+    """A chat model that judges what --llm wrote, named as that is and best of another maker; asked in both orders, with
+    the guideline. `errata edits llm` sets aside each edit that it does not prefer to the response both times. Its
+    answers are in the same ledger, and what it costs counts against --max-cost."""
+    judge_url: str | None = None
+    """A server that stands in for the judge's provider."""
+    judge_price_in: float | None = None
+    """US dollars for a million tokens that the judge reads, where the list does not know it."""
+    judge_price_out: float | None = None
+    """US dollars for a million tokens that the judge writes."""
+
+    def open(self, client: ClientFlags, *, shares: Engine) -> Engine:
+        """The judge's chat, with all else as ``client`` has it.
+
+        Raises:
+            ValueError: as ``ClientFlags.open``.
+        """
+        prices = (self.judge_price_in, self.judge_price_out)
+        judge = replace(client, llm=self.judge, llm_url=self.judge_url, price_in=prices[0], price_out=prices[1])
+        try:
+            return judge.open(shares=shares)
+        except ValueError as error:
+            raise ValueError(f"--judge {self.judge}: {str(error).replace('--price', '--judge-price')}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

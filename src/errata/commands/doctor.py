@@ -29,7 +29,7 @@ UNSAFE = 3
 class Doctor:
     """What will the loss really see? Rows, labels, weights and batches are followed to the end and compared.
 
-    Exit code 0: safe to train. 1: the input could not be read. 3: errors were found (with --strict True, or warnings).
+    Exit code 0: safe to train. 1: the input could not be read. 3: errors were found (with --strict, or warnings).
     """
 
     data: Path

@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.client import ClientFlags
+from errata.client import DryRun, Engine
+from errata.commands.client import ClientFlags, JudgeFlags
 from errata.commands.shared import check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
 from errata.data.fields import take_ids
 from errata.data.files import write_json
 from errata.data.rows import write_lines
 from errata.edits import Draft, LLMEditorConfig, SetAside, edit_drafts
+from errata.winrate import BetterEdits, ChatJudge, kinship
 
 __all__ = ["EditsLLM"]
 
@@ -41,6 +43,7 @@ class EditsLLM:
     guideline: Path | None = None
     """A text file: what your team wants and does not want, for the model."""
     settings: Flat[LLMEditorConfig] = LLMEditorConfig()
+    judging: Flat[JudgeFlags] = JudgeFlags()
     client: Flat[ClientFlags] = ClientFlags()
 
     def run(self) -> None:
@@ -48,10 +51,22 @@ class EditsLLM:
         chat = self.client.open()
         aside = self.out.with_name(f"{self.out.name}.set-aside.jsonl")
         guideline = "" if self.guideline is None else self.guideline.read_text(encoding="utf-8")
-        found = edit_drafts(chat, list(self._drafts()), self.settings, guideline=guideline)
+        judge = self.judging.judge
+        better = None if judge is None else BetterEdits(self._judge(judge, chat, guideline))
+        drafts = list(self._drafts())
+        try:
+            found = edit_drafts(chat, drafts, self.settings, guideline=guideline, objections=better)
+        except DryRun:
+            if better is not None:
+                print("\nThe judge, if every response is edited (the edits are not known yet):")
+                better([(draft.prompt, draft.response, f"{draft.response} (edited)") for draft in drafts])
+            raise
         write_lines(aside, map(_aside_fields, found.set_aside))
-        write_json(self.out.with_name(f"{self.out.name}.report.json"), found.report.as_dict())
+        judged = {} if better is None else {"judge": better.as_dict()}
+        write_json(self.out.with_name(f"{self.out.name}.report.json"), {**found.report.as_dict(), **judged})
         console.print(str(found.report), highlight=False, markup=False, soft_wrap=True)
+        if better is not None:
+            console.print(str(better), highlight=False, markup=False, soft_wrap=True)
         if not found.corrections:
             first = found.set_aside[0]
             raise ValueError(
@@ -61,6 +76,12 @@ class EditsLLM:
         write_rows(self.out, found.corrections)
         what = f"; what was set aside, and why: {aside.name}" if found.set_aside else ""
         console.print(f"→ {self.out}{what}", highlight=False, markup=False, soft_wrap=True)
+
+    def _judge(self, judge: str, editor: Engine, guideline: str) -> ChatJudge:
+        chat = self.judging.open(self.client, shares=editor)
+        if kin := kinship([chat.server.model], [editor.server.model]):
+            console.print(f"warning: {kin}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        return ChatJudge(chat, name=judge, guideline=guideline)
 
     def _drafts(self) -> Iterator[Draft]:
         if self.side == "response":

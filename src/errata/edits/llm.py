@@ -19,10 +19,19 @@ from errata.edits.statistics import EditStatistics, statistics
 from errata.edits.words import split_words, word_distance
 from errata.types import Correction, Prompt
 
-__all__ = ["Aside", "EditReport", "EditedDrafts", "LLMEditorConfig", "Prefers", "SetAside", "edit_drafts", "first_asks"]
+__all__ = [
+    "Aside",
+    "EditReport",
+    "EditedDrafts",
+    "LLMEditorConfig",
+    "Objections",
+    "SetAside",
+    "edit_drafts",
+    "first_asks",
+]
 
-Prefers = Callable[[Sequence[tuple[Prompt, str, str]]], Sequence[bool]]
-"""Of (prompt, original, edited), whether the edited text is the better one: a judge, handed in."""
+Objections = Callable[[Sequence[tuple[Prompt, str, str]]], Sequence[str | None]]
+"""Of each (prompt, original, edited) why the edited text is not the better one, or None: a judge, handed in."""
 
 _REFUSAL = re.compile(
     r"(i['’]?m |i am )?(very |so )?(sorry|afraid|unable)\b.{0,60}?\b(can(no|['’])t|can not|unable|not able|won['’]t)\b"
@@ -82,7 +91,7 @@ class Aside(StrEnum):
     CANNOT = "cannot"
     """The model's own verdict."""
     NOT_PREFERRED = "not preferred"
-    """The judge that was handed in does not find the edited text better."""
+    """The judge does not find the edited text better."""
     ERROR = "error"
     """No answer, after all tries of the client."""
 
@@ -171,7 +180,7 @@ def edit_drafts(
     config: LLMEditorConfig | None = None,
     *,
     guideline: str = "",
-    prefers: Prefers | None = None,
+    objections: Objections | None = None,
 ) -> EditedDrafts:
     """Ask the model for all drafts, then once more for those whose edit cannot be used.
 
@@ -190,7 +199,7 @@ def edit_drafts(
         drafts: what to edit.
         config: caps and the rest.
         guideline: of the team, for the model.
-        prefers: is asked about all edits that were taken so far; those that it does not prefer are set aside.
+        objections: is asked about all edits that were taken so far; those that it objects to are set aside.
 
     Raises:
         ValueError: what the chat raises, such as a limit of cost that was reached.
@@ -225,11 +234,15 @@ def edit_drafts(
             aside.append(SetAside(draft, outcome.reason, outcome.why, outcome.answer))
         else:
             corrections.append(_correction(draft, outcome, made_by))
-    if prefers is not None:
-        corrections, refused = _preferred(corrections, prefers)
-        by_id = {draft.id: draft for draft in drafts}
-        why = "the judge does not find the edited text better"
-        aside += [SetAside(by_id[row.id], Aside.NOT_PREFERRED, why, row.edited) for row in refused]
+    if objections is not None:
+        refused = _refused(corrections, objections)
+        by_id = {row.id: row for row in corrections}
+        corrections = [row for row in corrections if row.id not in refused]
+        aside += [
+            SetAside(draft, Aside.NOT_PREFERRED, refused[draft.id], by_id[draft.id].edited)
+            for draft in drafts
+            if draft.id in refused
+        ]
     taken = {row.id for row in corrections}
     found = statistics(corrections)
     report = EditReport(
@@ -382,9 +395,8 @@ def _correction(draft: Draft, edit: _Edit, made_by: Mapping[str, str]) -> Correc
     )
 
 
-def _preferred(corrections: Sequence[Correction], prefers: Prefers) -> tuple[list[Correction], list[Correction]]:
+def _refused(corrections: Sequence[Correction], objections: Objections) -> dict[str, str]:
+    """By id why the judge does not find the edit better."""
     changed = [row for row in corrections if row.edited != row.original]
-    words = prefers([(row.prompt, row.original, row.edited) for row in changed]) if changed else []
-    refused = [row for row, better in zip(changed, words, strict=True) if not better]
-    ids = {row.id for row in refused}
-    return [row for row in corrections if row.id not in ids], refused
+    found = objections([(row.prompt, row.original, row.edited) for row in changed]) if changed else []
+    return {row.id: why for row, why in zip(changed, found, strict=True) if why is not None}

@@ -11,6 +11,7 @@ from errata.winrate.alpaca import (
     write_annotations,
     write_outputs,
 )
+from errata.winrate.better import BetterEdits
 from errata.winrate.check import JudgeCheck, Planted, check_judge
 from errata.winrate.comparison import (
     Contest,
@@ -46,6 +47,7 @@ from errata.winrate.judges import (
     Ruling,
     ScoreJudge,
     family,
+    kinship,
     read_verdicts,
     reference_judge,
     reward_judge,
@@ -79,6 +81,7 @@ __all__ = [
     "Annotations",
     "ArmResult",
     "BestOfResult",
+    "BetterEdits",
     "ChatJudge",
     "Contest",
     "ContestArm",
@@ -121,6 +124,7 @@ __all__ = [
     "generate",
     "headline",
     "is_outputs",
+    "kinship",
     "length_controlled",
     "longer_agreement",
     "longer_wins",

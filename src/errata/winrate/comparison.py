@@ -17,8 +17,8 @@ from errata.client import total_cost
 from errata.edits.words import split_words
 from errata.types import Demonstration
 from errata.winrate.intervals import Interval, bootstrap_interval, detectable_difference, sign_flip_p_value
-from errata.winrate.judges import Judge, JudgeIdentity, Pair, Ruling, family, prompt_text
-from errata.winrate.lengths import length_controlled, longer_agreement, longer_wins, relative_length
+from errata.winrate.judges import Judge, JudgeIdentity, Pair, Ruling, kinship, prompt_text
+from errata.winrate.lengths import LONGER, length_controlled, longer_agreement, longer_wins, relative_length
 from errata.winrate.plain import read_plain, write_plain
 
 __all__ = [
@@ -40,6 +40,8 @@ __all__ = [
 _HALF = 0.5
 _FEW = 30
 """Below so many prompts a warning says that there are few."""
+_LOPSIDED = 0.1
+"""From so far from one half on a share of verdicts that went to the longer answer is warned of."""
 _LENGTH_NAMES = ("shorter", "alike", "longer")
 
 
@@ -77,8 +79,8 @@ class ContestArm:
     """Our rate at equal length (``length_controlled``), not AlpacaEval's."""
     longer_wins: float
     """The win rate if the judge always picked the longer answer."""
-    longer_agreement: float | None
-    """Share of the decided verdicts that went to the longer answer."""
+    longer_agreement: Interval | None
+    """Share of the decided verdicts that went to the longer answer, where one has 1.25 times the other's words."""
     consistency: float | None = None
     """Share of the valid pairs on which the two orders agree; None where the judge was not asked in orders."""
     first_position: float | None = None
@@ -349,7 +351,7 @@ def _arm(
         baseline_length=float(np.mean(theirs)),
         length_controlled=length_controlled(scores, longer),
         longer_wins=longer_wins(longer),
-        longer_agreement=longer_agreement(scores, longer),
+        longer_agreement=longer_agreement(scores, ours, theirs),
         consistency=float(np.mean([a == b for a, b in orders])) if orders else None,
         first_position=float(np.mean(chose_first)) if chose_first else None,
         mean_value=float(np.mean([value for value, _ in values])) if values else None,
@@ -378,14 +380,8 @@ def _difference(first: str, second: str, rulings: Mapping[str, Sequence[Ruling]]
 
 def _warnings(judge: JudgeIdentity, arms: Sequence[ContestArm], editors: Sequence[str]) -> list[str]:
     found = []
-    if judge.kind == "chat":
-        judges = judge.models or (judge.name,)
-        kin = [editor for editor in editors if family(editor) in set(map(family, judges))]
-        if kin:
-            found.append(
-                f"the judge ({', '.join(judges)}) and the editor ({', '.join(kin)}) are one family: a model likes its "
-                "own kind's writing; take a judge of another"
-            )
+    if judge.kind == "chat" and (kin := kinship(judge.models or (judge.name,), editors)):
+        found.append(kin)
     if judge.kind == "reward":
         found.append(
             "the judge is a reward model, a proxy: if an arm was trained on it, or on what it was trained on, its win "
@@ -402,10 +398,16 @@ def _warnings(judge: JudgeIdentity, arms: Sequence[ContestArm], editors: Sequenc
                 f"{arm.name}: the judge contradicts itself on {100 * share:.0f} % of the pairs when the two answers "
                 "change places"
             )
-        if arm.longer_agreement is not None and max(arm.longer_agreement, 1 - arm.longer_agreement) > 0.8:
-            side = "longer" if arm.longer_agreement > _HALF else "shorter"
-            share = max(arm.longer_agreement, 1 - arm.longer_agreement)
-            found.append(f"{arm.name}: {100 * share:.0f} % of the decided verdicts went to the {side} answer")
+        chosen = arm.longer_agreement
+        if chosen is not None and not chosen.low <= _HALF <= chosen.high and abs(chosen.mean - _HALF) > _LOPSIDED:
+            side, shares = "longer", (chosen.mean, chosen.low, chosen.high)
+            if chosen.mean < _HALF:
+                side, shares = "shorter", (1 - chosen.mean, 1 - chosen.high, 1 - chosen.low)
+            said = "{:.0f} % ({:.0f} to {:.0f})".format(*(100 * one for one in shares))
+            found.append(
+                f"{arm.name}: {said} of the decided verdicts went to the {side} answer, where one has {LONGER} times "
+                "the other's words"
+            )
     return found
 
 

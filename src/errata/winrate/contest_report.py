@@ -124,7 +124,7 @@ _COLUMNS: dict[str, Callable[[ContestArm], str]] = {
     "at equal length, %": lambda arm: f"{_percent(arm.length_controlled.mean)} ({_span(arm.length_controlled)})",
     "words": lambda arm: f"{_number(arm.mean_length)} / {_number(arm.baseline_length)}",
     "longer always won, %": lambda arm: _percent(arm.longer_wins),
-    "longer chosen, %": lambda arm: _percent(arm.longer_agreement),
+    "longer chosen, %": lambda arm: _percent(arm.longer_agreement.mean if arm.longer_agreement else None),
     "orders agree, %": lambda arm: _percent(arm.consistency),
     "first chosen, %": lambda arm: _percent(arm.first_position),
     "detectable, points": lambda arm: _percent(arm.detectable),

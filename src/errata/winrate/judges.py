@@ -32,6 +32,7 @@ __all__ = [
     "Ruling",
     "ScoreJudge",
     "family",
+    "kinship",
     "prompt_text",
     "read_verdicts",
     "reference_judge",
@@ -420,3 +421,18 @@ def family(model: str) -> str:
         if any(re.fullmatch(rf"{name}\d*", word) for word in words for name in names):
             return maker
     return words[0] if words else model.lower()
+
+
+def kinship(judges: Sequence[str], editors: Sequence[str]) -> str | None:
+    """A warning where a judge is of the family of an editor whose work it judges; None where it is not.
+
+    >>> kinship(["gpt-5"], ["claude-opus-4-1"]) is None
+    True
+    """
+    kin = [editor for editor in editors if family(editor) in set(map(family, judges))]
+    if not kin:
+        return None
+    return (
+        f"the judge ({', '.join(judges)}) and the editor ({', '.join(kin)}) are one family: a model likes its own "
+        "kind's writing; take a judge of another"
+    )
