@@ -70,7 +70,7 @@ def test_page_then_export_then_import(responses, capsys):
     [
         (["page", "--db", "edits.db", "--host", "0.0.0.0"], "--annotators"),
         (["page", "--db", "edits.db", "--overlap", "0"], "--overlap"),
-        (["page", "--db", "postgresql+psycopg://a@localhost/b"], "errata[page]"),
+        (["page", "--db", "postgresql+pg8000://a@localhost/b"], "errata[postgres]"),
         (["export", "--db", "none.db", "--out", "x.jsonl"], "no database none.db"),
         (["export", "--db", "edits.db", "--out", "edits.db"], "another file"),
     ],

@@ -17,12 +17,37 @@ from fastapi.testclient import TestClient
 from errata.page.app import create_app
 from errata.page.store import NewItem, NewRevision, Store
 
+from .postgres import database, server
+
 HEADERS = {"X-Errata": "1"}
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    with server() as engine:
+        yield engine
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(f"sqlite:///{tmp_path / 'edits.db'}")
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'edits.db'}"
+
+
+@pytest.fixture
+def postgresql_url(postgres: Any) -> Iterator[str]:
+    with database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+def url(sqlite_url: str) -> str:
+    """An empty database. Modules whose tests run on both kinds say so in a fixture of this name."""
+    return sqlite_url
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    made = Store(url)
     yield made
     made.close()
 

@@ -1,6 +1,6 @@
 """Where the page keeps what people type: revisions that are only ever added, in SQLite or PostgreSQL.
 
-Every save is one short transaction that adds a revision; none changes or deletes one (in SQLite a trigger forbids it).
+Every save is one short transaction that adds a revision; none changes or deletes one (a trigger forbids it).
 A revision says on which one it builds: if another came first, that is a conflict, and nothing is written over. An item
 goes to as many annotators as the overlap asks for; who opens it holds it for a lease, which each save renews.
 """
@@ -155,15 +155,23 @@ class Revision(Base):
     __table_args__ = (UniqueConstraint("task", "seq"), UniqueConstraint("task", "save_id"))
 
 
-for _what in ("UPDATE", "DELETE"):
-    event.listen(
-        Revision.__table__,
-        "after_create",
-        DDL(  # type: ignore[no-untyped-call]
-            f"CREATE TRIGGER revisions_stay_{_what.lower()} BEFORE {_what} ON revision "
-            "BEGIN SELECT RAISE(ABORT, 'revisions are only added'); END"
-        ).execute_if(dialect="sqlite"),
-    )
+_SAID = "'revisions are only added'"
+_GUARDS = {
+    "sqlite": [
+        f"CREATE TRIGGER revisions_stay_{what} BEFORE {what} ON revision BEGIN SELECT RAISE(ABORT, {_SAID}); END"
+        for what in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION revisions_stay() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION {_SAID}; END $$",
+        "CREATE TRIGGER revisions_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON revision "
+        "FOR EACH STATEMENT EXECUTE FUNCTION revisions_stay()",
+    ],
+}
+for _dialect, _statements in _GUARDS.items():
+    for _statement in _statements:
+        _guard = DDL(_statement).execute_if(dialect=_dialect)  # type: ignore[no-untyped-call]
+        event.listen(Revision.__table__, "after_create", _guard)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,6 +245,14 @@ class Store:
         # SQLite lets one write at a time; waiting here is fair and quick, waiting for its lock is by polling.
         self._one_writer = Lock()
         self._lease = lease
+        try:
+            self._set_up()
+        except Exception:
+            self.close()
+            raise
+        self._overlap = self.setting("overlap")
+
+    def _set_up(self) -> None:
         Base.metadata.create_all(self._engine)
         with self.write() as session:
             found = session.get(Setting, "schema") or Setting(name="schema", value=_SCHEMA)
@@ -247,7 +263,6 @@ class Store:
             session.add(found)
             if session.get(Setting, "overlap") is None:
                 session.add(Setting(name="overlap", value=1))
-        self._overlap = self.setting("overlap")
 
     def close(self) -> None:
         """Give the database back."""
