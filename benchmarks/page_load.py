@@ -57,7 +57,8 @@ async def annotate(token: str, number: int, seconds: float, found: dict[str, lis
         seq, stop, due = 0, time.perf_counter() + seconds, time.perf_counter()
         while due < stop:
             words[rng.randrange(len(words))] = rng.choice(VOCABULARY)
-            body = {"base": seq, "save_id": f"{number}-{seq}-save", "kind": "draft", "text": " ".join(words)}
+            body = {"base": seq, "save_id": f"{number}-{seq}-save", "kind": "draft", "guideline": 0}
+            body["text"] = " ".join(words)
             begun = time.perf_counter()
             try:
                 answer = await client.post(f"/api/tasks/{task}/revisions", json=body)

@@ -11,6 +11,7 @@ from errata.cli import main
 from errata.data import read_corrections
 from errata.page import serve as serving
 from errata.page.store import NewRevision, Store
+from tiny import llama
 
 
 def run(*arguments):
@@ -47,7 +48,7 @@ def test_page_then_export_then_import(responses, capsys):
     store = Store(f"sqlite:///{db}")
     assert (store.overlap, store.guideline().version) == (2, 1)
     finished(store, 3)
-    for task, text, outcome in ((1, "The nice lamp.", "edited"), (2, "The 1 lamp.", "good"), (3, "x", "flag")):
+    for task, text, outcome in ((1, "The red lamp.", "edited"), (2, "The 1 lamp.", "good"), (3, "x", "flag")):
         save = NewRevision(base=0, save_id="12345678", kind="submit", text=text, outcome=outcome, reasons=["style"])
         store.save(1, task, save)
     store.close()
@@ -59,6 +60,11 @@ def test_page_then_export_then_import(responses, capsys):
         assert run("edits", "import", "--data", path, "--out", again) == 0
         assert read_corrections(again) == read_corrections(path)
         assert len(read_corrections(again)) == count
+    assert (
+        run("labels", "--model", llama(responses / "model"), "--edits", out, "--out", responses / "labels.jsonl") == 0
+    )
+    labels = [json.loads(line) for line in (responses / "labels.jsonl").read_text().splitlines()]
+    assert sorted({row["id"] for row in labels}) == ["0", "1"]
     assert run("edits", "filter", "--data", out, "--out", responses / "kept.jsonl", "--field", "annotator=ada") in (
         0,
         2,
@@ -70,7 +76,7 @@ def test_page_then_export_then_import(responses, capsys):
     [
         (["page", "--db", "edits.db", "--host", "0.0.0.0"], "--annotators"),
         (["page", "--db", "edits.db", "--overlap", "0"], "--overlap"),
-        (["page", "--db", "postgresql+psycopg://a@localhost/b"], "errata[page]"),
+        (["page", "--db", "postgresql+pg8000://a@localhost/b"], "errata[postgres]"),
         (["export", "--db", "none.db", "--out", "x.jsonl"], "no database none.db"),
         (["export", "--db", "edits.db", "--out", "edits.db"], "another file"),
     ],

@@ -1,4 +1,4 @@
-"""The server in a process of its own, to be killed: ``python serving.py FOLDER PORT [NAME …]``."""
+"""The server in a process of its own, to be killed: ``python serving.py URL FOLDER PORT [NAME …]``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from errata.page.serve import make_links, serve
 from errata.page.store import Store
 
 
-def main(folder: Path, port: int, names: list[str]) -> None:
-    store = Store(f"sqlite:///{folder / 'edits.db'}")
+def main(url: str, folder: Path, port: int, names: list[str]) -> None:
+    store = Store(url)
     tokens = [f"{link.name} {link.token}" for link in make_links(store, names) if link.token]
     with (folder / "tokens").open("a") as file:
         file.writelines(f"{line}\n" for line in tokens)
@@ -18,4 +18,4 @@ def main(folder: Path, port: int, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -5,16 +5,20 @@ import logging
 import re
 
 import pytest
+from fastapi.testclient import TestClient
 
 from errata.page.app import HEADERS as SAFE
 from errata.page.app import create_app
-from errata.page.store import NewItem
+from errata.page.store import NewItem, Store
+
+from .conftest import HEADERS
 
 HOSTILE = "<script>hurt=1</script><img src=x onerror=hurt=2>![x](http://evil/x.png)\u202eevil\u202c\x07"
 
 
 def save(client, task, base, text, /, **more):
-    body = {"base": base, "save_id": f"save-{base}-{text}"[:60].ljust(8, "-"), "kind": "draft", "text": text} | more
+    body = {"base": base, "save_id": f"save-{base}-{text}"[:60].ljust(8, "-"), "kind": "draft", "text": text}
+    body |= {"guideline": 0} | more
     return client.post(f"/api/tasks/{task}/revisions", json=body)
 
 
@@ -77,7 +81,7 @@ def test_text_comes_back_to_the_character(three, client_of, text):
 def test_half_a_character_is_refused_in_words(three, client_of):
     ada = client_of("ada")
     task = ada.post("/api/next", json={}).json()["task"]
-    body = b'{"base": 0, "save_id": "12345678", "kind": "draft", "text": "\\ud83d"}'
+    body = b'{"base": 0, "save_id": "12345678", "kind": "draft", "guideline": 0, "text": "\\ud83d"}'
     refused = ada.post(f"/api/tasks/{task}/revisions", content=body, headers={"Content-Type": "application/json"})
     assert refused.status_code == 422
     assert "half of a character" in refused.json()["detail"]
@@ -94,6 +98,8 @@ def test_half_a_character_is_refused_in_words(three, client_of):
         {"offset": 3},
         {"kind": "submit", "outcome": "great"},
         {"kind": "submit", "outcome": "good"},
+        {"guideline": 7},
+        {"base": 10**30},
     ],
 )
 def test_what_a_revision_may_say(three, client_of, more):
@@ -102,6 +108,31 @@ def test_what_a_revision_may_say(three, client_of, more):
     refused = save(ada, task, 0, "x", **more)
     assert refused.status_code == 422
     assert refused.json()["detail"]
+
+
+@pytest.mark.parametrize("task", ["0", "99", "2147483648", "9" * 30])
+def test_a_task_that_is_not_there_is_not_found(three, client_of, task):
+    ada = client_of("ada")
+    assert ada.get(f"/api/tasks/{task}").status_code == save(ada, task, 0, "x").status_code == 404
+
+
+def test_the_guideline_in_view_is_the_one_that_is_named(three, client_of):
+    three.set_guideline("be brief")
+    ada = client_of("ada")
+    task = ada.post("/api/next", json={}).json()["task"]
+    three.set_guideline("be kind")
+    assert save(ada, task, 0, "x", guideline=1).json()["guideline"] == 2  # so that the page can show it
+    assert three.work(1, task).head.guideline == 1
+
+
+def test_the_edits_are_kept_as_they_were_shown(three, client_of, monkeypatch):
+    ada = client_of("ada")
+    task = ada.post("/api/next", json={}).json()["task"]
+    shown = save(ada, task, 0, "The dark red lamp.").json()
+    monkeypatch.setattr("errata.page.show.diff", None)  # no text is compared twice
+    again = ada.get(f"/api/tasks/{task}").json()
+    assert (again["edits"], again["meter"]) == (shown["edits"], shown["meter"])
+    assert len(again["edits"]) == 3
 
 
 # Who may do what.
@@ -144,6 +175,24 @@ def test_the_session_is_a_cookie_that_no_script_reads(three, client_of):
     assert token not in answer.text
 
 
+def test_two_pages_on_one_machine_keep_their_own_sessions(three, client_of, tmp_path):
+    ada = client_of("ada")
+    other = Store(f"sqlite:///{tmp_path / 'other.db'}")
+    with TestClient(create_app(other), base_url="http://localhost:8766", headers=HEADERS) as client:
+        assert client.post("/api/session", json={"token": other.add_annotator("ada")}).status_code == 200
+        ada.cookies.update(client.cookies)
+    assert ada.get("/api/me").status_code == 200
+    assert other.name != three.name
+    other.close()
+
+
+def test_without_links_a_token_is_nobodys_cookie(three, client_of):
+    body = json.dumps({"token": "é\r\nSet-Cookie: x=1"}).encode()
+    answer = client_of(open_to="ada").post("/api/session", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200
+    assert "set-cookie" not in answer.headers
+
+
 def test_an_old_link_ends_when_a_new_one_is_made(three, client_of):
     ada = client_of("ada")
     three.add_annotator("ada", new_token=True)
@@ -153,7 +202,14 @@ def test_an_old_link_ends_when_a_new_one_is_made(three, client_of):
 def test_without_links_only_this_machine_is_answered(three, client_of):
     alone = client_of(open_to="ada")
     assert alone.get("/api/me").json()["admin"] is True
-    for host, status in {"localhost:1": 200, "127.0.0.1": 200, "[::1]:80": 200, "evil.example": 400, "": 400}.items():
+    for host, status in {
+        "localhost:1": 200,
+        "127.0.0.1": 200,
+        "[::1]:80": 200,
+        "evil.example": 400,
+        "": 400,
+        "[": 400,
+    }.items():
         assert alone.get("/api/me", headers={"Host": host}).status_code == status
     assert client_of("ben").get("/api/me", headers={"Host": "edits.example"}).status_code == 200
 
@@ -169,6 +225,7 @@ def test_without_links_only_this_machine_is_answered(three, client_of):
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://localhost:9"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"X-Errata": ""}, 403),
     ],
 )
@@ -199,7 +256,7 @@ def test_refusals_have_the_headers_too(three, client_of):
 def test_bodies_have_a_limit(three, client_of, stream):
     ada = client_of("ada", body_limit=2000)
     task = ada.post("/api/next", json={}).json()["task"]
-    body = json.dumps({"base": 0, "save_id": "12345678", "kind": "draft", "text": "x" * 3000}).encode()
+    body = json.dumps({"base": 0, "save_id": "12345678", "kind": "draft", "text": "x" * 3000, "guideline": 0}).encode()
     sent = iter([body[:1500], body[1500:]]) if stream else body
     headers = {"Content-Type": "application/json"}
     refused = ada.post(f"/api/tasks/{task}/revisions", content=sent, headers=headers)

@@ -4,15 +4,21 @@ import json
 
 import pytest
 
-from errata.data import iter_corrections, recognise_file, write_rows
+from data.test_formats import ROWS
+from errata.data import FORMATS, iter_corrections, recognise_file, write_rows
 from errata.edits import apply, diff
 from errata.page.export import all_revisions, final_edits
 from errata.page.items import items_of
-from errata.page.progress import overview
-from errata.page.store import Effort, NewItem
+from errata.page.store import Store
 from errata.types import Ties
 
 from .conftest import revision
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request):
+    return request.getfixturevalue(f"{request.param}_url")
+
 
 CRLF = "😀 one\r\ntwo three\r\n"
 TALK = [{"role": "user", "content": "Say it."}]
@@ -21,34 +27,6 @@ TALK = [{"role": "user", "content": "Say it."}]
 def written(path, rows):
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
-
-
-@pytest.fixture
-def worked(store):
-    """Ada and Ben on two items: drafts, edits, a skip and a flag."""
-    store.add_items(
-        [
-            NewItem(
-                id="a", prompt="p", response="😀 one\r\ntwo three\r\n", response_ids=(3, 4), extra={"source": "log"}
-            ),
-            NewItem(id="b", prompt="p", response="It is good."),
-        ]
-    )
-    store.add_annotator("ada")
-    store.add_annotator("ben")
-    store.set_overlap(2)
-    effort = Effort(seconds=8.0, keystrokes=3, pastes=0)
-    for who, texts in ((1, ["😀 one\ntwo four\n", "It is good."]), (2, ["😀 one\ntwo five\n", None])):
-        for text in texts:
-            task = store.next_task(who)
-            response = store.work(who, task).item.response
-            if text is None:
-                store.save(who, task, revision(0, response, kind="submit", outcome="flag", note="look <b>"))
-                continue
-            store.save(who, task, revision(0, "a draft"))
-            outcome = "good" if text == response else "edited"
-            store.save(who, task, revision(1, text, kind="submit", outcome=outcome, reasons=["wrong"], effort=effort))
-    return store
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
@@ -89,17 +67,35 @@ def test_only_what_was_submitted_last_counts(worked):
     assert [row.id for row in final_edits(worked)] == ["a", "b"]
 
 
-def test_overview(worked):
-    found = overview(worked)
-    assert (found["items"], found["finished"], found["overlap"]) == (2, 2, 2)
-    ada, ben = found["annotators"]
-    assert (ada["done"], ada["outcomes"], ada["active_seconds"]) == (2, {"edited": 1, "good": 1}, 16.0)
-    assert (ben["done"], ben["outcomes"]) == (2, {"edited": 1, "flag": 1})
-    assert ada["median_seconds_a_word"] == pytest.approx((8 / 4 + 8 / 4) / 2)
-    assert found["notes"] == [{"item": "b", "annotator": "ben", "outcome": "flag", "note": "look <b>"}]
-    assert (found["statistics"]["rows"], found["statistics"]["words_substituted"]) == (3, 2)
-    # Both changed the same one word of four, and filled no gap.
-    assert found["agreement"] == {"items": 1, "words": 1.0, "gaps": None, "both": 1.0}
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_every_format_goes_in_and_what_comes_out_goes_in_again(store, tmp_path, name, suffix):
+    row, given = ROWS[name]
+    rows = [{**row, "id": "first"}, {**row, "id": "second"}] if name != "hh-rlhf" else [row, row]
+    path = written(tmp_path / "rows.jsonl", rows)
+    store.add_items(items_of(path, form=FORMATS[name]))
+    store.add_annotator("ada")
+    for text, outcome in ((f"{given.original} 😀\n", "edited"), (given.original, "good")):
+        save = revision(0, text, kind="submit", outcome=outcome, reasons=["wrong"] * (outcome == "edited"))
+        store.save(1, store.next_task(1), save)
+    for rows_of in (final_edits, all_revisions):
+        out = tmp_path / f"{rows_of.__name__}.{suffix}"
+        write_rows(out, rows_of(store))
+        again = list(iter_corrections(out, form=recognise_file(out).format))
+        assert again == list(rows_of(store))
+        assert [row.edited for row in again] == [f"{given.original} 😀\n", given.original]
+        assert (again[0].prompt, again[0].original) == (given.prompt, given.original)
+    # As responses to correct, too, twice over, and nothing that travels with them is lost.
+    for generation in ("once", "twice"):
+        other = Store(f"sqlite:///{tmp_path / generation}.db")
+        other.add_items(items_of(out))
+        other.add_annotator("ben")
+        other.save(1, other.next_task(1), revision(0, "again", kind="submit", outcome="edited"))
+        (row,) = final_edits(other)
+        write_rows(out, [row])
+        other.close()
+    found = [row.extra[f"{source}annotator"] for source in ("", "source_", "source_source_")]
+    assert found == ["ben", "ada", "ben"]
 
 
 def test_responses_come_from_any_file(tmp_path):

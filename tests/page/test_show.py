@@ -1,11 +1,13 @@
 """What the page is sent: edits, meter, and a guideline that can do no harm."""
 
+import json
+
 import pytest
 
 from errata.edits import diff, edit_ratio
 from errata.labels import LabelRules
 from errata.page import show
-from errata.page.show import edits_to_show, markdown_tree, meter, spans
+from errata.page.show import edits_from, edits_to_show, ends_of, markdown_tree, meter, spans
 
 
 @pytest.mark.parametrize(
@@ -27,10 +29,21 @@ def test_spans_are_code_points():
     assert spans(edits_to_show("😀 a", "😀 b"))[-1] == {"op": "substitute", "original": [2, 3], "edited": [2, 3]}
 
 
+def test_edits_are_kept_by_their_ends_alone():
+    for original, edited in (("😀 a b", "😀 b"), ("", ""), ("", "x"), ("go go stop", "go stop\n")):
+        edits = edits_to_show(original, edited)
+        kept = json.loads(json.dumps(ends_of(edits)))
+        assert edits_from(kept, original, edited) == edits
+
+
 def test_long_texts_are_not_compared_while_somebody_types(monkeypatch):
-    monkeypatch.setattr(show, "LIVE", 10)
-    assert edits_to_show("a" * 4, "b" * 3) is None
-    assert edits_to_show("a" * 3, "b" * 3) is not None
+    monkeypatch.setattr(show, "PAIRS", 10)
+    assert edits_to_show("a a a a", "b b b") is None
+    assert edits_to_show("a a a", "b b b") is not None
+    assert edits_to_show("a a a a b c", "a a a a x c") is not None  # only where they differ
+    monkeypatch.setattr(show, "LENGTH", 20)
+    assert edits_to_show("a" * 10, "a" * 10) is not None
+    assert edits_to_show("a" * 10, "a" * 11) is None
 
 
 @pytest.mark.parametrize(

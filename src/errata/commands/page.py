@@ -29,7 +29,8 @@ class EditsPage:
     """
 
     db: str
-    """Where everything is kept: a file (SQLite), or a database URL such as postgresql+psycopg://user@host/name."""
+    """Where everything is kept: a file (SQLite), or a database URL such as postgresql+psycopg://user@host/name, which
+    needs `pip install 'errata[postgres]'`."""
     data: Path | None = None
     """Responses to correct: any format of `errata edits import`, or rows of prompt and response. Those that the
     database has already are left as they are."""
@@ -124,8 +125,8 @@ def open_store(db: str, *, new: bool = True) -> Store:
         if "://" in db:
             return Store(db)
     except ImportError as error:
-        more = "" if "://" not in db else " and the driver that the URL names"
-        raise ValueError(f"the edit page needs more packages ({error}): pip install 'errata[page]'{more}") from error
+        extra = "postgres" if db.startswith("postgresql") else "page"
+        raise ValueError(f"the edit page needs more packages ({error}): pip install 'errata[{extra}]'") from error
     if not new and not Path(db).exists():
         raise ValueError(f"there is no database {db}; `errata edits page --db {db}` makes it")
     Path(db).parent.mkdir(parents=True, exist_ok=True)

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
-from errata.edits import diff, words
-from errata.types import Op, Ties
+from errata.edits import words
+from errata.types import Edit, Op
 
 __all__ = ["alpha", "touched", "units_of"]
 
 
-def alpha(units: Iterable[Sequence[Hashable]]) -> float | None:
+def alpha(units: Iterable[tuple[Hashable, ...]] | Mapping[tuple[Hashable, ...], int]) -> float | None:
     """Krippendorff's α for nominal values, α = 1 − D_o/D_e, over units of any number of values each.
 
     D_o is the share of unequal pairs within the units, where a unit of m values weighs m; D_e is that share over all
     values. Units of fewer than two values say nothing, and are left out (Krippendorff, "Computing Krippendorff's
-    Alpha-Reliability", 2011).
+    Alpha-Reliability", 2011). Units may come one by one, or each with how often it comes.
 
     Returns:
         1 for agreement, 0 for chance, below for less than that; None if there is no unit with two values, or if all
@@ -32,28 +32,29 @@ def alpha(units: Iterable[Sequence[Hashable]]) -> float | None:
     """
     totals: Counter[Hashable] = Counter()
     observed = 0.0
-    for unit in units:
+    for unit, times in Counter(units).items():
         if len(unit) < 2:
             continue
         counts = Counter(unit)
-        totals.update(counts)
-        observed += sum(count * (len(unit) - count) for count in counts.values()) / (len(unit) - 1)
+        totals.update({value: times * count for value, count in counts.items()})
+        observed += times * sum(count * (len(unit) - count) for count in counts.values()) / (len(unit) - 1)
     size = totals.total()
     expected = sum(count * (size - count) for count in totals.values())
     return 1 - (size - 1) * observed / expected if expected else None
 
 
-def touched(original: str, edited: str) -> tuple[list[bool], list[bool]]:
+def touched(original: str, edits: Iterable[Edit]) -> tuple[list[bool], list[bool]]:
     """For each word of the original whether it was changed, and for each gap whether words were put in there.
 
     There is one gap more than there are words: gap k is before word k.
 
-    >>> touched("The red lamp", "A red desk lamp")
+    >>> from errata.edits import diff
+    >>> touched("The red lamp", diff("The red lamp", "A red desk lamp"))
     ([True, False, False], [False, False, True, False])
     """
     starts = [start for start, _ in words(original)]
     changed, filled = [False] * len(starts), [False] * (len(starts) + 1)
-    for edit in diff(original, edited, ties=Ties.DEPARTURE):
+    for edit in edits:
         if edit.op is Op.KEEP:
             continue
         for start, _ in words(edit.original.text):
@@ -64,9 +65,9 @@ def touched(original: str, edited: str) -> tuple[list[bool], list[bool]]:
     return changed, filled
 
 
-def units_of(original: str, edits: Sequence[str]) -> Iterator[tuple[str, tuple[bool, ...]]]:
-    """Yield each unit of one original, ``word`` or ``gap``, with what each of its edited texts did there."""
-    each = [touched(original, edited) for edited in edits]
+def units_of(original: str, each_edits: Iterable[Sequence[Edit]]) -> Iterator[tuple[str, tuple[bool, ...]]]:
+    """Yield each unit of one original, ``word`` or ``gap``, with what each of those who edited it did there."""
+    each = [touched(original, edits) for edits in each_edits]
     for name, sides in zip(("word", "gap"), zip(*each, strict=True), strict=True):
         for values in zip(*sides, strict=True):
             yield name, values

@@ -15,9 +15,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errata.page.breaks import breaks_of, plain, restore
-from errata.page.progress import overview, progress
-from errata.page.show import edits_to_show, markdown_tree, meter
+from errata.page.breaks import breaks_of, plain
+from errata.page.progress import Overview, progress
+from errata.page.show import edits_from, markdown_tree, meter
 from errata.page.store import Annotator, Conflict, Effort, Kind, NewRevision, Revision, Store
 
 __all__ = ["BODY_LIMIT", "LOOPBACK", "REASONS", "create_app"]
@@ -26,7 +26,8 @@ REASONS = ("wrong", "unsafe", "missing", "style", "instruction")
 BODY_LIMIT = 4 << 20
 """Bytes of one request."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-COOKIE = "errata_page"
+COOKIE = "errata_page_{}"
+"""With the database's name: a browser sends its cookies to every port of a machine, and two pages may run there."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
@@ -66,6 +67,7 @@ class Save(BaseModel):
     outcome: Literal["edited", "good", "unsalvageable", "skip", "flag"] | None = None
     reasons: list[Annotated[str, Field(min_length=1, max_length=60)]] = Field(default=[], max_length=20)
     note: str = Field(default="", max_length=4000)
+    guideline: int = Field(ge=0)
     seconds: float = Field(default=0, ge=0, le=1e7)
     keystrokes: int = Field(default=0, ge=0, le=10**9)
     pastes: int = Field(default=0, ge=0, le=10**9)
@@ -84,7 +86,7 @@ def create_app(
         body_limit: bytes of one request.
     """
     app = FastAPI(title="errata edit page", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.store, app.state.reasons = store, list(reasons)
+    app.state.store, app.state.reasons, app.state.overview = store, list(reasons), Overview(store)
     app.state.open_to = None if open_to is None else next(one for one in store.annotators() if one.name == open_to)
     app.add_middleware(_Guard, hosts=None if open_to is None else LOOPBACK, body_limit=body_limit)
     folder = files("errata.page") / "static"
@@ -127,7 +129,8 @@ def create_app(
 def _caller(request: Request) -> Annotator:
     if request.app.state.open_to is not None:
         return request.app.state.open_to  # type: ignore[no-any-return]
-    found: Annotator | None = request.app.state.store.annotator_of(request.cookies.get(COOKIE, ""))
+    store: Store = request.app.state.store
+    found = store.annotator_of(request.cookies.get(COOKIE.format(store.name), ""))
     if found is None:
         raise HTTPException(401, "open the link that you were given")
     return found
@@ -153,10 +156,17 @@ Database = Annotated[Store, Depends(_store)]
 
 
 def _sign_in(body: SignIn, request: Request, response: Response, store: Database) -> dict[str, Any]:
-    if request.app.state.open_to is None and store.annotator_of(body.token) is None:
+    if request.app.state.open_to is not None:
+        return {}  # a link of times when there were some
+    if store.annotator_of(body.token) is None:
         raise HTTPException(401, "this link is not, or no longer, valid; ask for a new one")
     response.set_cookie(
-        COOKIE, body.token, httponly=True, samesite="strict", secure=request.url.scheme == "https", max_age=90 * 86400
+        COOKIE.format(store.name),
+        body.token,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+        max_age=90 * 86400,
     )
     return {}
 
@@ -165,6 +175,7 @@ def _me(request: Request, who: Caller, store: Database) -> dict[str, Any]:
     guideline = store.guideline()
     return {
         "name": who.name,
+        "drafts": f"{store.name}:{who.number}",
         "admin": who.admin or request.app.state.open_to is not None,
         "edits": not who.admin,
         "reasons": request.app.state.reasons,
@@ -183,7 +194,6 @@ def _tasks(who: Editor, store: Database) -> list[tuple[int, str | None]]:
 
 def _task(task: int, who: Editor, store: Database) -> dict[str, Any]:
     work = store.work(who.number, task)
-    text = work.item.response if work.head is None else work.head.text
     return {
         "task": task,
         "id": work.item.id,
@@ -193,7 +203,7 @@ def _task(task: int, who: Editor, store: Database) -> dict[str, Any]:
         "reference": work.item.reference,
         "outcome": work.task.outcome,
         "head": None if work.head is None else _seen(work.head),
-        **_shown(work.item.response, text),
+        **_shown(work.item.response, work.head),
     }
 
 
@@ -210,19 +220,23 @@ def _save(task: int, body: Save, who: Editor, store: Database) -> Response:
         return JSONResponse({"detail": "the text holds half of a character (a lone surrogate); take it out"}, 422)
     except ValueError as error:
         return JSONResponse({"detail": str(error)}, 422)
-    return JSONResponse({"seq": saved.seq, "saved": saved.created, **_shown(response, restore(response, body.text))})
+    told = {"seq": saved.seq, "saved": saved.created, "guideline": store.guideline().version}
+    return JSONResponse({**told, **_shown(response, saved)})
 
 
-def _overview(request: Request, who: Caller, store: Database) -> dict[str, Any]:
+def _overview(request: Request, who: Caller) -> dict[str, Any]:
     if not (who.admin or request.app.state.open_to is not None):
         raise HTTPException(403, "this page is the admin's")
-    return overview(store)
+    overview: Overview = request.app.state.overview
+    return overview.look()
 
 
-def _shown(original: str, edited: str) -> dict[str, Any]:
-    edits = edits_to_show(original, edited)
-    if edits is None:
+def _shown(original: str, head: Revision | None) -> dict[str, Any]:
+    if head is None:
+        return {"edits": [["keep", original, original]] if original else [], "meter": meter([])}
+    if head.edits is None:
         return {"edits": None, "meter": None}
+    edits = edits_from(head.edits, original, head.text)
     return {
         "edits": [[edit.op.value, edit.original.text, edit.edited.text] for edit in edits],
         "meter": meter(edits),
@@ -263,16 +277,17 @@ class _Guard:
             await send(message)
 
         refusal = self._refusal(scope)
-        body = b""
-        while refusal is None:
+        body, size, more = b"", 0, refusal is None
+        # What is too long is read on for a while: a browser that is cut off while it sends takes that for no answer.
+        while more and size <= 16 * self._limit:
             message = await receive()
             if message["type"] != "http.request":
                 return None  # gone
-            body += message.get("body", b"")
-            if len(body) > self._limit:
-                refusal = JSONResponse({"detail": f"more than {self._limit} bytes; shorten the text"}, 413)
-            elif not message.get("more_body", False):
-                break
+            size += len(message.get("body", b""))
+            body = body + message.get("body", b"") if size <= self._limit else b""
+            more = message.get("more_body", False)
+        if size > self._limit:
+            refusal = JSONResponse({"detail": f"more than {self._limit} bytes; shorten the text"}, 413)
         if refusal is not None:
             return await refusal(scope, receive, send_with_headers)
         given: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -285,13 +300,22 @@ class _Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         request = Request(scope)
         host = request.headers.get("host", "")
-        if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
+        if self._hosts is not None and _split(f"//{host}")[0] not in self._hosts:
             return JSONResponse({"detail": "the page answers on this machine's own address only"}, 400)
         if request.method not in ("GET", "HEAD"):
             # The cookie is SameSite=Strict; this holds where there is none, and in browsers that know no SameSite.
             origin = request.headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != host:
+            if origin is not None and _split(origin)[1] != host:
                 return JSONResponse({"detail": "a request of another site"}, 403)
             if request.headers.get("x-errata") != "1":
                 return JSONResponse({"detail": "a request that the page did not make"}, 403)
         return None
+
+
+def _split(address: str) -> tuple[str | None, str | None]:
+    """Host name and host with port; None where they cannot be read."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None, None
+    return parts.hostname, parts.netloc

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from sqlalchemy import Select, func, select
 
+from errata.edits import words
 from errata.page.breaks import breaks_of
-from errata.page.show import edits_to_show, spans
+from errata.page.show import edits_from, spans
 from errata.page.store import Annotator, Item, Revision, Store, Task
 from errata.types import Correction
 
-__all__ = ["NAMES", "all_revisions", "final_edits"]
+__all__ = ["KEPT", "NAMES", "all_revisions", "final_edits"]
 
 NAMES = frozenset(
     {"item", "annotator", "outcome", "note", "guideline_version", "seconds", "keystrokes", "pastes", "seconds_a_word"}
     | {"saved", "breaks", "original_breaks", "edits", "revision", "kind"}
 )
 """Fields that the page adds to a row, besides those of a correction."""
-_KEPT = ("edited", "good")
+KEPT = ("edited", "good")
+"""The outcomes that are edits."""
 
 
 def final_edits(store: Store) -> Iterator[Correction]:
@@ -27,8 +30,8 @@ def final_edits(store: Store) -> Iterator[Correction]:
 
     The id is the item's where one person corrected it, else ``item/annotator``.
     """
-    several = select(Task.item).where(Task.outcome.in_(_KEPT)).group_by(Task.item).having(func.count() > 1)
-    chosen = _rows().where(Revision.seq == Task.final, Task.outcome.in_(_KEPT))
+    several = select(Task.item).where(Task.outcome.in_(KEPT)).group_by(Task.item).having(func.count() > 1)
+    chosen = _rows().where(Revision.seq == Task.final, Task.outcome.in_(KEPT))
     with store.read() as session:
         shared = set(session.scalars(several))
     for revision, task, item, name in _stream(store, chosen.order_by(Item.number, Task.number)):
@@ -56,14 +59,13 @@ def _rows() -> Select[Revision, Task, Item, str]:
 
 
 def _stream(store: Store, rows: Select[Revision, Task, Item, str]) -> Iterator[_Row]:
-    with store.read() as session:
-        for row in session.execute(rows.execution_options(yield_per=200)):
+    with store.read() as session, closing(session.execute(rows.execution_options(yield_per=200))) as found:
+        for row in found:
             yield row[0], row[1], row[2], row[3]
             session.expunge(row[0])
 
 
 def _correction(identity: str, revision: Revision, item: Item, name: str, more: Any = None) -> Correction:
-    edits = edits_to_show(item.response, revision.text) or []
     own = {
         "item": item.id,
         "annotator": name,
@@ -73,11 +75,11 @@ def _correction(identity: str, revision: Revision, item: Item, name: str, more: 
         "seconds": revision.seconds,
         "keystrokes": revision.keystrokes,
         "pastes": revision.pastes,
-        "seconds_a_word": revision.seconds / max(len(item.response.split()), 1),
+        "seconds_a_word": revision.seconds / max(len(words(item.response)), 1),
         "saved": revision.created,
         "original_breaks": breaks_of(item.response),
         "breaks": revision.breaks,
-        "edits": spans(edits),
+        "edits": None if revision.edits is None else spans(edits_from(revision.edits, item.response, revision.text)),
         **(more or {}),
     }
     reasons: Sequence[str] = revision.reasons

@@ -50,4 +50,9 @@ def _reasons(row: Correction) -> dict[str, Any]:
 
 
 def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"source_{name}" if name in _OWN else name: value for name, value in fields.items()}
+    found: dict[str, Any] = {}
+    for name, value in sorted(fields.items(), key=lambda field: field[0] in _OWN):  # names that stay, first
+        while name in _OWN or name in found:
+            name = f"source_{name}"
+        found[name] = value
+    return found

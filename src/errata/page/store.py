@@ -1,6 +1,6 @@
 """Where the page keeps what people type: revisions that are only ever added, in SQLite or PostgreSQL.
 
-Every save is one short transaction that adds a revision; none changes or deletes one (in SQLite a trigger forbids it).
+Every save is one short transaction that adds a revision; none changes or deletes one (a trigger forbids it).
 A revision says on which one it builds: if another came first, that is a conflict, and nothing is written over. An item
 goes to as many annotators as the overlap asks for; who opens it holds it for a lease, which each save renews.
 """
@@ -32,11 +32,12 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from errata.page.breaks import breaks_of, restore
+from errata.page.show import edits_to_show, ends_of
 from errata.types import Prompt
 
 __all__ = [
@@ -61,7 +62,9 @@ LEASE = 1800.0
 """Seconds for which an item is somebody's, after opening it or after their last save."""
 HELD = 10
 """Unfinished items that one annotator may hold before no further one is lent."""
-_SCHEMA = 1
+_SCHEMA = 2
+_MOST = 2**31 - 1
+"""The largest number that a column holds."""
 
 
 class Base(DeclarativeBase):
@@ -71,7 +74,7 @@ class Base(DeclarativeBase):
 
 
 class Setting(Base):
-    """What the page was started with: overlap, schema."""
+    """What the page was started with (overlap, schema), and the database's own name, which no other has."""
 
     __tablename__ = "setting"
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -144,6 +147,8 @@ class Revision(Base):
     text: Mapped[str]
     breaks: Mapped[str]
     """Line breaks of the text; a browser shows all of them as one kind (``errata.page.breaks``)."""
+    edits: Mapped[Any] = mapped_column(nullable=True)
+    """What was changed, as the annotator saw it (``errata.page.show.ends_of``); None of texts too long to compare."""
     outcome: Mapped[str | None]
     reasons: Mapped[Any]
     note: Mapped[str]
@@ -155,15 +160,23 @@ class Revision(Base):
     __table_args__ = (UniqueConstraint("task", "seq"), UniqueConstraint("task", "save_id"))
 
 
-for _what in ("UPDATE", "DELETE"):
-    event.listen(
-        Revision.__table__,
-        "after_create",
-        DDL(  # type: ignore[no-untyped-call]
-            f"CREATE TRIGGER revisions_stay_{_what.lower()} BEFORE {_what} ON revision "
-            "BEGIN SELECT RAISE(ABORT, 'revisions are only added'); END"
-        ).execute_if(dialect="sqlite"),
-    )
+_SAID = "'revisions are only added'"
+_GUARDS = {
+    "sqlite": [
+        f"CREATE TRIGGER revisions_stay_{what} BEFORE {what} ON revision BEGIN SELECT RAISE(ABORT, {_SAID}); END"
+        for what in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE OR REPLACE FUNCTION revisions_stay() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION {_SAID}; END $$",
+        "CREATE TRIGGER revisions_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON revision "
+        "FOR EACH STATEMENT EXECUTE FUNCTION revisions_stay()",
+    ],
+}
+for _dialect, _statements in _GUARDS.items():
+    for _statement in _statements:
+        _guard = DDL(_statement).execute_if(dialect=_dialect)  # type: ignore[no-untyped-call]
+        event.listen(Revision.__table__, "after_create", _guard)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,6 +214,8 @@ class NewRevision:
     outcome: str | None = None
     reasons: Sequence[str] = ()
     note: str = ""
+    guideline: int = 0
+    """The version that was in view; 0 before there is one."""
     effort: Effort = Effort()
 
 
@@ -228,15 +243,32 @@ class Store:
         lease: seconds.
     """
 
-    def __init__(self, url: str, *, lease: float = LEASE) -> None:
-        self._engine = create_engine(make_url(url), connect_args={"timeout": 10} if url.startswith("sqlite") else {})
-        if self._engine.dialect.name == "sqlite":
+    def __init__(self, url: str | URL, *, lease: float = LEASE) -> None:
+        self._url = make_url(url)
+        is_sqlite = self._url.get_backend_name() == "sqlite"
+        # What people type belongs in no log. A server that was started again meanwhile has closed our connections.
+        self._engine = create_engine(
+            self._url,
+            hide_parameters=True,
+            pool_pre_ping=not is_sqlite,
+            connect_args={"timeout": 10} if is_sqlite else {},
+        )
+        if is_sqlite:
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
         self._reading = self._engine.execution_options(errata_reads=True)
         # SQLite lets one write at a time; waiting here is fair and quick, waiting for its lock is by polling.
         self._one_writer = Lock()
         self._lease = lease
+        try:
+            self._set_up()
+        except Exception:
+            self.close()
+            raise
+        self._overlap = self.setting("overlap")
+        self.name = str(self.setting("name"))
+
+    def _set_up(self) -> None:
         Base.metadata.create_all(self._engine)
         with self.write() as session:
             found = session.get(Setting, "schema") or Setting(name="schema", value=_SCHEMA)
@@ -245,9 +277,9 @@ class Store:
                     f"the database has schema {found.value}, this errata reads {_SCHEMA}; use its own version"
                 )
             session.add(found)
-            if session.get(Setting, "overlap") is None:
-                session.add(Setting(name="overlap", value=1))
-        self._overlap = self.setting("overlap")
+            for name, value in (("overlap", 1), ("name", secrets.token_hex(8))):
+                if session.get(Setting, name) is None:
+                    session.add(Setting(name=name, value=value))
 
     def close(self) -> None:
         """Give the database back."""
@@ -307,11 +339,16 @@ class Store:
             How many were added, and how many were there already.
 
         Raises:
-            ValueError: an item of this id is there with another response.
+            ValueError: an item of this id is there with another response, or the database cannot keep a text.
         """
         added = there = 0
         rest = iter(items)
         while some := list(islice(rest, chunk)):
+            for item in some:
+                try:
+                    self._check(item.id, item.response, item.reference or "")
+                except ValueError as error:
+                    raise ValueError(f"item {item.id!r}: {error}") from error
             with self.write() as session:
                 ids = [item.id for item in some]
                 rows = session.execute(select(Item.id, Item.response).where(Item.id.in_(ids)))
@@ -384,23 +421,30 @@ class Store:
         """
         now = time.time()
         with self.write() as session:
+            held = (
+                select(func.count())
+                .where(
+                    Task.item == Item.number,
+                    Task.outcome.is_(None),
+                    Task.leased_until > now,
+                    Task.annotator != annotator,
+                )
+                .correlate(Item)
+                .scalar_subquery()
+            )
             begun = list(
-                session.execute(
-                    select(Task, Item.open)
+                session.scalars(
+                    select(Task)
                     .join(Item, Item.number == Task.item)
-                    .where(Task.annotator == annotator, Task.final.is_(None))
+                    .where(Task.annotator == annotator, Task.final.is_(None), Item.open)
+                    # Of those whose lease ran out, others may have taken over.
+                    .where((Task.leased_until > now) | (held + _finished() < self.overlap))
                     .order_by(Task.number)
                 )
             )
-            begun_open = [task for task, is_open in begun if is_open]
-            if begun_open and (not new or len(begun_open) >= HELD):
-                begun_open[0].leased_until = now + self._lease
-                return begun_open[0].number
-            held = (
-                select(func.count())
-                .where(Task.item == Item.number, Task.outcome.is_(None), Task.leased_until > now)
-                .scalar_subquery()
-            )
+            if begun and (not new or len(begun) >= HELD):
+                begun[0].leased_until = now + self._lease
+                return begun[0].number
             mine = exists().where(Task.item == Item.number, Task.annotator == annotator)
             item = session.scalar(
                 select(Item.number)
@@ -409,7 +453,7 @@ class Store:
                 .limit(1)
             )
             if item is None:
-                return begun_open[0].number if begun_open else None
+                return begun[0].number if begun else None
             task = Task(item=item, annotator=annotator, leased_until=now + self._lease, head=0)
             session.add(task)
             session.flush()
@@ -434,11 +478,16 @@ class Store:
             LookupError: there is no such task, or it is another's.
             ValueError: an outcome that does not fit the text.
         """
+        item = self.work(annotator, task).item
+        revision = _revision_of(item, new)
+        self._check(revision.text, revision.note, *revision.reasons)
         try:
             with self.write() as session:
                 found = _own(session, annotator, task)
                 again = session.scalar(select(Revision).where(Revision.task == task, Revision.save_id == new.save_id))
                 if again is not None:
+                    if (again.text, again.kind) != (revision.text, revision.kind):
+                        raise ValueError(f"another save has the name {new.save_id!r}; reload the page")
                     return again
                 if found.head < new.base:
                     raise ValueError(f"revision {new.base}, on which this one builds, is not there; reload the page")
@@ -446,20 +495,28 @@ class Store:
                     head = _revision(session, task, found.head)
                     session.expunge(head)  # it outlives the transaction, which is undone
                     raise Conflict(head)
-                item = session.get_one(Item, found.item)
-                revision = _revise(found, item, new, self._guideline_version(session))
+                if new.guideline > self._guideline_version(session):
+                    raise ValueError(f"there is no version {new.guideline} of the guideline; reload the page")
+                revision.task, revision.seq = task, new.base + 1
                 session.add(revision)
-                session.flush()
+                found.head = revision.seq
                 found.leased_until = time.time() + self._lease
                 if new.kind != "draft":
+                    found.final = found.head if new.kind == "submit" else None
+                    found.outcome = new.outcome if new.kind == "submit" else None
                     session.flush()
                     finished = select(_finished()).where(Item.number == item.number)
-                    item.open = (session.scalar(finished) or 0) < self.overlap
+                    is_open = (session.scalar(finished) or 0) < self.overlap
+                    session.execute(update(Item).where(Item.number == item.number).values(open=is_open))
                 return revision
         except IntegrityError:  # another process was quicker
             work = self.work(annotator, task)
             assert work.head is not None
             raise Conflict(work.head) from None
+
+    def _check(self, *texts: str) -> None:
+        if self._url.get_backend_name() == "postgresql" and any("\0" in text for text in texts):
+            raise ValueError("PostgreSQL keeps no character U+0000; take it out, or use a database of SQLite")
 
     def tasks(self, annotator: int) -> list[tuple[int, str | None]]:
         """The tasks of an annotator, as they came: number and outcome (None: not submitted)."""
@@ -474,7 +531,7 @@ class Store:
         return session.scalar(select(func.max(Guideline.version))) or 0
 
 
-def _revise(task: Task, item: Item, new: NewRevision, guideline: int) -> Revision:
+def _revision_of(item: Item, new: NewRevision) -> Revision:
     text = restore(item.response, new.text)
     if new.kind == "submit":
         if new.outcome not in OUTCOMES:
@@ -485,21 +542,17 @@ def _revise(task: Task, item: Item, new: NewRevision, guideline: int) -> Revisio
             raise ValueError("the text was changed; submit the edit, or reset it first")
         if new.outcome == "skip" and not new.note.strip():
             raise ValueError("say in a word why you skip it")
-    task.head = new.base + 1
-    if new.kind != "draft":
-        task.final = task.head if new.kind == "submit" else None
-        task.outcome = new.outcome if new.kind == "submit" else None
+    edits = edits_to_show(item.response, text)
     return Revision(
-        task=task.number,
-        seq=task.head,
         save_id=new.save_id,
         kind=new.kind,
         text=text,
         breaks=breaks_of(text),
+        edits=None if edits is None else ends_of(edits),
         outcome=new.outcome,
         reasons=list(new.reasons),
         note=new.note,
-        guideline=guideline,
+        guideline=new.guideline,
         seconds=new.effort.seconds,
         keystrokes=new.effort.keystrokes,
         pastes=new.effort.pastes,
@@ -508,7 +561,7 @@ def _revise(task: Task, item: Item, new: NewRevision, guideline: int) -> Revisio
 
 
 def _own(session: Session, annotator: int, task: int) -> Task:
-    found = session.get(Task, task)
+    found = session.get(Task, task) if 0 < task <= _MOST else None
     if found is None or found.annotator != annotator:
         raise LookupError(f"no task {task}")
     return found

@@ -3,6 +3,7 @@
 import { ask, signIn } from "./api.js";
 import { duration, el, visible } from "./text.js";
 
+const count = (number) => number.toLocaleString("en");
 const percent = (share) => `${(share * 100).toFixed(0)} %`;
 
 function figure(name, value, more = "") {
@@ -24,14 +25,14 @@ function table(title, names, rows) {
 function draw(found) {
   const { statistics: edits, agreement } = found;
   const alpha = (value) => (value === null ? "–" : value.toFixed(2));
-  const figures = [figure("finished", `${found.finished} of ${found.items}`, `each by ${found.overlap}`)];
+  const figures = [figure("finished", `${count(found.finished)} of ${count(found.items)}`, `each by ${found.overlap}`)];
   if (edits) {
-    const note = found.statistics_of < 2000 ? "" : "of the first 2,000 edits";
+    const long = found.too_long ? `, and ${count(found.too_long)} too long to compare` : "";
     figures.push(
-      figure("already good", percent(edits.share_unchanged), note),
-      figure("edit ratio, median", percent(edits.median_edit_ratio), "of the changed ones"),
-      figure("words typed", edits.words_typed, `${edits.words_deleted} deleted`),
-      figure("agreement α", alpha(agreement.both), `words ${alpha(agreement.words)}, gaps ${alpha(agreement.gaps)}, on ${agreement.items} responses`),
+      figure("already good", percent(edits.share_unchanged), `of ${count(edits.rows)} edits${long}`),
+      figure("edit ratio, median", percent(edits.median_edit_ratio), `of the ${count(edits.changed)} changed`),
+      figure("words typed", count(edits.words_typed), `${count(edits.words_deleted)} deleted`),
+      figure("agreement α", alpha(agreement.both), `words ${alpha(agreement.words)}, gaps ${alpha(agreement.gaps)}, on ${count(agreement.items)} responses`),
     );
   }
   const people = found.annotators.map((one) => [
@@ -45,8 +46,8 @@ function draw(found) {
   ]);
   document.getElementById("overview").replaceChildren(
     el("dl", { class: "figures" }, ...figures),
-    table("Annotators", ["name", "done", "outcomes", "active", "s a word", "keystrokes", "pastes"], people),
-    table("Put for what", ["original", "edited", "times"], edits?.substituted.slice(0, 10) ?? []),
+    table("Annotators", ["name", "done", "outcomes", "active", "seconds a word", "keystrokes", "pastes"], people),
+    table("Words replaced", ["original", "edited", "times"], edits?.substituted.slice(0, 10) ?? []),
     table("Reasons", ["reason", "edits"], Object.entries(edits?.reasons ?? {})),
     table("Skipped, flagged, cannot be saved", ["response", "who", "outcome", "note"], found.notes.map(Object.values)),
   );

@@ -6,8 +6,13 @@ import { ask, Refused } from "./api.js";
 const QUIET = 350; // ms without typing after which a draft is saved
 const LONGEST = 800; // ms after which it is saved although typing goes on
 const RETRY = 2000;
+const KEEPALIVE = 60_000; // bytes; browsers refuse more in a request that outlives its page
 const PREFIX = "errata:draft:";
-const TAB = crypto.randomUUID();
+
+/** A name that nothing else has; crypto.randomUUID is there with https only. */
+function newName() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 function keep(key, value) {
   try {
@@ -44,28 +49,46 @@ export function forget(key) {
   if (storedKeys().includes(key)) localStorage.removeItem(key);
 }
 
+/** Whether two versions say the same. */
+export function same(one, other) {
+  return one.text === other.text && `${one.reasons}` === `${other.reasons}` && one.note === other.note;
+}
+
+const saveOf = (task, body, options) => ask(`/api/tasks/${task}/revisions`, body, options);
+
+/** Put what was left over of other tabs on the server, the oldest first; it becomes history there. Gives the last seq. */
+export async function putAside(task, seq, drafts) {
+  let base = seq;
+  for (const { key, text, reasons, note, guideline, seconds, keystrokes, pastes } of drafts.toReversed()) {
+    const body = { text, reasons, note, guideline, seconds, keystrokes, pastes };
+    base = (await saveOf(task, { base, save_id: newName(), kind: "draft", ...body })).seq;
+    forget(key);
+  }
+  return base;
+}
+
 /** The saving of one task. States: saved, unsaved, saving, offline, conflict, refused. */
 export class Draft {
   /**
-   * @param content gives what is to be saved: text, reasons, note, seconds, keystrokes, pastes.
-   * @param on { state(name, detail), saved(answer) }
+   * @param content gives what is to be saved: text, reasons, note, guideline, seconds, keystrokes, pastes.
+   * @param unanswered names of saves of before that may still arrive.
+   * @param on { state(name, detail), saved(answer), landed(head) }
    */
-  constructor({ who, task, seq, content, on }) {
-    Object.assign(this, { task, seq, content, on });
-    this.key = `${PREFIX}${who}:${task}:${TAB}`;
+  constructor({ who, task, seq, content, unanswered, on }) {
+    Object.assign(this, { task, seq, content, unanswered, on });
+    this.key = `${PREFIX}${who}:${task}:${newName()}`;
     this.state = "saved";
     this.dirty = 0; // counts changes
     this.kept = true;
     this.timers = {};
     this.busy = null;
-    this.unanswered = []; // names of saves that may have arrived although no answer came
     this.closed = false;
     this.head = null;
   }
 
   setState(state, detail = "") {
     this.state = state;
-    if (!this.closed) this.on.state(state, this.kept ? detail : "this browser keeps no copy");
+    if (!this.closed) this.on.state(state, this.kept || !this.dirty ? detail : "this browser keeps no copy");
   }
 
   /** Something changed. */
@@ -74,6 +97,10 @@ export class Draft {
     this.keepHere();
     if (this.state === "conflict") return;
     if (this.state !== "offline") this.setState("unsaved");
+    this.saveSoon();
+  }
+
+  saveSoon() {
     clearTimeout(this.timers.quiet);
     this.timers.quiet = setTimeout(() => this.save(), QUIET);
     this.timers.longest ??= setTimeout(() => this.save(), LONGEST);
@@ -89,14 +116,12 @@ export class Draft {
   }
 
   /** Save what is unsaved; the same save sent twice is one revision. */
-  async save(options = {}) {
+  async save({ keepalive = false } = {}) {
     this.clearTimers();
     if (this.busy) return this.busy;
     if (!this.dirty || this.state === "conflict") return undefined;
-    this.busy = this.send({ kind: "draft" }, options).finally(() => (this.busy = null));
-    const answer = await this.busy;
-    if (answer && this.dirty) this.timers.quiet = setTimeout(() => this.save(), QUIET);
-    return answer;
+    this.busy = this.send({ kind: "draft" }, keepalive).finally(() => (this.busy = null));
+    return this.busy;
   }
 
   /** Submit, or open again: waits for a draft that is on its way. */
@@ -104,23 +129,25 @@ export class Draft {
     if (this.busy) await this.busy;
     this.clearTimers();
     if (this.state === "conflict") return undefined;
-    this.busy = this.send(more, {}).finally(() => (this.busy = null));
+    this.busy = this.send(more, false).finally(() => (this.busy = null));
     return this.busy;
   }
 
-  async send(more, options) {
+  async send(more, keepalive) {
     const changes = this.dirty;
     const content = this.content();
     const told = JSON.stringify([this.seq, content.text, content.reasons, content.note, more]);
     // A save whose answer was lost is sent again as it was, under its own name.
     if (this.sent?.told !== told) {
-      this.sent = { told, body: { base: this.seq, save_id: crypto.randomUUID(), ...content, ...more } };
+      this.sent = { told, body: { base: this.seq, save_id: newName(), ...content, ...more } };
       this.unanswered = [...this.unanswered.slice(-20), this.sent.body.save_id];
     }
     if (this.dirty) this.keepHere();
     if (this.state !== "offline") this.setState("saving");
     try {
-      const answer = await ask(`/api/tasks/${this.task}/revisions`, this.sent.body, options);
+      const { body } = this.sent;
+      const small = keepalive && new Blob([JSON.stringify(body)]).size < KEEPALIVE;
+      const answer = await saveOf(this.task, body, { keepalive: small });
       this.seq = answer.seq;
       this.dirty -= changes;
       this.sent = null;
@@ -128,22 +155,25 @@ export class Draft {
       if (this.dirty) this.keepHere();
       else forget(this.key);
       this.setState(this.dirty ? "unsaved" : "saved");
-      if (!this.closed) this.on.saved(answer);
+      if (this.dirty) this.saveSoon();
+      if (!this.closed) this.on.saved(answer, body);
       return answer;
     } catch (error) {
-      this.failed(error);
+      const head = error instanceof Refused && error.status === 409 && error.body.head;
+      if (head && (this.unanswered.includes(head.save_id) || (head.kind === "draft" && same(head, content)))) {
+        // It was this page that saved, or somebody who wrote the same: go on from there.
+        this.seq = head.seq;
+        if (!this.closed) this.on.landed(head);
+        return this.send(more, keepalive);
+      }
+      this.failed(error, head);
       return undefined;
     }
   }
 
-  failed(error) {
-    if (error instanceof Refused && error.status === 409) {
-      if (this.unanswered.includes(error.body.head.save_id)) {
-        this.seq = error.body.head.seq; // it was this tab that saved
-        this.timers.retry = setTimeout(() => this.save(), 0);
-        return;
-      }
-      this.head = error.body.head;
+  failed(error, head) {
+    if (head) {
+      this.head = head;
       this.setState("conflict");
     } else if (error instanceof Refused && error.status < 500 && error.status !== 429) {
       this.setState("refused", error.message);

@@ -1,21 +1,25 @@
 // The editor: one response at a time.
 
-import { ask, signIn } from "./api.js";
-import { Draft, forget, leftOver } from "./drafts.js";
+import { ask, Refused, signIn } from "./api.js";
+import { Draft, forget, leftOver, putAside, same } from "./drafts.js";
 import { Effort } from "./effort.js";
 import { duration, el, tree, unseen, visible } from "./text.js";
 
 const at = (id) => document.getElementById(id);
 const MAC = /Mac|iPhone|iPad/.test(navigator.platform);
 const MOD = MAC ? "⌘" : "Ctrl";
+const DIGITS = MAC ? "Ctrl" : "Alt"; // on a Mac, Option and a digit write a character
 const KEYS = [
   [`${MOD} Enter`, "Submit and go on"],
   [`${MOD} Shift Enter`, "Undo the last submit"],
-  [`${MOD} Shift Backspace`, "Reset to the response as it was"],
+  [`${DIGITS} Shift 1`, "Flag"],
+  [`${DIGITS} Shift 2`, "Skip"],
+  [`${DIGITS} Shift 3`, "Cannot be saved"],
+  [`${DIGITS} 1 … 9`, "Reason tags"],
   ["Alt Page Up, Alt Page Down", "Previous, next response"],
-  ["Alt 1 … 9", "Reason tags"],
+  ["Ctrl Shift Backspace", "Reset to the response as it was"],
   [`${MOD} Z`, "Undo typing"],
-  ["Escape, then Tab", "Leave the text"],
+  ["Escape", "Leave the text, or close what is open"],
   ["?", `These keys (while typing: ${MOD} /)`],
 ];
 const STATES = {
@@ -38,35 +42,60 @@ const ASKED = {
   skip: ["Skip", "Why do you skip it? It goes to somebody else.", true],
   unsalvageable: ["Cannot be saved", "What is wrong with it? A word is enough, or none.", false],
 };
+const ORDER = ["flag", "skip", "unsalvageable"]; // as their keys
 const MOST = 0.5; // of the words changed: a rewrite
 
-const editor = at("editor");
+let editor = at("editor");
 const effort = new Effort();
 let me = null;
 let now = null; // the task on the page
 let draft = null;
-let loading = false;
+let loading = true;
+let running = null;
 let lastSubmitted = null;
 
-function message(text) {
+function message(text, until = "") {
   at("message").hidden = !text;
   at("message").textContent = text;
+  at("message").dataset.until = until;
 }
+
+const said = (error) => (error instanceof Refused ? error.message : "The server cannot be reached; what you typed is kept.");
 
 const changed = () => editor.value !== now.response;
 
 function content() {
   const reasons = [...at("reasons").querySelectorAll("input:checked")].map((box) => box.value);
-  return { text: editor.value, reasons, note: at("note").value, ...effort.counts() };
+  return { text: editor.value, reasons, note: at("note").value, guideline: me.guideline.version, ...effort.counts() };
 }
+
+const TROUBLE = ["offline", "conflict", "refused"];
 
 function showState(state, detail = "") {
   const time = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const text = (STATES[state] + (state === "saved" && now?.saved ? ` ${time}` : "")) + (detail && `: ${detail}`);
+  // A screen reader says when something goes wrong and when that is over, not each save.
+  const before = at("said").textContent;
+  if (TROUBLE.includes(state) ? before !== text : before && state === "saved") {
+    at("said").textContent = state === "saved" ? "" : text;
+    at("said-well").textContent = state === "saved" ? "Saved again" : "";
+  }
   at("state").dataset.state = state;
-  at("state-text").textContent = (STATES[state] + (state === "saved" && now?.saved ? ` ${time}` : "")) + (detail && `: ${detail}`);
+  at("state-text").textContent = text;
   at("conflict").hidden = state !== "conflict";
-  at("submit").disabled = state === "conflict";
+  for (const button of [at("submit"), ...document.querySelectorAll(".outcome")]) button.disabled = state === "conflict";
   if (state === "conflict") at("other").replaceChildren(...visible(draft.head.text));
+}
+
+function showOutcome(since) {
+  at("submitted").hidden = now.outcome === null;
+  at("submitted").textContent = `submitted: ${OUTCOMES[now.outcome] ?? ""}${since ? "; changed since, not submitted" : ""}`;
+}
+
+function showGuideline() {
+  at("guideline-box").hidden = me.guideline.version === 0;
+  at("guideline-version").textContent = `version ${me.guideline.version}`;
+  at("guideline").replaceChildren(...tree(me.guideline.tree));
 }
 
 function signs(text) {
@@ -76,7 +105,9 @@ function signs(text) {
 function showChanges({ edits, meter }) {
   if (edits === null) {
     at("changes").replaceChildren(el("p", { class: "soft" }, "Too long to compare while you type. It is saved all the same."));
+    at("meter").value = 0;
     at("meter-text").textContent = "";
+    at("warning").hidden = true;
     return;
   }
   const any = edits.some(([op]) => op !== "keep");
@@ -114,59 +145,103 @@ function turns(prompt) {
   );
 }
 
-async function show(task) {
-  loading = true;
+const EMPTY = { seq: 0, reasons: [], note: "", seconds: 0, keystrokes: 0, pastes: 0 };
+
+/** A field that remembers nothing of the response before: Ctrl+Z must not bring that one back. */
+function freshEditor() {
+  const fresh = editor.cloneNode();
+  editor.replaceWith(fresh);
+  editor = fresh;
+  editor.addEventListener("input", changedText);
+  editor.addEventListener("keydown", (event) => effort.key(event));
+  for (const way of ["paste", "drop"]) editor.addEventListener(way, () => (effort.pastes += 1));
+}
+
+/** The last of what the browser still holds, if it is not on the server; what is older goes there as history. */
+async function recovered(task, head) {
+  const left = leftOver(me.drafts, task).filter((each) => {
+    if (same(each, head)) forget(each.key);
+    return !same(each, head);
+  });
+  const [last, ...older] = left;
+  if (!older.length) return { last, seq: head.seq };
   try {
-    const data = await ask(`/api/tasks/${task}`);
-    draft?.close();
-    now = data;
-    history.replaceState(null, "", `#${task}`);
-    const head = data.head ?? { seq: 0, text: data.response, reasons: [], note: "", seconds: 0, keystrokes: 0, pastes: 0 };
-    const left = leftOver(me.name, task).filter(({ key, text, reasons, note }) => {
-      const known = text === head.text && `${reasons}` === `${head.reasons}` && note === head.note;
-      if (known) forget(key);
-      return !known;
-    });
-    draft = new Draft({ who: me.name, task, seq: head.seq, content, on: { state: showState, saved } });
-    const start = left[0] ?? head;
-    editor.value = start.text;
-    effort.start(start);
-    at("note").value = start.note;
-    for (const box of at("reasons").querySelectorAll("input")) box.checked = start.reasons.includes(box.value);
-    at("prompt").replaceChildren(...turns(data.prompt));
-    at("reference-box").hidden = data.reference === null;
-    at("reference").replaceChildren(...visible(data.reference ?? ""));
-    at("breaks").hidden = data.breaks === "lf";
-    at("breaks").textContent = `line breaks: ${data.breaks.toUpperCase()}, kept`;
-    at("breaks").title = "A browser shows every line break as one kind. Each line gets its own back when it is saved.";
-    at("submitted").hidden = data.outcome === null;
-    at("submitted").textContent = `submitted: ${OUTCOMES[data.outcome] ?? ""}`;
-    showChanges(data);
-    typed();
-    at("work").hidden = at("actions").hidden = false;
-    showState("saved");
-    message("");
-    if (left.length) {
-      const ours = start.base === head.seq || start.sent.includes(head.save_id);
-      draft.touch();
-      if (!ours) {
-        draft.clearTimers();
-        draft.head = head;
-        draft.setState("conflict");
-      }
-      if (draft.kept) left.forEach(({ key }) => forget(key));
-    }
-    editor.focus({ preventScroll: true });
-    editor.setSelectionRange(0, 0);
-    scrollTo(0, 0);
-  } finally {
-    loading = false;
+    const seq = await putAside(task, head.seq, older);
+    return { last: last.base === head.seq ? { ...last, base: seq } : last, seq };
+  } catch {
+    return { last, seq: head.seq }; // they stay in the browser
   }
 }
 
-function saved(answer) {
+async function show(task) {
+  const data = await ask(`/api/tasks/${task}`);
+  const head = data.head ?? { ...EMPTY, text: data.response };
+  const { last, seq } = await recovered(task, head);
+  draft?.close();
+  now = data;
+  history.replaceState(null, "", `#${task}`);
+  draft = new Draft({
+    who: me.drafts,
+    task,
+    seq,
+    content,
+    unanswered: last?.sent ?? [],
+    on: { state: showState, saved, landed },
+  });
+  const start = last ?? head;
+  freshEditor();
+  editor.value = start.text;
+  effort.start(start);
+  showNote(start);
+  at("prompt").replaceChildren(...turns(data.prompt));
+  at("reference-box").hidden = data.reference === null;
+  at("reference").replaceChildren(...visible(data.reference ?? ""));
+  at("breaks").hidden = data.breaks === "lf";
+  at("breaks").textContent = `line breaks: ${data.breaks.toUpperCase()}, kept`;
+  at("breaks").title = "A browser shows every line break as one kind. Each line gets its own back when it is saved.";
+  showOutcome(data.head?.kind === "draft");
+  showChanges(data);
+  typed();
+  at("work").hidden = at("actions").hidden = false;
+  showState("saved");
+  message("");
+  if (last) {
+    draft.touch();
+    if (last.base !== seq && !last.sent.includes(head.save_id)) {
+      draft.clearTimers();
+      draft.head = { ...head, seq };
+      draft.setState("conflict");
+    }
+    if (draft.kept) forget(last.key);
+  }
+  editor.focus({ preventScroll: true });
+  editor.setSelectionRange(0, 0);
+  scrollTo(0, 0);
+}
+
+function showNote({ reasons, note }) {
+  at("note").value = note;
+  for (const box of at("reasons").querySelectorAll("input")) box.checked = reasons.includes(box.value);
+}
+
+async function saved(answer, body) {
   now.saved = true;
   showChanges(answer);
+  if (body.kind === "draft") showOutcome(true);
+  else now.outcome = body.outcome;
+  if (at("message").dataset.until === "saved") message("");
+  if (answer.guideline !== me.guideline.version) {
+    const { guideline } = await ask("/api/me");
+    me.guideline = guideline;
+    showGuideline();
+    at("guideline-box").open = true;
+    at("guideline-version").textContent += ", new";
+  }
+}
+
+function landed({ kind, outcome }) {
+  if (kind !== "draft") now.outcome = kind === "submit" ? outcome : null;
+  showOutcome(true);
 }
 
 async function goOn(fresh) {
@@ -187,13 +262,18 @@ async function goOn(fresh) {
   }
 }
 
-async function act(work) {
-  if (loading) return;
+/** One thing at a time: a second press while one is under way is none. */
+function act(work) {
+  if (!loading) running = carryOut(work);
+  return running;
+}
+
+async function carryOut(work) {
   loading = true;
   try {
     await work();
   } catch (error) {
-    message(error.message === "Failed to fetch" ? "The server cannot be reached; what you typed is kept." : error.message);
+    message(said(error), "saved");
   } finally {
     loading = false;
   }
@@ -202,20 +282,47 @@ async function act(work) {
 const submit = (outcome = changed() ? "edited" : "good") =>
   act(async () => {
     if (!draft || draft.state === "conflict") return;
-    if (!(await draft.finish({ kind: "submit", outcome }))) return;
-    lastSubmitted = now.task;
-    at("undo").hidden = false;
-    await goOn(false);
+    if (!(await draft.finish({ kind: "submit", outcome }))) {
+      if (draft.state === "offline") message("Not submitted yet: the server cannot be reached. What you typed is kept; submit again.", "saved");
+      return;
+    }
+    remember(now.task);
+    showOutcome(draft.dirty > 0);
+    if (draft.dirty) return message("You typed on while it was submitted. Submit again to have that, too.");
+    editor.readOnly = true; // what is typed now would be for the next one
+    try {
+      await goOn(false);
+    } finally {
+      editor.readOnly = false;
+    }
   });
+
+/** Which one "undo" means, also after a reload of this tab. */
+function remember(task) {
+  lastSubmitted = task;
+  at("undo").hidden = task === null;
+  try {
+    sessionStorage.setItem(`errata:submitted:${me.drafts}`, JSON.stringify(task));
+  } catch {
+    // Forbidden: then until the reload.
+  }
+}
+
+function remembered() {
+  try {
+    return JSON.parse(sessionStorage.getItem(`errata:submitted:${me.drafts}`));
+  } catch {
+    return null;
+  }
+}
 
 const undo = () =>
   act(async () => {
     if (lastSubmitted === null) return;
     await show(lastSubmitted);
     if (!(await draft.finish({ kind: "reopen", outcome: null }))) return;
-    lastSubmitted = null;
-    at("undo").hidden = true;
-    at("submitted").hidden = true;
+    remember(null);
+    showOutcome(false);
     const { progress } = await ask("/api/me");
     showProgress(progress);
   });
@@ -245,17 +352,18 @@ function changedText() {
 }
 
 function askWhy(outcome) {
+  if (!draft || editor.readOnly || draft.state === "conflict") return;
   const [title, text, needed] = ASKED[outcome];
   at("why-title").textContent = title;
   at("why-text").textContent = text;
   at("note").required = needed;
-  at("why").dataset.outcome = outcome;
+  Object.assign(at("why").dataset, { outcome, task: now.task });
   at("why").showModal();
   at("note").focus();
 }
 
 function onKey(event) {
-  if (event.isComposing || event.keyCode === 229) return;
+  if (event.isComposing || event.keyCode === 229) return undefined;
   const mod = MAC ? event.metaKey : event.ctrlKey;
   const typing = event.target.matches?.("textarea, input[type=text]");
   const open = document.querySelector("dialog[open]");
@@ -263,40 +371,41 @@ function onKey(event) {
     event.preventDefault();
     work();
   };
+  if (event.repeat) return undefined; // a key held down submits once
   if (open?.id === "why" && mod && event.key === "Enter") return done(() => at("why-form").requestSubmit());
-  if (open || event.repeat) return undefined; // a key held down submits once
+  if (open) return undefined;
   if (mod && event.key === "Enter") return done(() => (event.shiftKey ? undo() : submit()));
-  if (mod && event.shiftKey && event.key === "Backspace") return done(() => now && replace(now.response));
+  if (event.ctrlKey && event.shiftKey && event.key === "Backspace") return done(() => now && replace(now.response));
   if (mod && event.key === "/") return done(() => at("keys").showModal());
   if (event.key === "?" && !typing) return done(() => at("keys").showModal());
   if (event.altKey && event.key === "PageUp") return done(() => step(-1));
   if (event.altKey && event.key === "PageDown") return done(() => step(1));
-  if (event.key === "Escape" && typing) return done(() => at("reset").focus());
-  const digit = /^Digit([1-9])$/.exec(event.code);
-  if (event.altKey && !mod && digit) {
-    const box = at("reasons").querySelectorAll("input")[digit[1] - 1];
+  if (event.key === "Escape" && typing) return done(() => event.target.blur());
+  const digit = /^Digit([1-9])$/.exec(event.code)?.[1];
+  const held = [event.altKey, event.ctrlKey, event.metaKey].join();
+  if (digit && held === (MAC ? "false,true,false" : "true,false,false") && !event.getModifierState("AltGraph")) {
+    if (event.shiftKey) return ORDER[digit - 1] && done(() => askWhy(ORDER[digit - 1]));
+    const box = at("reasons").querySelectorAll("input")[digit - 1];
     if (box) return done(() => box.click());
   }
   return undefined;
 }
 
+const KEY_NAME = MAC ? "Control" : "Alt";
+
 function setUp() {
   at("reasons").append(
     ...me.reasons.map((name, index) =>
-      el("label", { class: "tag" }, el("input", { type: "checkbox", value: name, "aria-keyshortcuts": `Alt+${index + 1}` }), ` ${name}`),
+      el("label", { class: "tag" }, el("input", { type: "checkbox", value: name, "aria-keyshortcuts": index < 9 && `${KEY_NAME}+${index + 1}` }), ` ${name}`),
     ),
   );
-  at("guideline-box").hidden = me.guideline.version === 0;
-  at("guideline-version").textContent = `version ${me.guideline.version}`;
-  at("guideline").replaceChildren(...tree(me.guideline.tree));
+  showGuideline();
+  remember(remembered());
   at("key-list").replaceChildren(...KEYS.flatMap(([key, what]) => [el("dt", {}, key), el("dd", {}, what)]));
   at("submit-key").textContent = `${MOD} ⏎`;
   at("to-admin").hidden = !me.admin;
   if (matchMedia("(max-width: 60rem)").matches) at("guideline-box").open = false;
   showProgress(me.progress);
-  editor.addEventListener("input", changedText);
-  editor.addEventListener("keydown", (event) => (effort.keystrokes += !event.repeat && event.key.length === 1 ? 1 : 0));
-  editor.addEventListener("paste", () => (effort.pastes += 1));
   at("reasons").addEventListener("change", () => draft?.touch());
   at("reset").addEventListener("click", () => replace(now.response));
   at("submit").addEventListener("click", () => submit());
@@ -307,21 +416,31 @@ function setUp() {
   at("cancel").addEventListener("click", () => at("why").close());
   at("mine").addEventListener("click", () => draft.resolve());
   at("theirs").addEventListener("click", async () => {
-    const { text } = draft.head;
+    const other = draft.head;
     // What is here becomes a revision, too, before the other follows it.
-    if (await draft.resolve()) replace(text);
+    if (!(await draft.resolve())) return;
+    showNote(other);
+    replace(other.text);
   });
   for (const button of document.querySelectorAll(".outcome")) {
-    button.addEventListener("click", () => askWhy(button.dataset.outcome));
+    const { outcome } = button.dataset;
+    button.addEventListener("click", () => askWhy(outcome));
+    button.title = `${DIGITS} Shift ${ORDER.indexOf(outcome) + 1}`;
+    button.setAttribute("aria-keyshortcuts", `${KEY_NAME}+Shift+${ORDER.indexOf(outcome) + 1}`);
   }
-  at("why-form").addEventListener("submit", (event) => {
+  at("why-form").addEventListener("submit", async (event) => {
     event.preventDefault();
     at("why").close();
-    submit(at("why").dataset.outcome);
+    const { outcome, task } = at("why").dataset;
+    await running;
+    if (now?.task === Number(task)) submit(outcome);
   });
   document.addEventListener("keydown", onKey);
-  addEventListener("online", () => draft && (draft.dirty ? draft.save() : draft.setState("saved")));
-  addEventListener("offline", () => draft?.setState("offline"));
+  const again = () => draft?.dirty && draft.save();
+  addEventListener("online", () => draft?.state === "offline" && (again() || draft.setState("saved")));
+  addEventListener("offline", () => draft && draft.state !== "conflict" && draft.setState("offline"));
+  addEventListener("focus", again); // somebody may have signed in again in another tab
+  addEventListener("beforeunload", (event) => draft?.dirty && !draft.kept && event.preventDefault());
   addEventListener("pagehide", () => draft?.save({ keepalive: true }));
   document.addEventListener("visibilitychange", () => document.hidden && draft?.save({ keepalive: true }));
 }
@@ -332,14 +451,14 @@ async function start() {
     me = await signIn();
     if (!me.edits) return location.replace("/admin");
     setUp();
-    if (asked) {
-      const tasks = await ask("/api/tasks");
-      if (tasks.some(([number]) => number === Number(asked[1]))) return await show(Number(asked[1]));
-    }
-    await goOn(false);
+    const tasks = asked ? await ask("/api/tasks") : [];
+    if (tasks.some(([number]) => number === Number(asked[1]))) await show(Number(asked[1]));
+    else await goOn(false);
   } catch (error) {
     at("state").hidden = true;
-    message(error.message === "Failed to fetch" ? "The server cannot be reached." : error.message);
+    message(error instanceof Refused ? error.message : "The server cannot be reached. Reload the page to try again.");
+  } finally {
+    loading = false;
   }
   return undefined;
 }

@@ -11,6 +11,13 @@ export class Effort {
     }
   }
 
+  /** A key that writes or deletes; a key held down is one, and so is what an input method makes of one. */
+  key(event) {
+    const command = (event.ctrlKey || event.metaKey) && !event.getModifierState("AltGraph");
+    const writes = event.key.length === 1 || ["Backspace", "Delete", "Enter", "Process", "Unidentified"].includes(event.key);
+    if (writes && !command && !event.repeat) this.keystrokes += 1;
+  }
+
   start({ seconds, keystrokes, pastes }) {
     Object.assign(this, { seconds, keystrokes, pastes });
     this.last = performance.now();
