@@ -129,7 +129,15 @@ SWEEP: Sequence[Values] = (
 )
 """Around γ .5 and KL .1, one thing at a time."""
 
-CHOSEN: Mapping[str, Values] = {}
+CHOSEN: Mapping[str, Values] = {
+    "preference": {"kl_coefficient": 0.2},
+    "edited": {"kl_coefficient": 0.2},
+    "token": {"discount": 0.5, "kl_coefficient": 0.2},
+    "token, omissions blamed": {"discount": 0.5, "kl_coefficient": 0.2},
+    "token at the end": {"kl_coefficient": 0.2},
+    "sequence spread": {"discount": 0.8, "kl_coefficient": 0.1},
+    "token and sequence": {"discount": 0.5, "kl_coefficient": 0.2},
+}
 """What the search chose; ``preference`` and ``token, omissions blamed`` take what ``edited`` and ``token`` have."""
 
 
