@@ -77,6 +77,7 @@ REWARDS: Mapping[str, Sequence[str]] = {
     "token at the end": ("token",),
     "sequence spread": ("sequence_edited",),
     "token and sequence": ("token", "sequence_edited"),
+    "penalties and sequence": ("token", "sequence_edited"),
 }
 """The methods, and the reward models that each asks."""
 
@@ -92,11 +93,16 @@ def _spread(values: Sequence[float]) -> list[float]:
     return [sum(values) / len(values)] * len(values)
 
 
-CONTROLS: Mapping[str, Callable[[Sequence[float]], list[float]]] = {
+def _penalties(values: Sequence[float]) -> list[float]:
+    return [min(value, 0.0) for value in values]
+
+
+PAID: Mapping[str, Callable[[Sequence[float]], list[float]]] = {
     "token at the end": _at_end,
     "sequence spread": _spread,
+    "penalties and sequence": _penalties,
 }
-"""The same sum for each response, paid elsewhere."""
+"""Two controls, which pay the same sum elsewhere; and what an editor would strike out, without a prize for more."""
 
 END_TRIES: Sequence[Values] = (
     *({"kl_coefficient": kl} for kl in (0.05, 0.1, 0.2, 0.4)),
@@ -118,6 +124,7 @@ TRIES: Mapping[str, Sequence[Values]] = {
     "token at the end": END_TRIES,
     "sequence spread": DENSE_TRIES,
     "token and sequence": MIXED_TRIES,
+    "penalties and sequence": MIXED_TRIES,
 }
 """Six for every method; the best three are tried again, and the best of both rounds together is chosen."""
 
@@ -298,15 +305,14 @@ class Study:
         """Where the rewards of an arm come from and how they are paid."""
         first, *more = (self.reward(kind, arm.rows) for kind in REWARDS[arm.method])
         shape = {key: arm.values[key] for key in STREAM_VALUES if key in arm.values}
-        if arm.method in CONTROLS:
-            return [Stream(name="reward", reward=self.paid_elsewhere(first, CONTROLS[arm.method]), **shape)]
+        reward = self.paid(first, PAID[arm.method]) if arm.method in PAID else first
         return [
-            Stream(name="reward", reward=first, **shape),
+            Stream(name="reward", reward=reward, **shape),
             *(Stream(name="sequence", reward=folder, terminal=True) for folder in more),
         ]
 
-    def paid_elsewhere(self, folder: Path, pay: Callable[[Sequence[float]], list[float]]) -> RewardFunction:
-        """The reward model at the scale that PPO would give it, its sum paid elsewhere."""
+    def paid(self, folder: Path, pay: Callable[[Sequence[float]], list[float]]) -> RewardFunction:
+        """The reward model at the scale that PPO would give it, paid in another way."""
         samples = self.demo.sample("start", self.demo.prompts("prompts")[:256], "scale")
         scorer = fit_scale(load_scorer(folder, self.demo.encoder), [encode_rollout(row) for row in samples])
         return lambda rows: [pay(values) for values in scorer(rows)]
