@@ -70,12 +70,12 @@ class OpenAIServer:
 
 
 def _read(got: Any) -> Reply:
-    choices = getattr(got, "choices", None)
-    message = choices[0].message if choices else None
-    if message is None:  # some servers answer 200 with an error inside, routers with one in the place of the message
+    choice, usage = next(iter(getattr(got, "choices", None) or ()), None), getattr(got, "usage", None)
+    message = getattr(choice, "message", None)
+    # Some servers answer 200 with an error inside, routers with one in the place of the message.
+    if choice is None or message is None:
         inside = getattr(got, "error", None)
         raise TryAgain(scrubbed(f"an answer without content: {inside or got}")[:500])
-    choice, usage = choices[0], got.usage
     refusal = getattr(message, "refusal", None)
     return Reply(
         text=refusal or _text(message.content),

@@ -103,6 +103,6 @@ class ProjectedReward:
                 raise ValueError("a row to be scored has a prompt that is not among the prompts; give all of them")
             text = self.policy_encoder.decode(row.response_ids)
             theirs = self.reward_encoder.encode(prompt, text, ended=row.ended)
-            ours = row if row.offsets else self.policy_encoder.encode_sampled(prompt, text, row.response_ids)
+            ours = row if row.offsets else self.policy_encoder.unlimited.encode_sampled(prompt, text, row.response_ids)
             both.append((theirs, ours))
         return both
