@@ -303,6 +303,12 @@ def test_what_misfits_cost_is_written_down_and_counts_for_the_next_run(tmp_path:
             assert (row.requests, row.tries, row.input_tokens, row.cost) == (1, run, 10 * run, 15.0 * run)
 
 
+def test_a_limit_cannot_hold_where_only_what_is_read_is_counted() -> None:
+    half = openai_body({"message": {"content": "ok"}}, {"prompt_tokens": 10, "completion_tokens": None})
+    with FaultServer(lambda *_: half) as server, pytest.raises(ValueError, match="does not count tokens"):
+        chat(server, price=Price(1, 1), max_cost=1.0)([ask()])
+
+
 def test_a_limit_cannot_hold_where_tokens_are_not_counted(tmp_path: Path) -> None:
     choice = b'{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "ok"}}'
     uncounted = Raw(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -87,6 +88,17 @@ def test_markdown_shows_names_and_does_not_obey_them() -> None:
     assert "\u202e" not in text
     tables = [line for line in text.splitlines() if line.startswith("| ")]
     assert {line.count("|") for line in tables[:2]} == {tables[0].count("|")}
+
+
+def test_no_line_of_an_answer_is_a_list_a_rule_a_head_or_code() -> None:
+    """ "a", then "===" below it, is a head line in Markdown."""
+    lines = ["a", "===", "- b", "+ c", "1. d", "---", "     e", "2) f"]
+    same = ScoreJudge(lambda answers: [0.0] * len(answers), name="blind")
+    text = contest_markdown(contest({"a": rows(["\n".join(lines)] * 2)}, rows(["x"] * 2), same)[0])
+    quoted = [line[2:-2] for line in text.splitlines() if line.startswith("> ")]
+    for line in lines:
+        assert line == "a" or line not in quoted
+        assert line in map(html.unescape, quoted), "it reads as it did"
 
 
 def test_markdown_has_the_numbers() -> None:

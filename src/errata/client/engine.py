@@ -365,7 +365,8 @@ class Engine:
     def _pay(self, key: str, reply: Reply, paid: _Paid) -> None:
         paid.input_tokens += reply.input_tokens
         paid.output_tokens += reply.output_tokens
-        if self.limits.max_cost is not None and not reply.input_tokens:
+        counted = reply.input_tokens and (reply.output_tokens or not reply.text)
+        if self.limits.max_cost is not None and not counted:
             raise ValueError(f"{self.server.name} does not count tokens, so --max-cost cannot hold; leave it out")
         if self.price is not None:
             with self._lock:

@@ -150,7 +150,7 @@ def _columns(found: Contest) -> dict[str, Callable[[ContestArm], str]]:
 def _cell(text: str) -> str:
     """A text as a cell of a Markdown table, or as a piece of a paragraph: nothing in it is markup."""
     shown = visible(text).replace("\n", " ")
-    return re.sub(r"[\\|`*_<>\[\]#&~$]", lambda found: f"&#{ord(found[0])};", shown)
+    return re.sub(r"[\\|`*_<>\[\]#&~$]", _as_entities, shown)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -214,7 +214,13 @@ def contest_markdown(found: Contest) -> str:
 
 
 def _quote(text: str) -> str:
-    return "\n".join(f"> {_cell(line)}  " for line in text.split("\n"))
+    # What begins a line may make a list, a rule or code of it, or a head of the line before.
+    lines = [re.sub(r"^ *[-+=\d]|^ +", _as_entities, _cell(line)) for line in text.split("\n")]
+    return "\n".join(f"> {line}  " for line in lines)
+
+
+def _as_entities(found: re.Match[str]) -> str:
+    return "".join(f"&#{ord(char)};" for char in found[0])
 
 
 def _breakdowns(found: Contest) -> list[tuple[str, Callable[[ContestArm], tuple[Slice, ...]]]]:
