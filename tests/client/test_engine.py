@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +58,43 @@ def test_what_may_pass_is_tried_again(fault: Fault) -> None:
         assert (answer.text, answer.stop, len(server.requests)) == ("at last", Stop.END, 3)
 
 
+def openai_body(choice: dict[str, object], usage: object = None) -> Raw:
+    named = {"id": "x", "object": "chat.completion", "created": 0, "model": "tiny"}
+    choice = {"index": 0, "finish_reason": "stop", **choice}
+    return Raw(200, json.dumps({**named, "choices": [choice], "usage": usage}).encode())
+
+
+def test_an_error_in_the_place_of_the_message_is_tried_again() -> None:
+    """Routers answer so when the provider behind them fails."""
+    broken = openai_body({"finish_reason": "error", "error": {"code": 502, "message": "upstream"}})
+    with FaultServer(lambda _, number: broken if number < 1 else "at last") as server:
+        one, other = chat(server)([ask("a"), ask("b")])
+        assert (one.text, other.text, len(server.requests)) == ("at last", "at last", 4)
+
+
+def test_content_in_parts_and_counts_that_are_null() -> None:
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes"}, {"type": "text", "text": "."}]
+    body = openai_body({"message": {"content": parts}}, {"prompt_tokens": None, "completion_tokens": None})
+    with FaultServer(lambda *_: body) as server:
+        (answer,) = chat(server, price=Price(1, 1))([ask()])
+        assert (answer.text, answer.input_tokens, answer.cost) == ("Yes.", 0, None)
+
+
+def test_half_a_surrogate_pair_in_an_answer_ends_no_job(tmp_path: Path) -> None:
+    half = openai_body({"message": {"content": "no \ud83d JSON"}}, {"prompt_tokens": 10, "completion_tokens": 5})
+    with FaultServer(lambda *_: half) as server:
+        plain, misfit = chat(server, tmp_path / "ledger")([ask(), ask(schema=SCHEMA)])
+        assert (plain.text, misfit.text, misfit.stop) == ("no ? JSON", "no ? JSON", Stop.END)
+        assert len(server.requests) == 1 + 3, "it goes back to the server, too, with what was wrong"
+
+
+def test_an_answer_of_white_space_is_none() -> None:
+    """Anthropic refuses a message without a character to see."""
+    with FaultServer(lambda *_: " \n") as server:
+        chat(server)([ask(schema=SCHEMA)])
+        assert server.requests[1]["messages"][1]["content"] == "(nothing)"
+
+
 def test_a_server_that_hangs_is_asked_again() -> None:
     with FaultServer(lambda _, number: Fault.HANG if number < 1 else "at last", hang=2.0) as server:
         (answer,) = chat(server, timeout=0.3)([ask()])
@@ -83,6 +122,27 @@ def test_retry_after_is_waited_for_by_everybody() -> None:
         started = time.monotonic()
         chat(server, concurrency=1)([ask("0"), ask("1")])
         assert 0.6 <= time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("after", ["0", "Wed, 21 Oct 2015 07:28:00 GMT", "nan", "Wed, 99 Oct 99999 07:28:00 GMT"])
+def test_a_wait_that_says_nothing_does_not_burn_the_tries(after: str) -> None:
+    with FaultServer(lambda _, number: Fault.BUSY if number < 2 else "ok", retry_after=after) as server:
+        started = time.monotonic()
+        (answer,) = chat(server, first_wait=0.2, tries=3)([ask()])
+        assert answer.text == "ok"
+        assert time.monotonic() - started >= 0.1 + 0.2, "half of the first wait and half of the second"
+
+
+def test_retry_after_is_waited_for_by_those_who_have_their_turn_already() -> None:
+    asked: list[float] = []
+
+    def script(*_: object) -> str | Fault:
+        asked.append(time.monotonic())
+        return Fault.BUSY if len(asked) == 1 else "ok"
+
+    with FaultServer(script, retry_after="0.6") as server:
+        chat(server, per_minute=600, concurrency=4)([ask(str(k)) for k in range(4)])  # turns at 0, .1, .2 and .3 s
+        assert min(later - asked[0] for later in asked[1:]) >= 0.6
 
 
 def test_requests_a_minute_and_at_a_time() -> None:
@@ -141,6 +201,19 @@ def test_a_field_that_is_refused_even_when_it_is_not_there_is_a_failure() -> Non
         assert (answer.stop, len(server.requests)) == (Stop.ERROR, 2)
 
 
+def test_a_request_that_fails_for_another_reason_takes_no_field_from_the_others() -> None:
+    """Servers put the request into their errors, and what it says is no complaint about a field."""
+
+    def script(body: dict[str, Any], _: int) -> str | Raw:
+        said = body["messages"][0]["content"]
+        return Raw(400, json.dumps({"error": {"message": f"too long: {said}"}}).encode()) if "long" in said else "ok"
+
+    with FaultServer(script) as server:
+        bad, good = chat(server, concurrency=1)([ask("a long text on temperature"), ask("b")])
+        assert (bad.stop, good.text) == (Stop.ERROR, "ok")
+        assert server.requests[-1]["temperature"] == 0.0
+
+
 def test_one_request_that_is_not_allowed_fails_alone() -> None:
     script: Script = lambda body, _: Fault.TOO_LONG if body["messages"][0]["content"] == "long" else "ok"  # noqa: E731
     with FaultServer(script) as server:
@@ -178,6 +251,28 @@ def test_no_key_in_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert b"sk-abc" not in file.read_bytes()
 
 
+def test_no_password_of_an_address_in_the_ledger(tmp_path: Path) -> None:
+    with FaultServer(lambda *_: "ok") as server:
+        place = server.url.replace("://", "://me:hunter2@")
+        engine = open_chat(f"tiny@{place}", ledger=tmp_path / "ledger")
+        assert engine([ask()])[0].text == "ok"
+        assert engine.server.name == server.url
+        server.models = ["a", "b"]
+        with pytest.raises(ValueError, match="has 2 models") as caught:
+            open_chat(place)
+        assert "hunter2" not in str(caught.value)
+    for file in tmp_path.iterdir():
+        assert b"hunter2" not in file.read_bytes()
+
+
+def test_of_equal_requests_one_is_paid() -> None:
+    with FaultServer(lambda *_: "ok") as server:
+        engine = chat(server, price=Price(1e6, 1e6))
+        answers = engine([ask(), ask("b"), ask()])
+        assert [answer.cached for answer in answers] == [False, False, True]
+        assert sum(answer.cost or 0 for answer in answers if not answer.cached) == engine.spent == 30
+
+
 def test_the_limit_of_cost_stops_in_time_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     # 10 and 5 tokens at a dollar a token: 15 dollars each; at worst 20 in and 5 out.
     price = Price(1e6, 1e6)
@@ -206,6 +301,12 @@ def test_what_misfits_cost_is_written_down_and_counts_for_the_next_run(tmp_path:
             assert len(server.requests) == run
             (row,) = engine.ledger.spent()
             assert (row.requests, row.tries, row.input_tokens, row.cost) == (1, run, 10 * run, 15.0 * run)
+
+
+def test_a_limit_cannot_hold_where_only_what_is_read_is_counted() -> None:
+    half = openai_body({"message": {"content": "ok"}}, {"prompt_tokens": 10, "completion_tokens": None})
+    with FaultServer(lambda *_: half) as server, pytest.raises(ValueError, match="does not count tokens"):
+        chat(server, price=Price(1, 1), max_cost=1.0)([ask()])
 
 
 def test_a_limit_cannot_hold_where_tokens_are_not_counted(tmp_path: Path) -> None:

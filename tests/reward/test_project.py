@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tiny
 from edits.tokenizers import byte_level, metaspace
-from errata.data import Encoder
+from errata.data import Encoder, OnLong
 from errata.reward import ProjectedReward, project_rewards
 from errata.types import Encoded
 
@@ -123,6 +123,19 @@ def test_a_control_token_that_was_sampled_stands_for_no_text(ended: bool) -> Non
     assert sum(found) == sum(plain)
     alone = Encoded((*row.ids[: row.prompt_length], begin), row.prompt_length, (), ended=False)
     assert reward([alone]) == [[0.0]]
+
+
+def test_a_limit_of_the_policys_encoder_cuts_no_sampled_row() -> None:
+    ours = Encoder(byte_level())
+    short = Encoder(byte_level(), max_length=len(ours.prompt_ids("eat it")) + 2, on_long=OnLong.TRUNCATE)
+    theirs = Encoder(metaspace())
+    row = ours.encode("eat it", TEXTS[0])
+    reward = ProjectedReward(
+        reward=PaysCharacters(theirs), reward_encoder=theirs, policy_encoder=short, prompts=["eat it"]
+    )
+    (stream,) = reward([replace(row, offsets=())])
+    assert len(stream) == len(row.response_ids)
+    assert sum(stream) == len(TEXTS[0]) + 0.5
 
 
 def test_unknown_prompts_and_other_functions() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+from errata.data import OnLong
 from errata.labels import label_all
 from errata.reward import (
     calibration_error,
@@ -157,13 +158,28 @@ def test_words_against_gold_tags() -> None:
     ]
     labels = list(label_all([*tagged, EDITS[1]], ENCODER))
     found = report_word_tags(paying(rude=-1.0, red=-1.0), [*tagged, EDITS[1]], labels)
-    assert found == {"words": 3, "bad_words": 1, "auc_words": 0.75}
+    assert found == {"words": 3, "bad_words": 1, "words_without_reward": 0, "auc_words": 0.75}
     assert report_word_tags(paying(), EDITS, LABELS) == {}
     short = [
         Correction(id="a", prompt="say", original="rude red cat", edited="cat", extra={"word_tags": ["BAD", "OK"]})
     ]
     with pytest.raises(ValueError, match="'a' has 3 words and 2 word_tags"):
         report_word_tags(paying(), short, labels)
+
+
+def test_a_token_that_ends_in_a_space_is_of_the_word_before_it() -> None:
+    assert word_lows("cat dog", [(0, 4), (4, 7)], [-1.0, 2.0]).tolist() == [-1.0, 2.0]
+
+
+def test_words_behind_the_cut_are_not_the_best_of_all() -> None:
+    """A BAD word that no token stands for was above every OK word."""
+    encoder = tiny.encoder()
+    encoder.max_length, encoder.on_long = len(encoder.prompt_ids("say")) + 2, OnLong.TRUNCATE
+    row = Correction(
+        id="a", prompt="say", original="rude red cat", edited="cat", extra={"word_tags": ["BAD", "OK", "BAD"]}
+    )
+    found = report_word_tags(paying(rude=-1.0), [row], list(label_all([row], encoder)))
+    assert found == {"words": 2, "bad_words": 1, "words_without_reward": 1, "auc_words": 1.0}
 
 
 def test_each_figure_is_read_out() -> None:

@@ -43,6 +43,16 @@ def test_a_terminal_stream_is_centred_over_responses() -> None:
     assert found_BT.tolist() == [[0, 0, 0, 1, 0], [0, 0, -1, 0, 0]]
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_reward_that_is_not_finite_is_an_error(bad: float) -> None:
+    reward_BT = REWARD_BT.clone()
+    reward_BT[0, 0] = bad  # outside the mask it is nobody's
+    assert paid(stream(), reward_BT, MASK_BT, moments).isfinite().all()
+    reward_BT[1, 2] = bad
+    with pytest.raises(ValueError, match="stream 'one' gives response 1 of this round"):
+        paid(stream(), reward_BT, MASK_BT, moments)
+
+
 def test_the_last_token_is_where_the_mask_ends() -> None:
     mask_BT = torch.tensor([[True, True], [True, False], [False, False]])
     assert last_token(mask_BT).tolist() == [[False, True], [True, False], [False, False]]

@@ -46,6 +46,12 @@ def test_a_judge_that_does_not_answer() -> None:
     assert (found.invalid, found.tied, found.accuracy.mean, found.cost) == (7, 0, 0.5, None)
 
 
+def test_no_answer_on_a_control_is_no_tie() -> None:
+    planted = {one.good for one in PLANTED}
+    judge = ChatJudge(Scripted(lambda _, a, b: "tie" if {a, b} & planted else None), name="j")
+    assert check_judge(judge, PLANTED, control=CONTROL).control_tied == 0.0
+
+
 def test_too_few() -> None:
     with pytest.raises(ValueError, match="two or more"):
         check_judge(ChatJudge(Scripted(fewer_rude), name="j"), PLANTED[:1])

@@ -137,6 +137,15 @@ def test_the_order_of_an_arms_rows_does_not_matter() -> None:
     assert contest({"good": shuffled}, BASELINE, POLITE) == contest({"good": GOOD}, BASELINE, POLITE)
 
 
+def test_two_answers_to_one_prompt_are_an_error_or_a_warning() -> None:
+    for arm, base in (([*GOOD, GOOD[0]], BASELINE), (GOOD, [*BASELINE, BASELINE[0]])):
+        with pytest.raises(ValueError, match="2 rows with the id 'p0'"):
+            pair_up({"good": arm}, base)
+    arm, base = ([dataclasses.replace(row, prompt="the same") for row in side] for side in (GOOD, BASELINE))
+    assert any("7 of 8 rows ask what another" in warning for warning in contest({"g": arm}, base, POLITE)[0].warnings)
+    assert not any("what another" in warning for warning in contest({"g": GOOD}, BASELINE, POLITE)[0].warnings)
+
+
 def test_warnings() -> None:
     edited = rows([row.response for row in GOOD], editor_model="gpt-4o")
     for name, warned in (("gpt-4.1", True), ("claude-x", False)):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -97,6 +98,17 @@ def test_markdown_shows_names_and_does_not_obey_them() -> None:
     assert {line.count("|") for line in tables[:2]} == {tables[0].count("|")}
 
 
+def test_no_line_of_an_answer_is_a_list_a_rule_a_head_or_code() -> None:
+    """ "a", then "===" below it, is a head line in Markdown."""
+    lines = ["a", "===", "- b", "+ c", "1. d", "---", "     e", "2) f"]
+    same = ScoreJudge(lambda answers: [0.0] * len(answers), name="blind")
+    text = contest_markdown(contest({"a": rows(["\n".join(lines)] * 2)}, rows(["x"] * 2), same)[0])
+    quoted = [line[2:-2] for line in text.splitlines() if line.startswith("> ")]
+    for line in lines:
+        assert line == "a" or line not in quoted
+        assert line in map(html.unescape, quoted), "it reads as it did"
+
+
 def test_markdown_has_the_numbers() -> None:
     text = contest_markdown(made())
     assert "| figa | **" in text
@@ -108,12 +120,13 @@ def test_markdown_has_the_numbers() -> None:
 
 def test_headline() -> None:
     found = made()
-    first, second = contest_headline(found)
+    first, second, third = contest_headline(found)
     assert first.startswith("sft wins ")
     assert "against start" in first
     assert "better than it by more than chance" in first
     assert second.startswith("It cannot be told from figa (")
     assert found.differences[0].difference.low < 0 < found.differences[0].difference.high
+    assert third.startswith("At equal length the lead is not certain"), "what won was shorter each time"
     arms = {"good": rows(["one"] * 40), "bad": rows(["one rude"] * 40)}
     judge = ChatJudge(Scripted(fewer_rude), name="j")
     apart, _ = contest(arms, rows(["rude one"] * 40), judge)
@@ -124,6 +137,20 @@ def test_headline() -> None:
         contest_headline(blind)[0]
         == "a wins 50.0 % against baseline (50.0 to 50.0): not to be told from it by 40 prompts."
     )
+
+
+def test_few_prompts_that_agree_prove_nothing() -> None:
+    """A bootstrap of unanimous verdicts has no width, however few they are."""
+    longer = ScoreJudge(lambda answers: [len(a) for _, _, a in answers], name="long")
+    for count, told in ((4, "not to be told from it by 4 prompts"), (8, "better than it by more than chance")):
+        arms = {"a": rows(["xxx"] * count), "b": rows(["xx"] * (count - 1) + [""])}
+        found, _ = contest(arms, rows(["x"] * count), longer)
+        assert contest_headline(found)[0].endswith(f"{told}.")
+    arms = {"a": rows(["xx"] * 4), "b": rows([""] * 4)}
+    apart = contest(arms, rows(["x"] * 4), longer)[0]
+    assert apart.differences[0].difference.low == 1.0
+    assert contest_headline(apart)[1] == "It cannot be told from b (100.0 points, p = 0.125)."
+    assert 'class="wide apart"' not in contest_html(apart)
 
 
 def test_a_lead_that_is_length_is_said() -> None:

@@ -106,6 +106,17 @@ def test_the_prompt_and_the_guideline_are_in_the_hash() -> None:
     assert "{" not in judge(fewer_rude).asks(PAIRS[:1])[0].messages[0]["content"]
 
 
+def test_a_guideline_that_the_prompt_has_no_place_for_is_an_error() -> None:
+    """The judge would never hear of it, and the hash would say that it did."""
+    with pytest.raises(ValueError, match=r"no place \{guideline\}"):
+        judge(fewer_rude, prompt=PromptFile(name="mine", text="{request} {first} {second}"), guideline="Be kind.")
+
+
+def test_no_password_of_an_address_in_the_identity() -> None:
+    made = ChatJudge(Scripted(fewer_rude), name="tiny@http://me:hunter2@127.0.0.1:8000/v1")
+    assert made.identity.name == "tiny@http://127.0.0.1:8000/v1"
+
+
 def test_a_prompt_file_names_its_places(tmp_path) -> None:
     (tmp_path / "mine.txt").write_text("{request} {first}")
     with pytest.raises(ValueError, match="second"):
@@ -199,6 +210,7 @@ def test_people(tmp_path) -> None:
         ("anthropic/claude-sonnet-4", "anthropic"),
         ("gpt-4.1", "openai"),
         ("o3-mini", "openai"),
+        ("Qwen/Qwen3-8B@http://127.0.0.1:8000/v1", "alibaba"),
         ("Qwen/Qwen2.5-7B-Instruct", "alibaba"),
         ("meta-llama/Meta-Llama-3-8B", "meta"),
         ("mistralai/Mixtral-8x7B", "mistral"),

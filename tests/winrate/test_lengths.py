@@ -42,7 +42,7 @@ def twin(scores, differences):
     theta = bisect(slope)
     phi = phi_at(theta)
     h = [[1 / 100, 0.0], [0.0, 1 / 100]]
-    m = [[0.0, 0.0], [0.0, 0.0]]
+    m = [[1 / 100, 0.0], [0.0, 1 / 100]]
     for k in range(n):
         x, rate = (1.0, z[k]), p(theta, phi, k)
         for i in range(2):
@@ -57,7 +57,7 @@ def twin(scores, differences):
 
 def test_golden() -> None:
     found = length_controlled(SCORES, LONGER)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.4354790, 0.1884621, 0.7192960), rel=1e-5)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.4354790, 0.1853245, 0.7234459), rel=1e-5)
     assert sum(SCORES) / 10 == 0.6  # the plain rate: the lead was length
 
 
@@ -82,6 +82,12 @@ def test_a_judge_of_length_alone_leaves_one_half() -> None:
     scores = (rng.random(2000) < 1 / (1 + np.exp(-2 * np.tanh(longer / longer.std())))).astype(float)
     assert scores.mean() > 0.65
     assert length_controlled(scores, longer).mean == pytest.approx(0.5, abs=0.04)
+
+
+def test_where_length_decides_all_nothing_is_known_of_equal_length() -> None:
+    found = length_controlled([1.0] * 25 + [0.0] * 25, [10.0] * 25 + [-10.0] * 25)
+    assert found.low < 0.2
+    assert found.high > 0.8
 
 
 def test_no_difference_in_length_is_the_plain_rate() -> None:

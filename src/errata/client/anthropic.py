@@ -7,7 +7,7 @@ from collections.abc import Set
 from typing import Any
 
 from errata.client.chat import Ask, Stop
-from errata.client.server import Reply, TryAgain, environment_key, need, scrubbed, translated
+from errata.client.server import Reply, TryAgain, address, environment_key, need, scrubbed, translated
 
 __all__ = ["AnthropicServer"]
 
@@ -33,7 +33,7 @@ class AnthropicServer:
         self.sdk: Any = self._sdk.Anthropic(api_key=key, base_url=url, max_retries=0, timeout=timeout)
         weakref.finalize(self, self.sdk.close)  # its connections outlive it otherwise
         self.model = model
-        self.name = str(self.sdk.base_url).rstrip("/")
+        self.name = address(self.sdk.base_url)
         self.enforces_schema = True
 
     def send(self, ask: Ask, *, without: Set[str]) -> Reply:

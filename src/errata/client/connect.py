@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from errata.client.engine import Engine, Limits
@@ -44,19 +45,21 @@ def connect(spec: str, *, url: str | None = None, timeout: float = 300.0) -> Ser
 
     if kind == "openai" and name:
         return OpenAIServer(name, url=url, timeout=timeout)
-    model, at, address = spec.rpartition("@")
-    if not address.startswith(("http://", "https://")):
+    found = re.fullmatch(r"(?:(.*)@)?(https?://.*)", spec)
+    if found is None:
         raise ValueError(
             f"{spec!r} names no chat model; give anthropic:MODEL, openai:MODEL, MODEL@URL or URL (a server with "
             "OpenAI's protocol), or local:FOLDER"
         )
-    if not at:
-        offered = OpenAIServer("", url=address, timeout=timeout).models()
+    model, place = found.groups()
+    if model is None:
+        server = OpenAIServer("", url=place, timeout=timeout)
+        offered = server.models()
         if len(offered) != 1:
             some = ", ".join(offered[:5]) or "none that it names"
-            raise ValueError(f"{address} has {len(offered)} models ({some}); name one: MODEL@{address}")
+            raise ValueError(f"{server.name} has {len(offered)} models ({some}); name one: MODEL@{server.name}")
         model = offered[0]
-    return OpenAIServer(model, url=address, timeout=timeout)
+    return OpenAIServer(model, url=place, timeout=timeout)
 
 
 def open_chat(

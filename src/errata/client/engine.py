@@ -108,7 +108,7 @@ class Engine:
         self._paid: dict[str, float] = {} if shares is None else shares._paid
         self._perhaps_billed: list[float] = [] if shares is None else shares._perhaps_billed
         self._under_way = 0.0
-        self._next_slot = 0.0
+        self._next_slot = self._not_before = 0.0
         self._answered = self._failed = 0
 
     @property
@@ -133,7 +133,11 @@ class Engine:
         if self.dry_run:
             self._tell(missing, cached=len(found))
         found |= self._ask(missing)
-        return [_with_value(found[key], ask) for key, ask in zip(keys, asks, strict=True)]
+        answers = []
+        for key, ask in zip(keys, asks, strict=True):
+            answers.append(_with_value(found[key], ask))
+            found[key] = replace(found[key], cached=True)  # an equal request is paid once
+        return answers
 
     def _ask(self, missing: Mapping[str, Ask]) -> dict[str, Answer]:
         results: SimpleQueue[tuple[str, Answer] | BaseException] = SimpleQueue()
@@ -222,18 +226,19 @@ class Engine:
         """Until there is an answer, or no hope of one."""
         misfits = 0
         reply: Reply | None = None
+        refused: dict[str, Refused] = {}
         reason = unfit = ""
         while paid.tries < self.limits.tries and misfits < _MISFITS:
-            without = frozenset(self._without)
+            without = frozenset(self._without | refused.keys())
             sent = self._worded(ask, without, misfit=(reply.text, unfit) if reply is not None and unfit else None)
             try:
                 self._wait_for_turn()
                 with self._reserved(key, sent):
-                    reply = self.server.send(sent, without=without)
+                    reply = _sound(self.server.send(sent, without=without))
                     self._pay(key, reply, paid)
             except Refused as error:
                 if error.field not in without:
-                    self._leave_out(error)
+                    refused[error.field] = error
                     continue
                 paid.tries, reason = paid.tries + 1, str(error)
                 break
@@ -248,6 +253,8 @@ class Engine:
                 if paid.tries < self.limits.tries:
                     self._back_off(error, paid.tries)
                 continue
+            for refusal in refused.values():  # only now: what is refused without the field, too, has another reason
+                self._leave_out(refusal)
             paid.tries, reason, unfit = paid.tries + 1, "", ""
             if ask.schema is None or reply.stop is not Stop.END:
                 break
@@ -274,7 +281,7 @@ class Engine:
             messages[-1] = {**messages[-1], "content": messages[-1]["content"] + words}
         if misfit is not None:
             text, why = misfit
-            messages.append({"role": "assistant", "content": text or "(nothing)"})
+            messages.append({"role": "assistant", "content": text if text.strip() else "(nothing)"})
             messages.append({"role": "user", "content": f"That cannot be used: {why}.{words}"})
         return replace(ask, messages=tuple(messages))
 
@@ -303,12 +310,14 @@ class Engine:
             if self.limits.per_minute is not None:
                 self._next_slot = slot + 60 / self.limits.per_minute
         self._sleep(slot - time.monotonic())
+        while (wait := self._not_before - time.monotonic()) > 0:  # a server that is busy says so to all
+            self._sleep(wait)
 
     def _back_off(self, error: TryAgain, tried: int) -> None:
-        if error.after is not None:
+        if error.after:  # 0, or a date that has passed, says nothing
             after = min(error.after, _LONGEST_WAIT)
             with self._lock:  # for everybody: the limit is the account's
-                self._next_slot = max(self._next_slot, time.monotonic() + after)
+                self._not_before = max(self._not_before, time.monotonic() + after)
             return
         self._sleep(min(60.0, self.limits.first_wait * 2 ** (tried - 1)) * random.uniform(0.5, 1.0))
 
@@ -359,7 +368,8 @@ class Engine:
     def _pay(self, key: str, reply: Reply, paid: _Paid) -> None:
         paid.input_tokens += reply.input_tokens
         paid.output_tokens += reply.output_tokens
-        if self.limits.max_cost is not None and not reply.input_tokens:
+        counted = reply.input_tokens and (reply.output_tokens or not reply.text)
+        if self.limits.max_cost is not None and not counted:
             raise ValueError(f"{self.server.name} does not count tokens, so --max-cost cannot hold; leave it out")
         if self.price is not None:
             with self._lock:
@@ -398,6 +408,11 @@ def _most_tokens(ask: Ask) -> int:
     """A token is a byte at least, and a template adds a few; usual text has one for every four."""
     extra = json.dumps(ask.schema) if ask.schema is not None else ""
     return sum(len(each["content"].encode("utf-8", "replace")) + 16 for each in ask.messages) + len(extra)
+
+
+def _sound(reply: Reply) -> Reply:
+    """Without halves of surrogate pairs, which go into no file and no request."""
+    return replace(reply, text=reply.text.encode("utf-8", "replace").decode())
 
 
 def _dollars(amount: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Set
 from pathlib import Path
@@ -28,10 +29,10 @@ class LocalServer:
         self._folder, self._lock = folder, threading.Lock()
         self._loaded: tuple[Any, Any] | None = None
         self.model = folder.resolve().name
-        # Another model in the same folder is another model.
-        files = sorted(folder.glob("*.safetensors"))
-        stamp = ",".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
-        self.name = f"local {folder.resolve()} {stamp}"
+        # Another model in the same folder is another model, and so is the same one with another template or tokenizer.
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+        stamp = repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+        self.name = f"local {folder.resolve()} {hashlib.sha256(stamp.encode()).hexdigest()[:16]}"
 
     def send(self, ask: Ask, *, without: Set[str]) -> Reply:
         """Generate one answer; greedy at temperature 0, and seeded where a seed is given."""

@@ -7,7 +7,7 @@ from collections.abc import Set
 from typing import Any
 
 from errata.client.chat import Ask, Stop
-from errata.client.server import Reply, TryAgain, environment_key, need, scrubbed, translated
+from errata.client.server import Reply, TryAgain, address, environment_key, need, scrubbed, translated
 
 __all__ = ["OpenAIServer"]
 
@@ -33,7 +33,7 @@ class OpenAIServer:
         self.sdk: Any = self._sdk.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
         weakref.finalize(self, self.sdk.close)  # its connections outlive it otherwise
         self.model = model
-        self.name = str(self.sdk.base_url).rstrip("/")
+        self.name = address(self.sdk.base_url)
         self.enforces_schema = url is None
 
     def models(self) -> list[str]:
@@ -70,16 +70,24 @@ class OpenAIServer:
 
 
 def _read(got: Any) -> Reply:
-    choices = getattr(got, "choices", None)
-    if not choices:  # some servers answer 200 with an error inside
+    choice, usage = next(iter(getattr(got, "choices", None) or ()), None), getattr(got, "usage", None)
+    message = getattr(choice, "message", None)
+    # Some servers answer 200 with an error inside, routers with one in the place of the message.
+    if choice is None or message is None:
         inside = getattr(got, "error", None)
         raise TryAgain(scrubbed(f"an answer without content: {inside or got}")[:500])
-    choice, usage = choices[0], got.usage
-    refusal = getattr(choice.message, "refusal", None)
+    refusal = getattr(message, "refusal", None)
     return Reply(
-        text=refusal or choice.message.content or "",
+        text=refusal or _text(message.content),
         stop=Stop.REFUSAL if refusal else _STOPS.get(choice.finish_reason, Stop.END),
         model=got.model or "",
-        input_tokens=usage.prompt_tokens if usage else 0,
-        output_tokens=usage.completion_tokens if usage else 0,
+        input_tokens=(usage and usage.prompt_tokens) or 0,
+        output_tokens=(usage and usage.completion_tokens) or 0,
     )
+
+
+def _text(content: Any) -> str:
+    """Of servers that answer in parts (thoughts, text) those that are text."""
+    if isinstance(content, list):
+        return "".join(part.get("text") or "" for part in content if part.get("type") == "text")
+    return content or ""

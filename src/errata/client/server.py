@@ -12,7 +12,18 @@ from typing import Any, Protocol
 
 from errata.client.chat import Ask, Stop
 
-__all__ = ["Failed", "Refused", "Reply", "Server", "TryAgain", "environment_key", "need", "scrubbed", "translated"]
+__all__ = [
+    "Failed",
+    "Refused",
+    "Reply",
+    "Server",
+    "TryAgain",
+    "address",
+    "environment_key",
+    "need",
+    "scrubbed",
+    "translated",
+]
 
 KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "ERRATA_API_KEY")
 """The environment variables that may hold a key."""
@@ -115,6 +126,15 @@ def environment_key(provider: str, *, url: str | None) -> tuple[str, str]:
     return variable, key or "none"
 
 
+def address(url: Any) -> str:
+    """A server's name by its URL, without the password that may stand in it.
+
+    >>> address("http://me:secret@127.0.0.1:8000/v1/")
+    'http://127.0.0.1:8000/v1'
+    """
+    return re.sub(r"(?<=://)[^/]*@", "", str(url)).rstrip("/")
+
+
 def scrubbed(text: str) -> str:
     """``text`` without keys: not those of the environment, and nothing that looks like one.
 
@@ -168,8 +188,11 @@ def _retry_after(headers: Any) -> float | None:
     """Seconds, from a number or a date."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         try:
-            return max(float(headers[name]) / unit, 0.0)
+            return max(0.0, float(headers[name]) / unit)  # in this order NaN is 0
         except (KeyError, ValueError):
             continue
-    date = email.utils.parsedate_tz(headers.get("retry-after", ""))
-    return None if date is None else max(email.utils.mktime_tz(date) - time.time(), 0.0)
+    try:
+        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(date.timestamp() - time.time(), 0.0)
+    except (ValueError, OverflowError):
+        return None

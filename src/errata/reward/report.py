@@ -53,6 +53,7 @@ READINGS: Mapping[str, str] = {
     "repetition_correlation": "the same with the share of repeated triples of tokens; above 0, PPO will repeat itself",
     "fresh_auc_bad_kept": "auc_bad_kept on fresh samples of the policy: predicts the policy better than accuracy does",
     "preference_accuracy": "share of preferences whose chosen text has the higher sum of rewards",
+    "words_without_reward": "tagged words that are not measured: they were cut off",
     "auc_words": "words tagged OK above words tagged BAD, a word being as good as its worst token",
     "best_of_n": "mean gold score of the sample that the reward model picks of each prompt's",
     "random_of_n": "mean gold score of all samples: what picking blindly gives",
@@ -210,14 +211,17 @@ def report_samples(
 def word_lows(text: str, offsets: Sequence[tuple[int, int]], rewards: Sequence[float]) -> Floats:
     """The lowest reward among each word's tokens, words being split on single spaces; blank tokens are of no word.
 
+    A word without a token, such as one behind the cut of a truncated response, has ∞.
+
     >>> word_lows("red cat", [(0, 1), (1, 3), (3, 7), (7, 7)], [2.0, -1.0, 0.5, -9.0]).tolist()
     [-1.0, 0.5]
     """
     word_of = np.cumsum([character == " " for character in text])
     lows = np.full(text.count(" ") + 1, np.inf)
     for (start, stop), value in zip(offsets, rewards, strict=True):
-        if text[start:stop].strip():
-            lows[word_of[stop - 1]] = min(lows[word_of[stop - 1]], value)
+        if shown := text[start:stop].rstrip():
+            word = word_of[start + len(shown) - 1]
+            lows[word] = min(lows[word], value)
     return lows
 
 
@@ -241,10 +245,12 @@ def report_word_tags(
             lows[side].append(found[bad == side])
     if not seen:
         return {}
-    bad_words, good_words = np.concatenate(lows[True]), np.concatenate(lows[False])
+    every = [np.concatenate(lows[side]) for side in (True, False)]
+    bad_words, good_words = (words[words < np.inf] for words in every)
     return {
         "words": len(bad_words) + len(good_words),
         "bad_words": len(bad_words),
+        "words_without_reward": sum(map(len, every)) - len(bad_words) - len(good_words),
         "auc_words": auc(good_words.tolist(), bad_words.tolist()),
     }
 

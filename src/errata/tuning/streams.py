@@ -84,7 +84,17 @@ def paid(
     mask_BT: Bool[Tensor, "B T"],
     moments: Callable[[Tensor, Tensor], losses.Moments],
 ) -> Float[Tensor, "B T"]:
-    """What the stream pays for each token, 0 outside the mask; ``moments`` are taken over all processes."""
+    """What the stream pays for each token, 0 outside the mask; ``moments`` are taken over all processes.
+
+    Raises:
+        ValueError: a reward is not finite: one NaN would make all weights NaN.
+    """
+    bad_B = (mask_BT & ~reward_BT.isfinite()).any(1)
+    if bad_B.any():
+        raise ValueError(
+            f"the stream {stream.name!r} gives response {int(bad_B.int().argmax())} of this round a reward that is NaN "
+            "or infinite; mend the function, or give 0 for what it cannot judge"
+        )
     if stream.centred:
         where_BT = last_token(mask_BT) if stream.terminal else mask_BT
         sums = moments(reward_BT, mask_BT), moments(reward_BT, where_BT)

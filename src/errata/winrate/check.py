@@ -50,7 +50,7 @@ class JudgeCheck:
     first_position: float | None
     """Share of its decided words that chose the answer shown first; ½ is no bias."""
     control_tied: float | None
-    """Share of the control's pairs that it called a tie: there was nothing to prefer."""
+    """Share of the control's pairs that it called a tie: there was nothing to prefer. An invalid verdict is none."""
     cost: float | None
     """US dollars of this run; None if a price is not known."""
 
@@ -94,6 +94,6 @@ def check_judge(
         lengths=slices_by([_LENGTHS[(more > 0) - (more < 0) + 1] for more in longer], scores, _LENGTHS, seed),
         consistency=arm.consistency,
         first_position=arm.first_position,
-        control_tied=sum(one.score == _HALF for one in others) / len(others) if others else None,
+        control_tied=sum(one.valid and one.score == _HALF for one in others) / len(others) if others else None,
         cost=total_cost(ruling.cost for ruling in rulings),
     )

@@ -6,6 +6,7 @@ by its seed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -158,13 +159,17 @@ def pair_up(arms: Mapping[str, Sequence[Demonstration]], baseline: Sequence[Demo
     """For each arm its pairs, in the order of the baseline.
 
     Raises:
-        ValueError: An arm and the baseline answer different prompts (names the arm and the prompt), or the baseline
+        ValueError: An arm and the baseline answer different prompts (names the arm and the prompt), or one of them
             answers one several times.
     """
     paired = {}
     of_prompt = [row.extra["prompt_id"] for row in baseline if "prompt_id" in row.extra]
     if len(set(of_prompt)) < len(of_prompt):
         raise ValueError("the baseline has several answers to one prompt, which are no separate prompts; give one each")
+    for name, rows in (("the baseline", baseline), *arms.items()):
+        again, times = Counter(row.id for row in rows).most_common(1)[0] if rows else ("", 1)
+        if times > 1:
+            raise ValueError(f"{name} has {times} rows with the id {again!r}; give one answer to each prompt")
     for arm, rows in arms.items():
         answers = {row.id: row for row in rows}
         for there, here, what in ((answers, baseline, arm), ({row.id for row in baseline}, rows, "the baseline")):
@@ -271,7 +276,7 @@ def compare_rulings(
             output_tokens=sum(ruling.output_tokens for ruling in every),
             cost=total_cost(ruling.cost for ruling in every),
         ),
-        warnings=tuple(_warnings(judge, arms, editors)),
+        warnings=tuple(_warnings(judge, arms, editors, paired)),
         examples=_examples(paired, rulings, examples),
     )
 
@@ -378,8 +383,19 @@ def _difference(first: str, second: str, rulings: Mapping[str, Sequence[Ruling]]
     )
 
 
-def _warnings(judge: JudgeIdentity, arms: Sequence[ContestArm], editors: Sequence[str]) -> list[str]:
+def _warnings(
+    judge: JudgeIdentity,
+    arms: Sequence[ContestArm],
+    editors: Sequence[str],
+    paired: Mapping[str, Sequence[Pair]],
+) -> list[str]:
     found = []
+    prompts = [prompt_text(pair.prompt) for pair in next(iter(paired.values()))]
+    if again := len(prompts) - len(set(prompts)):
+        found.append(
+            f"{again} of {len(prompts)} rows ask what another row asks, and count as prompts of their own: the "
+            "intervals are too narrow and the p-values too small; give one answer to each prompt"
+        )
     if judge.kind == "chat" and (kin := kinship(judge.models or (judge.name,), editors)):
         found.append(kin)
     if judge.kind == "reward":

@@ -25,12 +25,13 @@ from errata.views import (
     visible,
 )
 from errata.winrate.comparison import Contest, ContestArm, ContestDifference, ContestExample, Slice
-from errata.winrate.intervals import Interval
+from errata.winrate.intervals import Interval, sign_flip_p_value
 
 __all__ = ["contest_headline", "contest_html", "contest_markdown", "contest_terminal"]
 
 _TEMPLATE = Path(__file__).parent / "contest.html.j2"
 _HALF = 0.5
+_LEVEL = 0.05
 _MISSING = "–"
 
 METHOD = (
@@ -65,7 +66,7 @@ def contest_headline(found: Contest) -> list[str]:
     best = ranked[0]
     said = [
         f"{best.name} wins {_percent(best.win_rate.mean)} % against {found.baseline} ({_span(best.win_rate)}): "
-        f"{_told(best)}."
+        f"{_told(best, found.seed)}."
     ]
     if len(ranked) > 1:
         second = ranked[1]
@@ -75,8 +76,12 @@ def contest_headline(found: Contest) -> list[str]:
             said.append(f"It is ahead of {second.name} by more than chance ({apart}).")
         else:
             said.append(
-                f"It cannot be told from {second.name} ({apart}); {best.prompts} prompts show differences from "
-                f"{_percent(one.detectable, 0)} points on."
+                f"It cannot be told from {second.name} ({apart})"
+                + (
+                    f"; {best.prompts} prompts show differences from {_percent(one.detectable, 0)} points on."
+                    if one.detectable
+                    else "."  # all prompts say the same, and nothing says how others would differ
+                )
             )
     if best.win_rate.mean > _HALF and best.length_controlled.low <= _HALF < best.win_rate.low:
         said.append(
@@ -90,16 +95,16 @@ def _relation(p_value: float) -> str:
     return _p_value(p_value) if p_value < 0.001 else f"= {_p_value(p_value)}"
 
 
-def _told(arm: ContestArm) -> str:
-    if arm.win_rate.low > _HALF:
-        return "better than it by more than chance"
-    if arm.win_rate.high < _HALF:
-        return "worse than it by more than chance"
+def _told(arm: ContestArm, seed: int) -> str:
+    # Of two prompts that agree a bootstrap knows no other outcome; the p-value does.
+    p_value = sign_flip_p_value([score - _HALF for score in arm.verdicts.values()], seed=seed)
+    if p_value < _LEVEL and not arm.win_rate.low <= _HALF <= arm.win_rate.high:
+        return f"{'better' if arm.win_rate.mean > _HALF else 'worse'} than it by more than chance"
     return f"not to be told from it by {arm.prompts} prompts"
 
 
 def _apart(one: ContestDifference) -> bool:
-    return not one.difference.low <= 0 <= one.difference.high
+    return not one.difference.low <= 0 <= one.difference.high and one.p_value < _LEVEL
 
 
 def _facts(found: Contest) -> list[tuple[str, str]]:
@@ -145,7 +150,7 @@ def _columns(found: Contest) -> dict[str, Callable[[ContestArm], str]]:
 def _cell(text: str) -> str:
     """A text as a cell of a Markdown table, or as a piece of a paragraph: nothing in it is markup."""
     shown = visible(text).replace("\n", " ")
-    return re.sub(r"[\\|`*_<>\[\]#&~$]", lambda found: f"&#{ord(found[0])};", shown)
+    return re.sub(r"[\\|`*_<>\[\]#&~$]", _as_entities, shown)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -209,7 +214,13 @@ def contest_markdown(found: Contest) -> str:
 
 
 def _quote(text: str) -> str:
-    return "\n".join(f"> {_cell(line)}  " for line in text.split("\n"))
+    # What begins a line may make a list, a rule or code of it, or a head of the line before.
+    lines = [re.sub(r"^ *[-+=\d]|^ +", _as_entities, _cell(line)) for line in text.split("\n")]
+    return "\n".join(f"> {line}  " for line in lines)
+
+
+def _as_entities(found: re.Match[str]) -> str:
+    return "".join(f"&#{ord(char)};" for char in found[0])
 
 
 def _breakdowns(found: Contest) -> list[tuple[str, Callable[[ContestArm], tuple[Slice, ...]]]]:

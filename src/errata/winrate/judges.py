@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from errata.client import Answer, Ask, Chat, total_cost
+from errata.client.server import address
 from errata.data import Encoder
 from errata.data.records import records
 from errata.edits import word_distance
@@ -242,11 +243,14 @@ class ChatJudge:
 
     Args:
         chat: the model.
-        name: as it was asked for.
+        name: as it was asked for; a password in an address is taken out.
         prompt: what it is told.
         guideline: a sentence or more that the judge is told besides: what counts as better here.
         temperature: 0 is the most reproducible; None leaves it to the server.
         max_tokens: longest answer.
+
+    Raises:
+        ValueError: there is a guideline, and the prompt has no place for it.
     """
 
     def __init__(
@@ -259,7 +263,9 @@ class ChatJudge:
         temperature: float | None = 0.0,
         max_tokens: int = 512,
     ) -> None:
-        self.chat, self.name, self.prompt, self.guideline = chat, name, prompt, guideline
+        if guideline and "{guideline}" not in prompt.text:
+            raise ValueError(f"the prompt {prompt.name} has no place {{guideline}} for the guideline; give it one")
+        self.chat, self.name, self.prompt, self.guideline = chat, address(name), prompt, guideline
         self.temperature, self.max_tokens = temperature, max_tokens
         self._models: dict[str, None] = {}
 
@@ -416,6 +422,7 @@ def family(model: str) -> str:
     >>> [family(name) for name in ("claude-opus-4-1", "openai/gpt-4o-mini", "meta-llama/Llama-3", "tiny")]
     ['anthropic', 'openai', 'meta', 'tiny']
     """
+    model = model.partition("@http")[0]
     words = re.findall(r"[a-z]+\d*|\d+", model.rsplit("/", 1)[-1].lower())
     for maker, names in _MAKERS.items():
         if any(re.fullmatch(rf"{name}\d*", word) for word in words for name in names):

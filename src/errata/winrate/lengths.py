@@ -25,9 +25,11 @@ def length_controlled(scores: ArrayLike, differences: ArrayLike) -> Interval:
 
     Verdict yᵢ ∈ [0, 1] and difference in length Δᵢ are fitted by P(win) = expit(θ + φ · tanh(Δᵢ / σ)), with σ the
     standard deviation of Δ, by maximum (quasi-)likelihood with the prior N(0, 10²) on θ and φ. The rate is expit(θ):
-    what is left at Δ = 0. Its interval is expit(θ ± 1.96 · s), s from the sandwich covariance H⁻¹ (Σ gᵢ gᵢᵀ) H⁻¹, which
-    holds for verdicts of ½, too. AlpacaEval 2 (Dubois et al. 2024) has a term for how hard each prompt is besides, and
-    cross-validates its penalty; the two rates are not to be compared.
+    what is left at Δ = 0. Its interval is expit(θ ± 1.96 · s), s from the sandwich covariance
+    H⁻¹ (Σ gᵢ gᵢᵀ + I / 10²) H⁻¹, which holds for verdicts of ½, too. The prior stands in both parts: where the judge
+    goes by length alone, the verdicts say nothing of equal length, and the interval shows it. AlpacaEval 2 (Dubois et
+    al. 2024) has a term for how hard each prompt is besides, and cross-validates its penalty; the two rates are not to
+    be compared.
 
     Args:
         scores: The verdicts, shape (N,), N ≥ 2, each in [0, 1]; 1 where the candidate wins.
@@ -50,9 +52,10 @@ def length_controlled(scores: ArrayLike, differences: ArrayLike) -> Interval:
 
     theta = minimize(loss, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9 * len(y)}).x
     rate = expit(x @ theta)
-    hessian_inverse = np.linalg.inv((x.T * (rate * (1 - rate))) @ x + np.eye(2) / PRIOR**2)
+    prior = np.eye(2) / PRIOR**2
+    hessian_inverse = np.linalg.inv((x.T * (rate * (1 - rate))) @ x + prior)
     gradients = x * (rate - y)[:, None]
-    error = float(np.sqrt((hessian_inverse @ gradients.T @ gradients @ hessian_inverse)[0, 0]))
+    error = float(np.sqrt((hessian_inverse @ (gradients.T @ gradients + prior) @ hessian_inverse)[0, 0]))
     mean, low, high = (float(expit(theta[0] + reach * error)) for reach in (0.0, -1.96, 1.96))
     return Interval(mean, low, high)
 
