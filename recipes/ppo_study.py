@@ -144,6 +144,7 @@ CHOSEN: Mapping[str, Values] = {
     "token at the end": {"kl_coefficient": 0.2},
     "sequence spread": {"discount": 0.8, "kl_coefficient": 0.1},
     "token and sequence": {"discount": 0.5, "kl_coefficient": 0.2},
+    "penalties and sequence": {"discount": 0.8, "kl_coefficient": 0.1, "terminal_weight": 0.5},
 }
 """What the search chose; ``preference`` and ``token, omissions blamed`` take what ``edited`` and ``token`` have."""
 
