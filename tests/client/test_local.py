@@ -59,9 +59,9 @@ def test_another_model_in_the_same_folder_is_another(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_asked(folder: Path, tmp_path: Path) -> None:
-    (answer,) = open_chat(f"local:{folder}")([Ask(messages=({"role": "user", "content": "red " * 600},))])
+    (answer,) = open_chat(f"local:{folder}")([Ask(messages=({"role": "user", "content": "red " * 2100},))])
     assert answer.stop is Stop.ERROR
-    assert "room for 512" in str(answer.error)
+    assert "room for 2048" in str(answer.error)
     tiny.llama(tmp_path / "plain")
     with pytest.raises(ValueError, match="no chat template"):
         open_chat(f"local:{tmp_path}/plain")([Ask(messages=QUESTION)])
