@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import binomtest
 
 from errata.winrate.intervals import Interval
 
@@ -88,6 +87,8 @@ def longer_agreement(scores: Sequence[float], candidate: Sequence[int], baseline
     ]
     if not votes:
         return None
+    from scipy.stats import binomtest  # slow to import, and seldom needed
+
     interval = binomtest(sum(votes), len(votes)).proportion_ci()
     return Interval(sum(votes) / len(votes), float(interval.low), float(interval.high))
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from errata.data import Encoder
-from errata.models import Generator, Sampling, TransformersGenerator, device, load_causal
 from errata.types import Demonstration, PromptRow
 from errata.winrate.comparison import contest
 from errata.winrate.judges import Judge
+
+if TYPE_CHECKING:
+    from errata.models import Generator, Sampling
 
 __all__ = ["win_rate_over_start"]
 
@@ -29,6 +32,12 @@ def win_rate_over_start(
         encoder: of the policy.
         sampling: how both answer.
     """
+    from errata.models import (
+        TransformersGenerator,
+        device,
+        load_causal,
+    )  # and torch
+
     baseline: list[Demonstration] = []
 
     def answers(generator: Generator) -> list[Demonstration]:
