@@ -25,7 +25,7 @@ from errata.demo.editor import edit_cost
 from errata.demo.judge import judge
 from errata.demo.recipe import DemoConfig
 from errata.demo.schedule import Stage, run_stages
-from errata.demo.stages import SeedRun, read_json, write_json
+from errata.demo.stages import REWARDS, SeedRun, read_json, write_json
 from errata.models import TransformersGenerator, load_causal
 from errata.reward import load_scorer, train_sequence_reward, train_token_reward
 from errata.tuning import demonstrations, dpo, figa, ppo, sft
@@ -82,8 +82,7 @@ def main(search: Search) -> None:
         **{f"ppo_preference {n}": partial(_ppo, run, v, "sequence_preference") for n, v in PPO.items()},
     }
     kept = {name: make for name, make in tries.items() if search.only in name}
-    rooms = ("data", "edits", "labels", "reward")
-    base = [stage for stage in run.stages() if stage.path.parts[-2] in rooms and "figa" not in stage.path.name]
+    base = run.stages_for("data/heldout.jsonl", *(f"reward/{reward}" for reward in REWARDS))
     stages = [_measured(run, name, make, tuple(s.path for s in base)) for name, make in kept.items()]
     run_stages([*base, *stages], workers=2, console=console, done=lambda stage, seconds: None)
     table = Table("try", "sampled: defects", "cost", "formed", "greedy: defects", "cost", "reward model")

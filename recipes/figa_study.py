@@ -218,7 +218,7 @@ def seed_run(settings: Settings, seed: int) -> SeedRun:
 def data_stages(settings: Settings, seed: int) -> Iterator[Stage]:
     """A start model, its samples, preferences among them, and the rejected ones corrected twice."""
     run = seed_run(settings, seed)
-    yield from (stage for stage in run.stages() if stage.path.parent.name == "data" or stage.path.match("edits/start*"))
+    yield from run.stages_for("edits/start.jsonl", "data/heldout.jsonl")
     thorough = replace(run, config=replace(run.config, diligence=1.0))
     what = "the rejected, corrected by one who overlooks nothing"
     yield run.stage("edits/thorough.jsonl", ["data/preferences.jsonl"], what, thorough.edit_rejected)

@@ -162,13 +162,7 @@ def demo_stages(settings: Settings, seed: int) -> Iterator[Stage]:
         workers=1,
     )
     run = SeedRun(config, seed)
-    shared = {"reward": ["token"], "responses": ["start.jsonl"]}
-    for stage in run.stages():
-        room = stage.path.parent.name
-        if room == "data" or stage.path.name in shared.get(
-            room, ["start.jsonl"] if room in ("edits", "labels") else []
-        ):
-            yield stage
+    yield from run.stages_for("reward/token", "winrate/responses/start.jsonl")
     for name in LABELS[1:]:
         yield Stage(run.folder / f"labels/{name}.jsonl", (), f"[{seed}] labels: {name}", partial(relabel, run))
     for arm in ARMS:

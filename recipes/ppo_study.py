@@ -264,11 +264,7 @@ class Study:
 
     def stages(self, arms: Iterable[Arm]) -> list[Stage]:
         """Everything that these arms need, and their measurements."""
-        rooms = ("data", "edits", "winrate/responses")
-        of_start = [
-            stage for stage in self.demo.stages() if stage.path.stem in ("start", "prompts", "heldout", "preferences")
-        ]
-        base = [stage for stage in of_start if any(room in stage.path.parent.as_posix() for room in rooms)]
+        base = self.demo.stages_for("edits/start.jsonl", "winrate/responses/start.jsonl")
         made = tuple(stage.path for stage in base)
         stages = {stage.path: stage for stage in base}
         for arm in arms:

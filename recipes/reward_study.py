@@ -153,12 +153,7 @@ def run(settings: Settings) -> dict[str, Any]:
             max_new_tokens=settings.max_new_tokens,
         )
         demo = SeedRun(config, seed)
-        needed = ("start", "prompts.jsonl", "heldout.jsonl", "preferences.jsonl", "start.jsonl")
-        base = [
-            stage
-            for stage in demo.stages()
-            if stage.path.parts[-2] in ("data", "edits", "labels") and stage.path.name in needed
-        ]
+        base = demo.stages_for("labels/start.jsonl", "data/heldout.jsonl")
         stages += base
         for rows in settings.rows:
             for name in settings.arms:

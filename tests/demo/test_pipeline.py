@@ -115,6 +115,19 @@ def test_stages_that_are_gone_are_made_again_to_the_same_numbers(finished, tmp_p
     assert numbers(again.out / "winrate" / "summary.json") == numbers(finished.out / "winrate" / "summary.json")
 
 
+def test_what_a_study_takes_of_the_road_comes_with_all_that_it_is_made_of(tmp_path):
+    run = SeedRun(DemoConfig(out=tmp_path), 0)
+    names = [stage.path.relative_to(run.folder).as_posix() for stage in run.stages_for("labels/start.jsonl")]
+    assert names == [
+        "data/start",
+        "data/prompts.jsonl",
+        "data/preferences.jsonl",
+        "edits/start.jsonl",
+        "labels/start.jsonl",
+    ]
+    assert run.stages_for() == []
+
+
 def test_other_settings_are_refused(finished):
     with pytest.raises(ValueError, match="other settings"):
         run_demo(replace(finished, prompts=25), Console(quiet=True))

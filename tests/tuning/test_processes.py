@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,32 +82,31 @@ FSDP2 = {
 }
 
 
-def test_two_shards_learn_by_ppo_what_one_process_learns(tmp_path: Path) -> None:
-    """From the same rollouts, with micro-batches, a critic of two heads, and a kill after the second step."""
-    start = tiny.llama(tmp_path / "start")
-    two = in_two(tmp_path, "sharded_ppo", **FSDP2)
-    one = every_method.run_sharded_ppo(start, tmp_path / "one", micro=8)
+def two_shards_like_one(folder: Path, method: str, run: Callable[..., dict[str, Any]]) -> None:
+    """With all weights and with LoRA, two processes that share them out end where one process does."""
+    start = tiny.llama(folder / "start")
+    two = in_two(folder, method, **FSDP2)
+    one = run(start, folder / "one", micro=8)
     for name in ("all", "lora"):
         assert (one[name].pop("sharded"), two[name].pop("sharded")) == ([False], [True])
         same(one[name], two[name])
+        assert tiny.difference(folder / "one" / name, folder / "two" / name) < 1e-5
+        assert tiny.difference(folder / "one" / name, start) > 5e-3
+
+
+def test_two_shards_learn_by_ppo_what_one_process_learns(tmp_path: Path) -> None:
+    """From the same rollouts, with micro-batches, a critic of two heads, and a kill after the second step."""
+    two_shards_like_one(tmp_path, "sharded_ppo", every_method.run_sharded_ppo)
+    for name in ("all", "lora"):
         lines = [(tmp_path / run / name / "metrics.jsonl").read_text().splitlines() for run in ("one", "two")]
         assert len(lines[0]) == every_method.PPO.steps + 1
         for mine, theirs in zip(*lines, strict=True):
             same(json.loads(mine), json.loads(theirs))
-        for kept in ("", "best"):
-            assert tiny.difference(tmp_path / "one" / name / kept, tmp_path / "two" / name / kept) < 1e-5
-        assert tiny.difference(tmp_path / "one" / name, start) > 5e-3
+        assert tiny.difference(tmp_path / "one" / name / "best", tmp_path / "two" / name / "best") < 1e-5
 
 
 def test_two_shards_learn_what_one_process_learns(tmp_path: Path) -> None:
-    start = tiny.llama(tmp_path / "start")
-    two = in_two(tmp_path, "sharded", **FSDP2)
-    one = every_method.run_sharded(start, tmp_path / "one", micro=8)
-    for name in ("all", "lora"):
-        assert (one[name].pop("sharded"), two[name].pop("sharded")) == ([False], [True])
-        same(one[name], two[name])
-        assert tiny.difference(tmp_path / "one" / name, tmp_path / "two" / name) < 1e-5
-        assert tiny.difference(tmp_path / "one" / name, start) > 5e-3
+    two_shards_like_one(tmp_path, "sharded", every_method.run_sharded)
     adapters = [load_file(tmp_path / run / "lora" / "adapter" / "adapter_model.safetensors") for run in ("one", "two")]
     assert adapters[0].keys() == adapters[1].keys()
     for name, value in adapters[0].items():

@@ -31,7 +31,7 @@ from errata.tuning import demonstrations, dpo, figa, ppo, sft
 from errata.types import Correction, Demonstration, Preference, Prompt, PromptRow, Rollout, TokenLabels
 from errata.winrate import Summary, summary_from_json
 
-__all__ = ["SeedRun", "read_json", "write_json"]
+__all__ = ["REWARDS", "SeedRun", "read_json", "write_json"]
 
 DECODINGS = {"sampled": 1.0, "greedy": 0.0}
 REWARDS = ("sequence_preference", "sequence_edited", "token", "token_eq3")
@@ -94,6 +94,15 @@ class SeedRun:
         needs = (*(f"reward/{reward}" for reward in REWARDS), heldout)
         rows.append(self.stage("winrate/reward_models.json", needs, "reward models are judged", self.judge_rewards))
         return rows
+
+    def stages_for(self, *paths: str) -> list[Stage]:
+        """Those of all stages that make these paths, and what they are made of."""
+        wanted = {self.folder / path for path in paths}
+        stages = self.stages()
+        for stage in reversed(stages):  # none comes before its needs
+            if stage.path in wanted:
+                wanted.update(stage.needs)
+        return [stage for stage in stages if stage.path in wanted]
 
     def stage(self, path: str, needs: Sequence[str], what: str, make: Callable[[Path], object]) -> Stage:
         """A stage of this seed."""

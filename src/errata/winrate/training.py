@@ -32,11 +32,8 @@ def win_rate_over_start(
         encoder: of the policy.
         sampling: how both answer.
     """
-    from errata.models import (
-        TransformersGenerator,
-        device,
-        load_causal,
-    )  # and torch
+    # And torch, which a contest of texts does without.
+    from errata.models import TransformersGenerator, device, load_causal
 
     baseline: list[Demonstration] = []
 
