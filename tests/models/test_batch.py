@@ -69,3 +69,20 @@ def test_some_rows_of_a_batch_keep_their_masks() -> None:
     assert part.ids_BT.tolist() == [[6, 7, 8, 9], [1, 2, 3, 0]]
     assert part.response_mask_BT.tolist() == [[False, False, True, True], [False, True, True, False]]
     assert batch[1:2].attention_mask_BT.tolist() == [[True, True, False, False]]
+
+
+@given(rows_and_streams(), st.integers(1, 5))
+def test_rows_of_like_length_together_are_all_rows(case: tuple[list[Encoded], list[list[float]]], size: int) -> None:
+    rows, _ = case
+    batch = pad(rows, pad_id=3)
+    parts = batch.alike(size)
+    assert sorted(torch.cat(list(parts)).tolist()) == list(range(len(rows)))
+    assert [len(part) for part in parts[:-1]] == [size] * (len(parts) - 1)
+    lengths = [len(rows[k].ids) for part in parts for k in part.tolist()]
+    assert lengths == sorted(lengths)
+    for part in parts:
+        alone = pad([rows[k] for k in part.tolist()], pad_id=3)
+        narrowed = batch.narrowed(part)
+        assert torch.equal(narrowed.ids_BT, alone.ids_BT)
+        assert torch.equal(narrowed.attention_mask_BT, alone.attention_mask_BT)
+        assert torch.equal(narrowed.response_mask_BT, alone.response_mask_BT)

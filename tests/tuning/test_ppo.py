@@ -137,6 +137,21 @@ def test_the_first_minibatch_is_not_read_twice(start: Path) -> None:
         torch.testing.assert_close(learned[64 * sign], learned[15 * sign], rtol=0, atol=1e-4)
 
 
+def test_what_a_cpu_computes_in_parts_is_not_read_twice_either(start: Path) -> None:
+    config = replace(CONFIG, minibatch_size=16, optimisation_epochs=2)
+    learned = []
+    for rows_at_once in (16, 5):
+        run = run_of(start, config)
+        run.rows_at_once = rows_at_once
+        passes: list[bool] = []
+        run.actor.register_forward_hook(lambda *_, passes=passes: passes.append(torch.is_grad_enabled()))
+        found, _ = run.round(0)
+        assert passes == [True] * (2 if rows_at_once == 16 else 8)
+        assert found["val/ratio"] == pytest.approx(1.0, abs=0.05)
+        learned.append(torch.cat([x.detach().flatten() for x in (*run.actor.parameters(), *run.critic.parameters())]))
+    torch.testing.assert_close(*learned, rtol=0, atol=1e-4)
+
+
 def test_parts_are_of_like_rows_and_as_wide_as_their_longest(start: Path) -> None:
     run = run_of(start)
     experience, *_ = run._collect(0)

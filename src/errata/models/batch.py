@@ -32,6 +32,18 @@ class TokenBatch:
         """Some of the rows, at the same width."""
         return TokenBatch(self.ids_BT[rows], self.attention_mask_BT[rows], self.response_mask_BT[rows])
 
+    def narrowed(self, rows: Tensor) -> TokenBatch:
+        """Some of the rows, as wide as the longest of them."""
+        columns = slice(int(self.attention_mask_BT[rows].sum(1).max()))
+        return TokenBatch(
+            self.ids_BT[rows, columns], self.attention_mask_BT[rows, columns], self.response_mask_BT[rows, columns]
+        )
+
+    def alike(self, size: int) -> Sequence[Int[Tensor, " R"]]:
+        """The numbers of the rows, at most ``size`` at a time, those of about the same length together."""
+        parts: Sequence[Tensor] = self.attention_mask_BT.sum(1).argsort(stable=True).split(size)
+        return parts
+
 
 def pad(rows: Sequence[Encoded], *, pad_id: int) -> TokenBatch:
     """Put rows into one rectangle as wide as the longest of them."""

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig
+from transformers import GenerationConfig
 
 from errata.data.encoding import Encoder
+from errata.models.cache import cache_for, those_that_stay
 from errata.models.logprobs import at_least_float32
 from errata.types import PromptRow, Rollout
 
@@ -113,7 +114,7 @@ class TransformersGenerator:
         out = torch.zeros(len(prompt), sampling.max_new_tokens, dtype=torch.long, device=prompt.device)
         logprobs = torch.zeros(out.shape, device=prompt.device)
         alive = torch.arange(len(prompt), device=prompt.device)
-        cache = DynamicCache(config=self.model.config)
+        cache = cache_for(self.model)
         ids, position = prompt, (mask.long().cumsum(-1) - 1).clamp(min=0)
         # A mask that hides nothing costs time at every step.
         padded, takes = not bool(mask.all()), self._takes
@@ -138,10 +139,11 @@ class TransformersGenerator:
             logprobs[alive, step] = logits.gather(1, drawn[:, None])[:, 0] - logits.logsumexp(-1)
             stays = ~torch.isin(drawn, ends)
             if not bool(stays.all()):
-                if not bool(stays.any()):
+                rows = those_that_stay(stays)
+                if not len(rows):
                     break
-                alive, mask, drawn, position = alive[stays], mask[stays], drawn[stays], position[stays]
-                cache.batch_select_indices(stays.nonzero()[:, 0])
+                alive, mask, drawn, position = alive[rows], mask[rows], drawn[rows], position[rows]
+                cache.batch_select_indices(rows)
             ids, position = drawn[:, None], position[:, -1:] + 1
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         return out, logprobs
