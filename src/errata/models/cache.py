@@ -58,7 +58,7 @@ class RoomyLayer(DynamicLayer):
 def cache_for(model: Any) -> DynamicCache:
     """The cache that transformers makes for a model, with room where a layer keeps all that it has read."""
     cache = DynamicCache(config=model.config)
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]  # type: ignore[no-untyped-call]
     return cache
 
 
