@@ -48,6 +48,17 @@ def test_a_good_run_is_left_alone() -> None:
     assert names([{"step": 0.0}, *run({"response/ended": 0.0}, steps=4)]) == [], "too early to tell"
 
 
+def test_a_length_that_falls_and_comes_back_is_not_yet_a_reason_to_stop() -> None:
+    """As of a policy that first drops what is wrong, and then learns that more is paid for."""
+    shorter = {"objective/scores": 2.0, "response/length": 17.0}
+    (sign,) = signs_of_collapse(run(shorter, {"objective/scores": 3.0, "response/length": 20.0}))
+    assert (sign.name, sign.stops) == ("longer", False)
+    assert "had 17 tokens at their shortest, have 20" in sign.words
+    assert names(run(shorter, {"objective/scores": 3.0, "response/length": 19.0})) == []
+    assert names(run(shorter, {"objective/scores": 0.5, "response/length": 20.0})) == [], "not for the reward"
+    assert names(run(shorter, {"objective/scores": 3.0, "response/length": 31.0})) == ["length"], "said once"
+
+
 def test_a_jump_of_the_kl_is_one_within_a_step() -> None:
     assert names([*run(), {**GOOD, "objective/kl": 20.0}]) == ["KL"]
     slowly = [{**GOOD, "objective/kl": 1.15**k} for k in range(30)]

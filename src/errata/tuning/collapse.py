@@ -57,6 +57,16 @@ def signs_of_collapse(lines: Sequence[Line]) -> list[Sign]:
                 "being there; lower --discount, centre the rewards, or give --length-penalty",
             )
         )
+    elif paid_more and now > 1.15 * (low := _lowest_mean([line["response/length"] for line in steps[:-WINDOW]])):
+        signs.append(
+            Sign(
+                "longer",
+                f"the reward rises, and responses, which had {low:.3g} tokens at their shortest, have {now:.3g}: it may "
+                "be more that is paid for; read some against those of an earlier step, and raise --kl-coefficient, "
+                "lower --discount or take fewer --steps",
+                stops=False,
+            )
+        )
     before, now = at(first, "response/repetition"), at(last, "response/repetition")
     if paid_more and now > before + 0.15:
         signs.append(
@@ -100,3 +110,8 @@ def signs_of_collapse(lines: Sequence[Line]) -> list[Sign]:
             )
         )
     return signs
+
+
+def _lowest_mean(values: Sequence[float]) -> float:
+    """Of any window of steps."""
+    return min(fmean(values[start : start + WINDOW]) for start in range(len(values) - WINDOW + 1))
