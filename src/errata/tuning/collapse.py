@@ -61,8 +61,8 @@ def signs_of_collapse(lines: Sequence[Line]) -> list[Sign]:
         signs.append(
             Sign(
                 "longer",
-                f"the reward rises, and responses, which had {low:.3g} tokens at their shortest, have {now:.3g}: it may "
-                "be more that is paid for; read some against those of an earlier step, and raise --kl-coefficient, "
+                f"the reward rises, and responses, which had {low:.3g} tokens at their shortest, have {now:.3g}: it "
+                "may be more that is paid for; read some against those of an earlier step, and raise --kl-coefficient, "
                 "lower --discount or take fewer --steps",
                 stops=False,
             )
