@@ -84,6 +84,10 @@ def pays_nothing_on_average(run: Run, plain: Run) -> bool:
     return abs(sum(run.flat("reward"))) < 1e-3 < abs(sum(plain.flat("reward")))
 
 
+def pays_nothing_above_zero(run: Run, plain: Run) -> bool:
+    return min(run.flat("reward")) < 0 == max(run.flat("reward"))
+
+
 def pays_at_the_end(run: Run, plain: Run) -> bool:
     last = [row[-1] for row in run.stream("terminal")]
     assert plain.samples[0].keys() < run.samples[0].keys() >= {"values/dense", "values/terminal"}
@@ -139,6 +143,7 @@ TERMINAL = "--terminal-reward={f}/whole/sequence"
         (["--reward-coefficient=2"], pays_twice),
         (["--reward-clip=0.1"], pays_no_more_than),
         (["--reward-centred=True"], pays_nothing_on_average),
+        (["--reward-centred", "--reward-penalties-only"], pays_nothing_above_zero),
         ([TERMINAL, "--terminal-weight=0.5"], pays_at_the_end),
         ([TERMINAL, "--terminal-clip=0.1", "--terminal-coefficient=3"], pays_at_the_end_no_more_than),
         ([TERMINAL, "--terminal-centred=True"], pays_at_the_end_nothing_on_average),

@@ -30,6 +30,9 @@ def stream(**settings: Any) -> Stream:
         ({"clip": 2.0, "coefficient": 10.0}, [[0, 10, 20, 20, 0], [0, 0, 20, 0, 0]]),
         ({"centred": True}, [[0, -2, -1, 3, 0], [0, 0, 0, 0, 0]]),
         ({"centred": True, "clip": 1.5}, [[0, -1.5, -1, 1.5, 0], [0, 0, 0, 0, 0]]),
+        ({"penalties_only": True}, [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]),
+        ({"centred": True, "penalties_only": True, "coefficient": 2.0}, [[0, -4, -2, 0, 0], [0, 0, 0, 0, 0]]),
+        ({"clip": 0.5, "penalties_only": True, "centred": True}, [[0, -0.5, -0.5, 0, 0], [0, 0, 0, 0, 0]]),
     ],
 )
 def test_what_a_stream_pays(settings: dict[str, Any], expected: list[list[float]]) -> None:

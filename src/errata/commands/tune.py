@@ -142,6 +142,8 @@ class TunePPO:
     """The largest size of one of its rewards, before the coefficient; none by default."""
     reward_centred: bool = False
     """Whether the mean of the round is taken off its rewards."""
+    reward_penalties_only: bool = False
+    """Whether it only takes off, and pays nothing above 0; well beside a --terminal-reward."""
     terminal_reward: Path | None = None
     """A second one that pays for whole responses, with a discount and a critic head of its own; its advantages are
     mixed with those of --reward by --terminal-weight."""
@@ -188,7 +190,8 @@ class TunePPO:
 
     def _stream(self, name: Literal["reward", "terminal"], folder: Path) -> Stream:
         how = {key: getattr(self, f"{name}_{key}") for key in ("coefficient", "clip", "centred")}
-        return Stream(name=name, reward=folder, terminal=name == "terminal", **how)
+        penalties_only = name == "reward" and self.reward_penalties_only
+        return Stream(name=name, reward=folder, terminal=name == "terminal", penalties_only=penalties_only, **how)
 
     def _evaluation(self, streams: Sequence[Stream], prompts: Sequence[PromptRow], encoder: Encoder) -> dict[str, Any]:
         """The evaluation, and what is noted of it."""

@@ -315,9 +315,12 @@ def ppo(
     counts = LengthCounts()
     prompts = [row for row, _ in encode_rows(prompts, partial(_bare, encoder=encoder), counts)]
     told = [
-        (each.name, identity(each.reward), each.coefficient, each.clip, each.centred, each.terminal)
-        if isinstance(each.reward, Path | str)
-        else (each.name, "function", each.coefficient, each.clip, each.centred, each.terminal)
+        (
+            each.name,
+            identity(each.reward) if isinstance(each.reward, Path | str) else "function",
+            *(each.coefficient, each.clip, each.centred, each.terminal),
+            *(["penalties only"] if each.penalties_only else []),
+        )
         for each in streams
     ]
     fingerprint = fingerprint_of(

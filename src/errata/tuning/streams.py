@@ -23,7 +23,7 @@ __all__ = ["Head", "Stream", "check_streams", "group", "last_token", "paid", "su
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """One source of rewards. What it pays is coefficient · clip(r − mean, ± clip)."""
+    """One source of rewards. What it pays is coefficient · clip(r − mean, ± clip), or the part of it below 0."""
 
     name: str
     """What metrics and samples call it."""
@@ -37,6 +37,10 @@ class Stream:
     centred: bool = False
     """Whether the mean of the round, over all processes, is taken off: that of the tokens for a dense stream, that of
     the responses, at their last token, for a terminal one. Without it a level above 0 pays for length."""
+    penalties_only: bool = False
+    """Whether what it would pay above 0 (before the coefficient) is not paid: what an editor would strike out costs,
+    and no word is worth saying for its prize. Of a dense stream; beside a terminal one it is the best recipe found so
+    far (docs/ppo_study.md)."""
     terminal: bool = False
     """Whether it speaks of the whole response: then it has the discount and the critic head of terminal rewards."""
 
@@ -102,6 +106,8 @@ def paid(
         reward_BT = torch.where(where_BT, reward_BT - mean.to(reward_BT), reward_BT)
     if stream.clip is not None:
         reward_BT = reward_BT.clamp(-stream.clip, stream.clip)
+    if stream.penalties_only:
+        reward_BT = reward_BT.clamp(max=0)
     return torch.where(mask_BT, stream.coefficient * reward_BT, 0)
 
 
