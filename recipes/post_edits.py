@@ -47,13 +47,20 @@ from errata.reward import (
     word_lows,
 )
 from errata.tuning import SFTConfig, demonstrations, sft
-from errata.types import Correction, Encoded
+from errata.types import Correction, Encoded, TokenLabels
 
 __all__ = ["Settings", "main", "run"]
 
 TRAIN = "mlqe_pe_ro-en_et-en_train.jsonl.gz"
 DEV = ("mlqe_pe_ro-en_et-en_dev.jsonl.gz", "mlqe_pe_en-de_dev.jsonl.gz")
 RESAMPLES = 1000
+OBJECTIVES = {
+    "classes": "classes of changed tokens",
+    "soft": "soft targets for all tokens",
+    "eq3": "Eq 3 (token Bradley-Terry)",
+    "changed_mean": "Bradley-Terry on the mean of changed tokens",
+    "changed_sum": "Bradley-Terry on the sum of changed tokens",
+}
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -85,6 +92,8 @@ class Settings:
     """Passes over the post-edited sentences, to make a language model."""
     reward_epochs: float = 2.0
     """Passes over the labelled pairs, to make a reward model of it."""
+    objectives: tuple[str, ...] = ("eq3", "classes")
+    """What reward models learn by, each a model; those of `errata reward train --objective`."""
     seed: int = 0
     """Of all that is drawn."""
 
@@ -138,18 +147,12 @@ def run(settings: Settings) -> dict[str, Any]:
     rows = read_labels(labels / "train.jsonl", encoder)
     stage.note(count_labels(rows))
 
-    stage(
-        out / "reward/classes",
-        lambda path: train_token_reward(language_model, rows, encoder, TokenRewardConfig(**_reward(settings)), path),
-        "token-level reward model, by classes of changed tokens",
-    )
-    stage(
-        out / "reward/eq3",
-        lambda path: train_token_reward_bradley_terry(
-            language_model, rows, encoder, RewardConfig(**_reward(settings)), path
-        ),
-        "token-level reward model, by Eq 3 (token Bradley-Terry)",
-    )
+    for name in settings.objectives:
+        stage(
+            out / "reward" / name,
+            partial(train_reward, settings, name, language_model, rows, encoder),
+            f"token-level reward model, by {OBJECTIVES[name]}",
+        )
     stage(out / "summary.json", partial(measure, settings, sets[1:], encoder), "which words would a person change?")
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     stage.console.print(*_tables(summary), sep="\n")
@@ -169,14 +172,21 @@ def _language(settings: Settings) -> SFTConfig:
     )
 
 
-def _reward(settings: Settings) -> dict[str, Any]:
-    return {
+def train_reward(
+    settings: Settings, objective: Any, start: Path, rows: Sequence[TokenLabels], encoder: Encoder, out: Path
+) -> None:
+    """A reward model by one of the objectives, at the same settings."""
+    how = {
         "learning_rate": 1e-3,
         "epochs": settings.reward_epochs,
         "batch_size": 32,
         "schedule": "linear",
         "seed": settings.seed,
     }
+    if objective in ("classes", "soft"):
+        train_token_reward(start, rows, encoder, TokenRewardConfig(**how), out, objective=objective)
+    else:
+        train_token_reward_bradley_terry(start, rows, encoder, RewardConfig(**how), out, objective=objective)
 
 
 class Stages:
@@ -300,7 +310,7 @@ def measure(settings: Settings, sets: Sequence[str], encoder: Encoder, path: Pat
     """Score all words of ``sets`` in every way, choose thresholds on the first of them, and write the summary."""
     out = settings.out
     scorers: dict[str, Suspicion] = {"surprise": partial(surprise, load_causal(out / "data/language"), encoder.pad_id)}
-    for name in ("eq3", "classes"):
+    for name in settings.objectives:
         scorers[name] = partial(_negated, load_scorer(out / "reward" / name, encoder))
     words: dict[str, dict[str, Words]] = {}
     for one in sets:
@@ -319,13 +329,14 @@ def measure(settings: Settings, sets: Sequence[str], encoder: Encoder, path: Pat
         results += [{"set": one, **row} for row in rows_of_set]
         gains += [
             {"set": one, "than": than, **_with_interval("gain", aucs["classes"] - aucs[than])}
-            for than in ("surprise", "eq3")
+            for than in ("surprise", *settings.objectives)
+            if "classes" in aucs and than != "classes"
         ]
     summary = {
         "seed": settings.seed,
-        "sentences": {one: len(set(words[one]["classes"].sentence.tolist())) for one in sets},
-        "words": {one: len(words[one]["classes"].bad) for one in sets},
-        "bad": {one: float(words[one]["classes"].bad.mean()) for one in sets},
+        "sentences": {one: len(set(words[one]["surprise"].sentence.tolist())) for one in sets},
+        "words": {one: len(words[one]["surprise"].bad) for one in sets},
+        "bad": {one: float(words[one]["surprise"].bad.mean()) for one in sets},
         "thresholds": thresholds,
         "results": results,
         "auc_gains": gains,
