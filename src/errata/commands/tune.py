@@ -125,7 +125,7 @@ class TuneDPO:
 class TunePPO:
     """Fine-grained PPO on a token-level reward model; ordinary PPO on a sequence-level one (--preset sequence).
 
-    The defaults keep dense rewards sane (discount .5, KL .1); --preset paper sets the paper's recipe.
+    The defaults keep dense rewards sane (discount .5, KL .2); --preset paper sets the paper's recipe.
     """
 
     model: Path

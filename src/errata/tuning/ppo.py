@@ -111,7 +111,7 @@ class PPOConfig:
     """γ of streams that pay for the whole response, where there are any beside dense ones."""
     terminal_weight: float = 1.0
     """Weight of their whitened advantages beside the dense ones'."""
-    kl_coefficient: float = 0.1
+    kl_coefficient: float = 0.2
     """β of the penalty β·(log π_old − log π_start) on every token, in reward units per nat."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     """Which estimate of the KL is penalised; k1 is the log-ratio itself, k2 and k3 are never negative."""
