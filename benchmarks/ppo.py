@@ -4,7 +4,7 @@
 
 TRL 1.12.0 cannot stand beside the TRL of the other benchmarks, so it is installed in an environment of its own, which
 is made where it is missing. Both sides: the same tiny Llama as policy, reference, critic and reward model, 24 tokens of
-prompt and 64 sampled ones (no end is ever drawn), 64 samples a step, one minibatch, two passes, float32, the same
+prompt and 64 sampled ones (--response; no end is ever drawn), 64 samples a step, one minibatch, two passes, float32, the same
 number of threads; with one, pinned to a core. Each side is a process of its own; they take turns. Reported are the
 median step, on the wall and in CPU seconds, and the peak memory of the process. malloc matters: the Makefile lets it
 keep freed memory.
@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-PROMPT, RESPONSE, SAMPLES, EPOCHS = 24, 64, 64, 2
+PROMPT, SAMPLES, EPOCHS = 24, 64, 2
 
 
 def main() -> None:
@@ -35,6 +35,7 @@ def main() -> None:
     )
     parser.add_argument("--trl-python", type=Path, help="a Python that has it, instead")
     parser.add_argument("--vocabulary", type=int, default=512)
+    parser.add_argument("--response", type=int, default=64, help="tokens to sample")
     parser.add_argument("--steps", type=int, default=5, help="measured steps, after one that warms up")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
@@ -44,7 +45,9 @@ def main() -> None:
     if given.side:
         if given.threads == 1 and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        clocks = {"errata": errata_side, "trl": trl_side}[given.side](Path(given.folder), given.steps + 1)
+        clocks = {"errata": errata_side, "trl": trl_side}[given.side](
+            Path(given.folder), given.steps + 1, given.response
+        )
         seconds, cpu_seconds = (
             [after - before for before, after in pairwise(each)] for each in zip(*clocks, strict=True)
         )
@@ -54,7 +57,7 @@ def main() -> None:
     other = given.trl_python or (given.trl_environment and trl_python(given.trl_environment))
     sides = {"errata": sys.executable, **({"trl": str(other)} if other else {})}
     with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder), given.vocabulary)
+        build(Path(folder), given.vocabulary, given.response)
         found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
         for _ in range(given.turns):
             for side, python in sides.items():
@@ -76,7 +79,7 @@ def main() -> None:
             f"errata / trl: {times['seconds']:.2f} times, {times['cpu_seconds']:.2f} by CPU seconds; "
             f"memory {1 / times['peak_mib']:.2f}"
         )
-    print(json.dumps({"vocabulary": given.vocabulary, "threads": given.threads, **report}))
+    print(json.dumps({"vocabulary": given.vocabulary, "response": given.response, "threads": given.threads, **report}))
 
 
 def trl_python(environment: Path) -> Path:
@@ -95,6 +98,7 @@ def trl_python(environment: Path) -> Path:
 def run(side: str, python: str, folder: str, given: argparse.Namespace) -> dict[str, Any]:
     threads = str(given.threads)
     command = [python, __file__, "--side", side, "--folder", folder, "--steps", str(given.steps)]
+    command += ["--response", str(given.response)]
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "passive", "TQDM_DISABLE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -104,7 +108,7 @@ def run(side: str, python: str, folder: str, given: argparse.Namespace) -> dict[
     return result
 
 
-def build(folder: Path, vocabulary: int) -> None:
+def build(folder: Path, vocabulary: int, response: int) -> None:
     """Policy and scalar model; pad and end of sequence are ids that the models cannot draw."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -122,7 +126,7 @@ def build(folder: Path, vocabulary: int) -> None:
         intermediate_size=384,
         num_hidden_layers=4,
         num_attention_heads=4,
-        max_position_embeddings=PROMPT + RESPONSE + 8,
+        max_position_embeddings=PROMPT + response + 8,
         pad_token_id=None,
         bos_token_id=None,
         eos_token_id=None,
@@ -144,7 +148,7 @@ def prompt_ids(count: int) -> list[list[int]]:
     return [[(31 * k + 7 * j) % 500 for j in range(PROMPT)] for k in range(count)]
 
 
-def errata_side(folder: Path, steps: int) -> list[tuple[float, float]]:
+def errata_side(folder: Path, steps: int, response: int) -> list[tuple[float, float]]:
     from errata.data.encoding import load_encoder
     from errata.models import load_token_reward_model
     from errata.reward import TokenScorer
@@ -158,7 +162,7 @@ def errata_side(folder: Path, steps: int) -> list[tuple[float, float]]:
     ]
     assert {len(encoder.prompt_ids(row.prompt)) for row in prompts} == {PROMPT}
     config = PPOConfig(
-        rollouts_per_step=SAMPLES, minibatch_size=SAMPLES, optimisation_epochs=EPOCHS, max_new_tokens=RESPONSE
+        rollouts_per_step=SAMPLES, minibatch_size=SAMPLES, optimisation_epochs=EPOCHS, max_new_tokens=response
     )
     scorer = TokenScorer(load_token_reward_model(folder / "token").eval(), encoder.pad_id, level_is_free=False)
     streams = [Stream(name="reward", reward=scorer)]
@@ -170,7 +174,7 @@ def errata_side(folder: Path, steps: int) -> list[tuple[float, float]]:
     return clocks
 
 
-def trl_side(folder: Path, steps: int) -> list[tuple[float, float]]:
+def trl_side(folder: Path, steps: int, response: int) -> list[tuple[float, float]]:
     from datasets import Dataset
     from transformers import (
         AutoModelForCausalLM,
@@ -203,7 +207,7 @@ def trl_side(folder: Path, steps: int) -> list[tuple[float, float]]:
             num_mini_batches=1,
             num_ppo_epochs=EPOCHS,
             total_episodes=SAMPLES * steps,
-            response_length=RESPONSE,
+            response_length=response,
             local_rollout_forward_batch_size=SAMPLES,
             learning_rate=1e-5,
             temperature=1.0,
