@@ -4,7 +4,7 @@
 
 TRL 1.12.0 cannot stand beside the TRL of the other benchmarks, so it is installed in an environment of its own, which
 is made where it is missing. Both sides: the same tiny Llama as policy, reference, critic and reward model, 24 tokens of
-prompt and 64 sampled ones (--response; no end is ever drawn), 64 samples a step, one minibatch, two passes, float32, the same
+prompt and 64 sampled ones (no end is ever drawn), 64 samples a step, one minibatch, two passes, float32, the same
 number of threads; with one, pinned to a core. Each side is a process of its own; they take turns. Reported are the
 median step, on the wall and in CPU seconds, and the peak memory of the process. malloc matters: the Makefile lets it
 keep freed memory.
