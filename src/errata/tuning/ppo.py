@@ -88,7 +88,7 @@ class PPOConfig:
     """Responses in one optimizer step, over all processes; divides ``rollouts_per_step``."""
     micro_batch_size: int = 64
     """Responses whose activations one process holds at a time; lower it when memory runs out, the result stays the
-    same. On a CPU fewer are computed at a time, which its cache holds."""
+    same. A single process on a CPU computes fewer at a time, which its cache holds."""
     optimisation_epochs: int = 2
     """Passes over the responses of a round."""
     learning_rate: float = 1e-5
@@ -170,8 +170,8 @@ SEQUENCE = {"discount": 1.0}
 """For rewards that are paid at the last token: ``--preset sequence``."""
 
 ROWS_IN_CACHE = 16
-"""Responses that a CPU computes at a time: less padding, a fifth less memory, and what one layer hands to the next is
-still in the cache."""
+"""Responses that a single process on a CPU computes at a time: less padding, a fifth less memory, and what one layer
+hands to the next is still in the cache."""
 
 KL = {"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3}
 
@@ -446,8 +446,10 @@ class _Run:
         self.policy.to(self.accelerator.device)
         self.judge = None if self.reference is None else Actor(self.reference)
         self.generator = TransformersGenerator(self.policy, encoder)
-        on_cpu = self.accelerator.device.type == "cpu"
-        self.rows_at_once = min(config.micro_batch_size, ROWS_IN_CACHE if on_cpu else config.micro_batch_size)
+        self.rows_at_once = config.micro_batch_size
+        # With several processes each forward pass meets the others', and what is learned from must be a single one.
+        if self.accelerator.device.type == "cpu" and world == 1:
+            self.rows_at_once = min(ROWS_IN_CACHE, config.micro_batch_size)
         self.streams, self.projected = list(streams), list[str]()
         self.rewards = self._load_rewards()
 
