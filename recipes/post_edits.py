@@ -46,6 +46,7 @@ from errata.reward import (
     train_token_reward_bradley_terry,
     word_lows,
 )
+from errata.reward.train import ClassObjective, PairObjective
 from errata.tuning import SFTConfig, demonstrations, sft
 from errata.types import Correction, Encoded, TokenLabels
 
@@ -54,7 +55,8 @@ __all__ = ["Settings", "main", "run"]
 TRAIN = "mlqe_pe_ro-en_et-en_train.jsonl.gz"
 DEV = ("mlqe_pe_ro-en_et-en_dev.jsonl.gz", "mlqe_pe_en-de_dev.jsonl.gz")
 RESAMPLES = 1000
-OBJECTIVES = {
+Objective = ClassObjective | PairObjective
+OBJECTIVES: Mapping[Objective, str] = {
     "classes": "classes of changed tokens",
     "soft": "soft targets for all tokens",
     "eq3": "Eq 3 (token Bradley-Terry)",
@@ -92,7 +94,7 @@ class Settings:
     """Passes over the post-edited sentences, to make a language model."""
     reward_epochs: float = 2.0
     """Passes over the labelled pairs, to make a reward model of it."""
-    objectives: tuple[str, ...] = ("eq3", "classes")
+    objectives: tuple[Objective, ...] = ("eq3", "classes")
     """What reward models learn by, each a model; those of `errata reward train --objective`."""
     seed: int = 0
     """Of all that is drawn."""
@@ -173,7 +175,7 @@ def _language(settings: Settings) -> SFTConfig:
 
 
 def train_reward(
-    settings: Settings, objective: Any, start: Path, rows: Sequence[TokenLabels], encoder: Encoder, out: Path
+    settings: Settings, objective: Objective, start: Path, rows: Sequence[TokenLabels], encoder: Encoder, out: Path
 ) -> None:
     """A reward model by one of the objectives, at the same settings."""
     how = {
@@ -183,7 +185,7 @@ def train_reward(
         "schedule": "linear",
         "seed": settings.seed,
     }
-    if objective in ("classes", "soft"):
+    if objective == "classes" or objective == "soft":
         train_token_reward(start, rows, encoder, TokenRewardConfig(**how), out, objective=objective)
     else:
         train_token_reward_bradley_terry(start, rows, encoder, RewardConfig(**how), out, objective=objective)

@@ -104,6 +104,22 @@ def test_prevalence_is_what_counting_gives(finished: Path) -> None:
         assert results(finished)[pair, "random at the base rate"]["f1_bad"] == share
 
 
+def test_each_objective_asked_for_is_a_scorer(
+    recipe: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without classes, which the others are held against, there is nothing to hold."""
+    given = flags(data, tmp_path, **{"language-epochs": 1, "reward-epochs": 1})
+    assert recipe.main([*given, "--objectives", "soft", "changed_mean", "changed_sum"]) == 0
+    scorers = [scorer for pair, scorer in results(tmp_path) if pair == "dev_x-en"]
+    assert scorers[3:] == ["soft", "changed_mean", "changed_sum", "the edit itself"]
+    assert json.loads((tmp_path / "summary.json").read_text())["auc_gains"] == []
+    cards = {name: json.loads((tmp_path / "reward" / name / "errata.json").read_text()) for name in scorers[3:6]}
+    assert len({card["fingerprint"] for card in cards.values()}) == 3
+    with pytest.raises(SystemExit):
+        recipe.main([*given, "--objectives", "none"])
+    assert "none" in capsys.readouterr().err
+
+
 def test_nothing_is_trained_on_heldout_rows(finished: Path) -> None:
     train, heldout = (
         {json.loads(line)["id"] for line in (finished / "edits" / f"{name}.jsonl").read_text().splitlines()}

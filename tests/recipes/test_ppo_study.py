@@ -35,9 +35,8 @@ def test_methods_are_trained_measured_and_kept(recipe: ModuleType, tmp_path: Pat
     names = list(summary["results"])
     assert [name.split(" 48")[0] for name in names] == ["start", "edited", "token at the end", "penalties and sequence"]
     for (found,) in summary["results"].values():
-        assert {"mean_defects", "edit_cost", "kl", "defects_by_kind"} <= found["greedy"].keys() & found[
-            "sampled"
-        ].keys()
+        for decoding in ("greedy", "sampled"):
+            assert {"mean_defects", "edit_cost", "kl", "defects_by_kind"} <= found[decoding].keys()
     assert summary["results"]["start"][0]["greedy"]["kl"] == 0
     rewards = {path.name for path in (tmp_path / "seed-0" / "reward").iterdir() if path.is_dir()}
     assert {"sequence_edited 48", "token 48"} <= rewards
@@ -84,9 +83,8 @@ def test_the_claim_is_told_from_numbers_by_hand(recipe: ModuleType) -> None:
     assert list(told) == [token.name]
     mean, low, high = told[token.name]["greedy − half"]
     assert mean == pytest.approx(0.5)  # 1 − 1 and 3 − 2
-    assert (
-        high - mean == pytest.approx(mean - low) == pytest.approx(12.706 * 0.5, rel=1e-3)
-    )  # t of one degree of freedom
+    # 12.706 is t of one degree of freedom.
+    assert high - mean == pytest.approx(mean - low) == pytest.approx(12.706 * 0.5, rel=1e-3)
     assert told[token.name]["sampled"][0] == 0
     assert told[token.name]["greedy"] == pytest.approx([-1.0, -1.0, -1.0])
 
