@@ -93,16 +93,11 @@ def _spread(values: Sequence[float]) -> list[float]:
     return [sum(values) / len(values)] * len(values)
 
 
-def _penalties(values: Sequence[float]) -> list[float]:
-    return [min(value, 0.0) for value in values]
-
-
 PAID: Mapping[str, Callable[[Sequence[float]], list[float]]] = {
     "token at the end": _at_end,
     "sequence spread": _spread,
-    "penalties and sequence": _penalties,
 }
-"""Two controls, which pay the same sum elsewhere; and what an editor would strike out, without a prize for more."""
+"""The controls, which pay the same sum elsewhere."""
 
 END_TRIES: Sequence[Values] = (
     *({"kl_coefficient": kl} for kl in (0.05, 0.1, 0.2, 0.4)),
@@ -303,8 +298,10 @@ class Study:
         first, *more = (self.reward(kind, arm.rows) for kind in REWARDS[arm.method])
         shape = {key: arm.values[key] for key in STREAM_VALUES if key in arm.values}
         reward = self.paid(first, PAID[arm.method]) if arm.method in PAID else first
+        # What an editor would strike out, without a prize for more.
+        penalties_only = arm.method == "penalties and sequence"
         return [
-            Stream(name="reward", reward=reward, **shape),
+            Stream(name="reward", reward=reward, penalties_only=penalties_only, **shape),
             *(Stream(name="sequence", reward=folder, terminal=True) for folder in more),
         ]
 

@@ -49,7 +49,13 @@ def test_a_control_pays_the_same_sum_elsewhere(recipe: ModuleType) -> None:
     values = [1.0, -2.0, 0.5]
     assert recipe.PAID["token at the end"](values) == [0.0, 0.0, -0.5]
     assert recipe.PAID["sequence spread"]([0.0, 0.0, 3.0]) == [1.0, 1.0, 1.0]
-    assert recipe.PAID["penalties and sequence"](values) == [0.0, -2.0, 0.0]
+
+
+def test_penalties_are_the_product_s_own(recipe: ModuleType, tmp_path: Path) -> None:
+    study = recipe.Study(recipe.Settings(out=tmp_path), seed=0)
+    first, second = study.streams(recipe.Arm(method="penalties and sequence", values={"discount": 0.8}))
+    assert (first.reward.name, first.penalties_only, first.terminal) == ("token 1000", True, False)
+    assert (second.reward.name, second.penalties_only, second.terminal) == ("sequence_edited 1000", False, True)
 
 
 def test_every_searched_method_has_the_same_budget(recipe: ModuleType) -> None:
