@@ -1,6 +1,7 @@
 """The verbs as somebody types them, on files, with a model of a few thousand weights."""
 
 import json
+import runpy
 
 import pytest
 import torch
@@ -50,6 +51,14 @@ def test_overview_names_every_verb_and_no_other(capsys):
     printed = capsys.readouterr().out
     assert all(f"errata {verb} " in printed for verb in commands.COMMANDS)
     assert OVERVIEW.count("\n  errata ") == len(commands.COMMANDS)
+
+
+def test_python_runs_the_package_as_a_module(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["errata", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("errata", run_name="__main__")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == OVERVIEW.strip()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A verb imports its own module only, and torch where it has a model: torch takes seconds, on every start."""
+"""A verb imports its own module only, torch where it has a model, the Trainer when it trains: each takes seconds."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ CALLS = """
 import json, sys
 from errata.cli import main
 
-for arguments in json.loads(sys.stdin.read()):
+calls, slow = json.loads(sys.stdin.read())
+for arguments in calls:
     try:
         code = main(arguments)
     except SystemExit as stop:
         code = stop.code
-    loaded = {"torch", "transformers", "scipy.stats"} & set(sys.modules)
+    loaded = set(slow) & set(sys.modules)
     assert not code and not loaded, f"errata {' '.join(arguments)}: {code}, {loaded}"
 """
 
@@ -39,8 +40,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def call(folder: Path, lines: list[str], slow: list[str]) -> None:
+    """All in one process: the first that imports what is slow fails."""
+    subprocess.run(
+        [sys.executable, "-c", CALLS],
+        input=json.dumps([[line.split() for line in lines], slow]),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
 def test_verbs_without_a_model_import_no_torch(folder: Path) -> None:
-    """All in one process: the first that does fails."""
     sides = "winrate --candidate edited.jsonl --baseline original.jsonl"
     lines = [
         "--help",
@@ -61,15 +74,13 @@ def test_verbs_without_a_model_import_no_torch(folder: Path) -> None:
         "client check --help",
         "client costs --help",
     ]
-    subprocess.run(
-        [sys.executable, "-c", CALLS],
-        input=json.dumps([line.split() for line in lines]),
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        text=True,
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
+    call(folder, lines, ["torch", "transformers", "scipy.stats"])
+
+
+def test_help_of_verbs_that_train_imports_no_trainer(folder: Path) -> None:
+    lines = ["tune ppo --help", "tune figa --preset=paper --help", "reward train --help", "learn --help"]
+    slow = ["transformers.trainer", "transformers.modeling_utils", "peft", "datasets", "scipy.optimize"]
+    call(folder, [*lines, "reward eval --help", "doctor --help", "demo --help"], slow)
 
 
 @pytest.mark.parametrize("where", [*commands.COMMANDS.values(), *commands.IN_SHORT.values()])

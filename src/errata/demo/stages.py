@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig
 
 from errata.data import Encoder, read_corrections, read_preferences, read_prompts, write_rows
 from errata.data.files import read_json, write_json
@@ -161,6 +161,8 @@ class SeedRun:
 
     def make_start(self, path: Path) -> None:
         """A tiny Llama, from scratch, on responses with defects: a mediocre policy."""
+        from transformers import LlamaForCausalLM  # seconds to import, and not for --help
+
         rng = self.rng("start")
         tokenizer = build_tokenizer()
         torch.manual_seed(rng.randrange(2**31))

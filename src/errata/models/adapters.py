@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, LoraModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-from transformers.pytorch_utils import Conv1D
 
 from errata.models.load import HEADS, check_folder, device, load_causal, without_dropout
 
@@ -71,6 +69,9 @@ def add_adapter(model: Any, *, rank: int, alpha: int | None, seed: int) -> nn.Mo
         alpha: α; 2r if None.
         seed: of A.
     """
+    from peft import LoraConfig  # here and below: seconds to import, for who has an adapter
+    from transformers.pytorch_utils import Conv1D
+
     heads = [name for name in HEADS if hasattr(model, name)]
     config = LoraConfig(
         r=rank,
@@ -122,6 +123,8 @@ def adapter_off(model: Any) -> Iterator[None]:
 
 def load_adapter(model: Any, folder: Path | str) -> None:
     """Take the values of a saved adapter over into that of ``model``, bit for bit."""
+    from peft import set_peft_model_state_dict
+
     saved = load_file(Path(folder) / "adapter_model.safetensors")
     found: Any = set_peft_model_state_dict(model, {key.removeprefix("base_model.model."): saved[key] for key in saved})
     assert not found.unexpected_keys, found.unexpected_keys
@@ -133,6 +136,8 @@ def merged(start: Path | str, adapter: Path, load: Callable[[Path | str], nn.Mod
     ``load`` makes it of the folder. A head that was trained beside the adapter takes its place.
     One that was trained in 4 bits is merged into the weights as they were before.
     """
+    from peft import LoraConfig, LoraModel
+
     tuner = LoraModel(load(start), LoraConfig.from_pretrained(str(adapter)), "default")
     load_adapter(_in_float32(tuner.model), adapter)
     model: nn.Module = tuner.merge_and_unload(safe_merge=True)

@@ -23,7 +23,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
-from transformers.modeling_layers import GenericForSequenceClassification, GenericForTokenClassification
 from transformers.utils import logging as transformers_logging
 
 from errata.models.batch import TokenBatch
@@ -40,7 +39,7 @@ def load_token_reward_model(folder: Path | str) -> Any:
     Raises:
         ValueError: the folder holds no causal language model, and nothing that was made of one.
     """
-    return _load(AutoModelForTokenClassification, GenericForTokenClassification, folder)
+    return _load(AutoModelForTokenClassification, folder)
 
 
 def load_sequence_reward_model(folder: Path | str, *, pad_id: int, end_id: int) -> Any:
@@ -49,7 +48,7 @@ def load_sequence_reward_model(folder: Path | str, *, pad_id: int, end_id: int) 
     Raises:
         ValueError: the folder holds no causal language model, and nothing that was made of one.
     """
-    model = _load(AutoModelForSequenceClassification, GenericForSequenceClassification, folder)
+    model = _load(AutoModelForSequenceClassification, folder)
     # Plain transformers finds the last token by comparing with the pad id; with pad == EOS it would pool the token
     # before EOS, so leave it unset there: transformers then refuses a batch, which is better than a wrong score.
     model.config.pad_token_id = pad_id if pad_id != end_id else None
@@ -104,7 +103,7 @@ def _scalars(model: nn.Module, batch: TokenBatch) -> Tensor:
     return logits
 
 
-def _class_of(auto_class: Any, generic: Any, config: Any, folder: Path | str) -> Any:
+def _class_of(auto_class: Any, config: Any, folder: Path | str) -> Any:
     """The architecture's own class, or one of its backbone and transformers' generic head."""
     if type(config) in auto_class._model_mapping:
         return auto_class
@@ -115,6 +114,11 @@ def _class_of(auto_class: Any, generic: Any, config: Any, folder: Path | str) ->
         )
     if config.get_text_config() is not config:
         raise ValueError(f"{folder} reads more than text ({config.model_type!r}); save its language model by itself")
+    # Two seconds to import, for the few that need it.
+    from transformers.modeling_layers import GenericForSequenceClassification, GenericForTokenClassification
+
+    by_token = auto_class is AutoModelForTokenClassification
+    generic: Any = GenericForTokenClassification if by_token else GenericForSequenceClassification
     backbone: Any = AutoModel._model_mapping[type(config)]
     # The architecture's base, from which all its models inherit: initialisation, kinds of attention, names of weights.
     base: Any = next(kind for kind in backbone.__mro__ if kind.__name__.endswith("PreTrainedModel"))
@@ -126,16 +130,16 @@ def _class_of(auto_class: Any, generic: Any, config: Any, folder: Path | str) ->
             super().__init__(config)
             # What the output layer of the language model reads is as wide as its embeddings (in OPT not hidden_size).
             width = getattr(self, self.base_model_prefix).get_input_embeddings().embedding_dim
-            self.score: nn.Linear = nn.Linear(width, 1, bias=generic is GenericForTokenClassification)
+            self.score: nn.Linear = nn.Linear(width, 1, bias=by_token)
 
     BackboneWithHead.__name__ = f"{backbone.__name__}With{generic.__name__.removeprefix('GenericFor')}Head"
     return BackboneWithHead
 
 
-def _load(auto_class: Any, generic: Any, folder: Path | str) -> Any:
+def _load(auto_class: Any, folder: Path | str) -> Any:
     check_folder(folder)
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, num_labels=1)
-    kind = _class_of(auto_class, generic, config, folder)
+    kind = _class_of(auto_class, config, folder)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(
         logging.ERROR

@@ -30,7 +30,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.dataclasses import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from tqdm import tqdm
 
 from errata import losses
@@ -819,11 +818,15 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _gathered(tensor: Tensor) -> Tensor:
     """With the shares of all processes, which all have to ask."""
+    from torch.distributed.tensor import DTensor  # a second to import, at the first checkpoint
+
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _like(whole: Tensor, tensor: Tensor) -> Tensor:
     """A tensor that was whole, in shares where the other is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     whole = whole.to(tensor.device)
     return distribute_tensor(whole, tensor.device_mesh, tensor.placements) if isinstance(tensor, DTensor) else whole
 

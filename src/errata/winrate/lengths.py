@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from errata.winrate.intervals import Interval
@@ -37,6 +36,8 @@ def length_controlled(scores: ArrayLike, differences: ArrayLike) -> Interval:
     Raises:
         ValueError: The two have not one shape, or are fewer than two.
     """
+    from scipy.optimize import minimize  # slow to import
+
     y, delta = np.asarray(scores, np.float64), np.asarray(differences, np.float64)
     if y.shape != delta.shape or y.ndim != 1 or len(y) < 2:
         raise ValueError(f"shapes {y.shape} and {delta.shape}: give one difference in length for each of two verdicts")
