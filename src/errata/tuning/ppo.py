@@ -168,9 +168,9 @@ PAPER = {
 SEQUENCE = {"discount": 1.0}
 """For rewards that are paid at the last token: ``--preset sequence``."""
 
-ROWS_IN_CACHE = 16
-"""Responses that a single process on a CPU computes at a time: less padding, a fifth less memory, and what one layer
-hands to the next is still in the cache."""
+TOKENS_IN_CACHE = 1408
+"""What a single process on a CPU computes at a time: less padding, a fifth less memory, and what one layer hands to the
+next is still in the cache."""
 
 KL = {"k1": losses.kl_k1, "k2": losses.kl_k2, "k3": losses.kl_k3}
 
@@ -445,10 +445,8 @@ class _Run:
         self.policy.to(self.accelerator.device)
         self.judge = None if self.reference is None else Actor(self.reference)
         self.generator = TransformersGenerator(self.policy, encoder)
-        self.rows_at_once = config.micro_batch_size
         # With several processes each forward pass meets the others', and what is learned from must be a single one.
-        if self.accelerator.device.type == "cpu" and world == 1:
-            self.rows_at_once = min(ROWS_IN_CACHE, config.micro_batch_size)
+        self.tokens_at_once = TOKENS_IN_CACHE if self.accelerator.device.type == "cpu" and world == 1 else None
         self.streams, self.projected = list(streams), list[str]()
         self.rewards = self._load_rewards()
 
@@ -584,7 +582,7 @@ class _Run:
         # Nothing is learned before the first minibatch; if that is all there is, its forward pass is this one.
         single = config.minibatch_size == config.rollouts_per_step and len(batch.ids_BT) <= config.micro_batch_size
         live = list[Live]()
-        for rows in batch.alike(self.rows_at_once):
+        for rows in batch.alike(self._rows_at_once(batch)):
             part = batch.narrowed(rows)
             with torch.no_grad(), self.accelerator.autocast():
                 if self.judge is None:
@@ -608,6 +606,11 @@ class _Run:
             bootstrap_HB[:, rows] = of_bootstrap_HB.detach()
         return old_BT, entropy_BT, ref_BT, value_HBT, bootstrap_HB, live
 
+    def _rows_at_once(self, batch: TokenBatch) -> int:
+        """How many rows of a batch are computed at a time."""
+        rows = self.config.micro_batch_size
+        return rows if self.tokens_at_once is None else max(1, min(rows, self.tokens_at_once // batch.ids_BT.shape[1]))
+
     def _learn(self, experience: Experience, step: int) -> dict[str, float]:
         config, accelerator = self.config, self.accelerator
         pairs = ((self.actor, self.policy_optimizer), (self.critic, self.critic_optimizer))
@@ -620,7 +623,7 @@ class _Run:
         for minibatch in self._minibatches(experience, step):
             count = int(accelerator.reduce(minibatch.batch.response_mask_BT.sum(), reduction="sum"))
             sums: dict[str, Tensor] = {}
-            parts = list(minibatch.split(self.rows_at_once))
+            parts = list(minibatch.split(self._rows_at_once(minibatch.batch)))
             for number, part in enumerate(parts, start=1):
                 with ExitStack() as waiting:
                     if number < len(parts):  # gradients meet those of other processes once a minibatch
