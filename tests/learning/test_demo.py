@@ -1,6 +1,6 @@
 """The demo's settings teach: what may be relied on, decoded alike. Close calls are for the report, not for a gate.
 
-Rows and models are those of the demo as it is shipped; of PPO's rounds, half of its time, there are a quarter.
+Models and settings are those of the demo as it is shipped; of rows there are half, of PPO's rounds a quarter.
 """
 
 import json
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory):
-    config = DemoConfig(out=tmp_path_factory.mktemp("demo") / "run", ppo_steps=12, curve_prompts=16)
+    few = {"start_responses": 2500, "prompts": 600, "heldout": 200, "ppo_steps": 12, "curve_prompts": 16}
+    config = DemoConfig(out=tmp_path_factory.mktemp("demo") / "run", **few)
     run_demo(config, Console(quiet=True))
     summary = json.loads((config.out / "winrate" / "summary.json").read_text())
     return {arm["name"]: arm for arm in summary["arms"]}
@@ -32,7 +33,7 @@ def test_no_arm_collapses(arms):
         assert arm["greedy"]["well_formed"] > 0.8, name
 
 
-@pytest.mark.parametrize("name", ["figa", "ppo_token"])
+@pytest.mark.parametrize("name", ["figa", "ppo_token", "ppo_penalties"])
 def test_fewer_defects_than_the_start(arms, name):
     assert arms[name]["sampled"]["mean_defects"] < arms["start"]["sampled"]["mean_defects"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from errata.demo.world import DefectRates
@@ -32,6 +32,7 @@ ARMS = (
     "ppo_preference",
     "ppo_edited",
     "ppo_token",
+    "ppo_penalties",
     "figa_ppo_token",
 )
 """Every policy of the demo; all but the last are trained from the start, on the same rejected responses."""
@@ -113,15 +114,17 @@ class Recipe:
         return FIGAConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
 
     def ppo(self, arm: str) -> PPOConfig:
-        """All PPO arms; sequence rewards are paid at the end, so there the discount is 1, and the KL is best at .2."""
-        dense = arm.endswith("token")
-        return PPOConfig(
+        """All PPO arms; what they do not say is PPO's default."""
+        config = PPOConfig(
             steps=self.config.ppo_steps,
             learning_rate=2e-4,
             value_learning_rate=1e-3,
-            discount=0.5 if dense else 1.0,
-            kl_coefficient=0.1 if dense else 0.2,
             max_new_tokens=self.config.max_new_tokens,
             evaluate_every=max(1, self.config.ppo_steps // 5),
             seed=self.seed,
         )
+        if arm in ("ppo_preference", "ppo_edited"):
+            return replace(config, discount=1.0)  # all that is paid comes at the end
+        if arm == "ppo_penalties":
+            return replace(config, discount=0.8, kl_coefficient=0.1, terminal_weight=0.5)  # docs/ppo_study.md
+        return config

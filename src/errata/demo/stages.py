@@ -27,7 +27,7 @@ from errata.edits import statistics
 from errata.labels import label_all, read_labels, write_labels
 from errata.models import Sampling, TransformersGenerator, load_causal, load_tokenizer, read_card, save_model
 from errata.reward import load_scorer, train_sequence_reward, train_token_reward, train_token_reward_bradley_terry
-from errata.tuning import demonstrations, dpo, figa, ppo, sft
+from errata.tuning import Stream, demonstrations, dpo, figa, ppo, sft
 from errata.types import Correction, Demonstration, Preference, Prompt, PromptRow, Rollout, TokenLabels
 from errata.winrate import Summary, summary_from_json
 
@@ -39,9 +39,10 @@ ARM_NEEDS = {
     "ppo_preference": ("reward/sequence_preference",),
     "ppo_edited": ("reward/sequence_edited",),
     "ppo_token": ("reward/token",),
+    "ppo_penalties": ("reward/token", "reward/sequence_edited"),
     "figa_ppo_token": ("tuning/figa", "edits/figa.jsonl", "reward/token_figa"),
 }
-"""The stages before its own that an arm's training time includes."""
+"""The stages before its own that an arm's training time includes; a second reward is paid at the end."""
 
 
 @dataclass(frozen=True)
@@ -240,14 +241,18 @@ class SeedRun:
         elif arm == "figa":
             figa(start, self.labels(), encoder, recipe.figa, path)
         elif arm == "figa_ppo_token":
-            self.tune_ppo(self.folder / "tuning" / "figa", "token_figa", path)
+            self.tune_ppo(self.folder / "tuning" / "figa", path)
         else:
-            reward = {"ppo_preference": "sequence_preference", "ppo_edited": "sequence_edited", "ppo_token": "token"}
-            self.tune_ppo(start, reward[arm], path)
+            self.tune_ppo(start, path)
 
-    def tune_ppo(self, model: Path, reward: str, path: Path) -> None:
+    def tune_ppo(self, model: Path, path: Path) -> None:
         """PPO, looked at on some held-out prompts while it learns."""
-        folder = self.folder / "reward" / reward
+        folder, *others = (self.folder / need for need in ARM_NEEDS[path.name] if need.startswith("reward/"))
+        streams = [
+            # Beside a reward of the whole answer a token only costs, and no word is worth saying for its prize.
+            Stream(name="reward", reward=folder, penalties_only=bool(others)),
+            *(Stream(name="sequence", reward=other, terminal=True) for other in others),
+        ]
         evaluate = measure.during_training(
             self.prompts("heldout")[: self.config.curve_prompts],
             self.sampling("curve"),
@@ -255,7 +260,7 @@ class SeedRun:
             reward=load_scorer(folder, self.encoder),
             encoder=self.encoder,
         )
-        ppo(model, folder, self.prompts("prompts"), self.encoder, self.recipe.ppo(path.name), path, evaluate=evaluate)
+        ppo(model, streams, self.prompts("prompts"), self.encoder, self.recipe.ppo(path.name), path, evaluate=evaluate)
 
     def respond(self, path: Path) -> None:
         """An arm's responses to the held-out prompts, sampled and greedy."""
