@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from errata.data.files import new_file
+
 __all__ = ["KEPT_FALL", "Metrics", "best_step", "evaluations", "kept_fall", "stop_reason", "warnings_of"]
 
 KEPT_FALL = 0.1
@@ -37,7 +39,9 @@ class Metrics:
         rows: list[dict[str, float]] = [json.loads(line) for line in found if line.endswith("\n")]
         self.lines = [row for row in rows if row["step"] <= last_step]
         if writes:
-            path.write_text(self.text(), encoding="utf-8")
+            # In one step: a kill here must lose no line, and other processes may be reading.
+            with new_file(path) as partial:
+                partial.write_text(self.text(), encoding="utf-8")
 
     def add(self, line: Line) -> None:
         """Write a line down."""
