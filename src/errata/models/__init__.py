@@ -18,7 +18,7 @@ from errata.models.layout import (
     lay_out,
 )
 from errata.models.load import device, identity, load_causal, load_tokenizer, read_card, save_model, without_dropout
-from errata.models.logprobs import token_entropy, token_logprobs
+from errata.models.logprobs import greedy_choices, token_entropy, token_logprobs
 from errata.models.scalar_head import (
     load_sequence_reward_model,
     load_token_reward_model,
@@ -64,6 +64,7 @@ __all__ = [
     "evaluation_of",
     "fingerprint_of",
     "fit",
+    "greedy_choices",
     "has_adapter",
     "identity",
     "is_finished",
