@@ -1,8 +1,8 @@
 r"""Editors that are programs: two house styles for letters to customers, about thirty rules each, on real English.
 
 A person who corrects drafts to a house style does the same things again and again, and overlooks some of them. ``edit``
-applies every rule; with ``overlook=0.15`` each rule is forgotten in 15 of 100 drafts. The words that the program without
-oversights still changes in a draft are what is left to correct in it: an exact editor to measure by.
+applies every rule; with ``overlook=0.15`` each rule is forgotten in 15 of 100 drafts. The words that the program
+without oversights still changes in a draft are what is left to correct in it: an exact editor to measure by.
 
 >>> plain("I'm sorry for any inconvenience, but as a chatbot, I'm unable to assist with that.")
 'I am sorry about this, but I am not able to help with that.\n\nKind regards,\nThe Support Team'

@@ -3,7 +3,7 @@
 Where a model drafted the log itself, it drafts the logged text again, and what was sent is that text with a few words
 changed: any other draft, a better one too, is far from it. So a new model cannot be judged by its distance to the one
 text that was sent. What can be asked is, given what was sent up to there: at the places that people changed, does the
-model now write what they wrote (*edit points*)? And does it still write the words that they left alone (*over-editing*)?
+model now write what they wrote (*edit points*)? And does it still write the words they left alone (*over-editing*)?
 """
 
 from __future__ import annotations
