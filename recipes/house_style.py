@@ -23,6 +23,8 @@ Rule = tuple[str, str]
 
 _BOT = r"(?:customer service |language |virtual |AI )*(?:AI|chatbot|assistant|model|representative|bot)"
 
+_GIVE = {"e": "give", "es": "gives", "ed": "given", "ing": "giving"}
+
 PLAIN: Sequence[Rule] = (
     (rf", (?:but )?as an? {_BOT}\b(?: designed to [a-z ]+| named [A-Za-z]+)?,", ", but"),
     (rf"\bas an? {_BOT}\b(?: designed to [a-z ]+| named [A-Za-z]+)?, ", ""),
@@ -52,8 +54,9 @@ PLAIN: Sequence[Rule] = (
     (r"\bdo not have the (?:ability|capability|capacity) to\b", "cannot"),
     (r"\bunable to\b", "not able to"),
     (r"\b(?:assistance)\b", "help"),
+    (r"\bprovid(e|es|ed|ing) (you|them|us|me) with\b", lambda m: f"{_GIVE[m[1]]} {m[2]}"),
     (r"\bassist(s|ed|ing)?\b", lambda match: {"s": "helps", "ed": "helped", "ing": "helping"}.get(match[1], "help")),
-    (r"\bprovid(e|es|ed|ing)\b", lambda m: {"e": "give", "es": "gives", "ed": "gave", "ing": "giving"}[m[1]]),
+    (r"\bprovid(e|es|ed|ing)\b", lambda m: _GIVE[m[1]]),
     (r"\bensur(e|es|ed|ing)\b", lambda m: {"e": "make", "es": "makes", "ed": "made", "ing": "making"}[m[1]] + " sure"),
     (r"\b(?:regarding|concerning)\b", "about"),
     (r"\b(?:inquiries|enquiries)\b", "questions"),
@@ -73,8 +76,8 @@ PLAIN: Sequence[Rule] = (
 WARM: Sequence[Rule] = (
     (r"\b(?:I|we) (?:sincerely )?apologi[sz]e\b", "we're so sorry"),
     (r"\bI(?:'m| am) sorry\b", "we're so sorry"),
-    (r"\bunable to\b", "can't"),
-    (r"\b(?:am|are) can't\b", "can't"),
+    (r"(?:\b(?:am|are|is)|'m|'re|'s) (?:currently )?unable to\b", "can't"),
+    (r"(?<=\w)can't", " can't"),
     (r"\bcannot\b", "can't"),
     (r"\b(do|does|did|is|are|has|have|would|could|should) not\b", r"\1n't"),
     (r"\bwill not\b", "won't"),
@@ -90,7 +93,8 @@ WARM: Sequence[Rule] = (
     (r"\brefund\b(?= of)", "full refund"),
     (r"\byour order\b", "your lovely order"),
     (r"\bassistance\b", "a helping hand"),
-    (r"\bassist\b", "lend a hand"),
+    (r"\bassist (you|them|us|me)\b", r"help \1 out"),
+    (r"\bassist\b", "help out"),
     (r"\bplease (?=contact|reach)", "just "),
     (r"\bcontact (?:me|us)\b", "drop us a line"),
     (r"\bquestions?\b", "worries"),
