@@ -1,4 +1,4 @@
-"""Fresh drafts of two models, corrected anew by one editor: the words that it changes are what people would still change.
+"""Fresh drafts of two models, corrected anew by one editor: what it changes is what people would still change.
 
 The editor is a program, a chat model or people; it never learns which model wrote a draft.
 """
