@@ -69,7 +69,7 @@ class NormalizeFlags:
 
     normalize: str = "none"
     """Fold what programs change and nobody means, in both texts and never in the prompt: kinds with commas between,
-    all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, tabs, trailing, edges,
+    all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, blanks, trailing, edges,
     quotes, dashes, ellipsis, entities, br. `errata edits stats` says which of them your rows have. What is folded is
     counted; sampled ids of a draft that changes are dropped."""
 
@@ -89,9 +89,7 @@ def set_aside(out: Path) -> Path:
     return out.with_name(f"{out.name}.bad_rows.jsonl")
 
 
-def check_labels_stand(
-    rules: LabelRules, encoding: EncodingFlags, normal: NormalizeFlags = NormalizeFlags()
-) -> None:
+def check_labels_stand(rules: LabelRules, encoding: EncodingFlags, normal: NormalizeFlags = NormalizeFlags()) -> None:
     """Refuse flags that a file of labels cannot follow any more.
 
     Raises:

@@ -65,6 +65,11 @@ _ZERO_WIDTH = regex.compile(
 )
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
+
+def _character(entity: re.Match[str]) -> str:
+    return html.unescape(entity[0]).replace("\u00a0", " ")
+
+
 FOLDINGS: Mapping[str, Folding] = {
     "newlines": Folding(
         r"\r\n, \r, U+000B, U+2028 and U+2029 become \n",
@@ -96,7 +101,7 @@ FOLDINGS: Mapping[str, Folding] = {
         _beyond_ascii(_sub("[\u00a0\u2000-\u200a\u202f\u205f]", " ")),
         careful=True,
     ),
-    "tabs": Folding(
+    "blanks": Folding(
         "a tab, or several spaces, between two words of a line become a space; indentation stays",
         ("Name: Ada", "Name:\tAda"),
         _sub(r"(?<=\S)(?:\t|[ \t]{2,}+)(?=\S)", " ", only_with=("\t", "  ")),
@@ -111,7 +116,7 @@ FOLDINGS: Mapping[str, Folding] = {
     "edges": Folding("white space and blank lines around the text go", ("Dear Ada", "\nDear Ada\n\n"), str.strip),
     "quotes": Folding(
         "‘ ’ ‚ ‛ become ' and “ ” „ ‟ become \"",
-        ("\"It's here\"", "“It’s here”"),
+        ('"It\'s here"', "“It’s here”"),
         _translate({**dict.fromkeys("‘’‚‛", "'"), **dict.fromkeys("“”„‟", '"')}),
         careful=True,
     ),
@@ -123,9 +128,9 @@ FOLDINGS: Mapping[str, Folding] = {
     ),
     "ellipsis": Folding("… becomes ...", ("Well...", "Well…"), _translate({"…": "..."}), careful=True),
     "entities": Folding(
-        "HTML's &amp; &#39; &eacute; become the character",
-        ("Tom & Ada", "Tom &amp; Ada"),
-        lambda text: _ENTITY.sub(lambda match: html.unescape(match[0]), text) if "&" in text else text,
+        "HTML's &amp; &#39; &eacute; become the character, and &nbsp; a space",
+        ("Tom & Ada", "Tom &amp;&nbsp;Ada"),
+        lambda text: _ENTITY.sub(_character, text) if "&" in text else text,
         careful=True,
     ),
     "br": Folding(
@@ -357,22 +362,12 @@ class MechanicalOf:
             return
         distance = int(Levenshtein.distance(original, edited))
         self._totals.update(changed=1, characters=distance)
-        touched, only = False, None
-        for name, folding in FOLDINGS.items():
-            if folding.fold(original) == original and folding.fold(edited) == edited:
-                continue
-            nearer = distance - int(Levenshtein.distance(*normalize(original, edited, (name,))))
-            if nearer > 0:
-                touched = True
-                self._rows[name] += 1
-                self._characters[name] += nearer
-                only = only or (name if nearer == distance else None)
-        if touched and only is None:
-            first, second = normalize(original, edited)
-            only = SEVERAL if first == second else None
-        if only is not None:
+        found, only = _share(original, edited, distance)
+        self._rows.update(found.keys())
+        self._characters.update(found)
+        self._totals["touched"] += bool(found)
+        if only:
             self._only[only] += 1
-        self._totals["touched"] += touched
 
     def result(self) -> Mechanical:
         """All that was counted so far."""
@@ -385,6 +380,24 @@ class MechanicalOf:
             only=_by_kind(self._only),
             characters=_by_kind(self._characters),
         )
+
+
+def _share(original: str, edited: str, distance: int) -> tuple[dict[str, int], str | None]:
+    """By how many characters each kind brings two texts nearer, and which of them makes them equal, if any does."""
+    there = [name for name, each in FOLDINGS.items() if each.fold(original) != original or each.fold(edited) != edited]
+    for name in there:
+        first, second = normalize(original, edited, (name,))
+        if first == second:
+            return {name: distance}, name
+    found: dict[str, int] = {}
+    folded: tuple[str, ...] = ()
+    for name in there:  # one after the other, so that no character is counted for two kinds
+        folded = (*folded, name)
+        left = int(Levenshtein.distance(*normalize(original, edited, folded)))
+        if left < distance:
+            found[name] = distance - left
+        distance = left
+    return found, None if distance else SEVERAL
 
 
 def _by_kind(counts: Mapping[str, int]) -> dict[str, int]:

@@ -19,7 +19,16 @@ __all__ = ["TIME_FIELDS", "TIME_FORMATS", "Times", "matching_fields", "read_time
 
 TIME_FIELDS = (
     *("time", "date", "timestamp", "datetime", "date time", "sent at", "sent on", "sent time", "sent date"),
-    *("time sent", "date sent", "created at", "created on", "created", "created time", "creation date", "creation time"),
+    *(
+        "time sent",
+        "date sent",
+        "created at",
+        "created on",
+        "created",
+        "created time",
+        "creation date",
+        "creation time",
+    ),
     *("submitted at", "edited at", "corrected at", "updated at", "modified at", "last modified", "received at"),
     *("event time", "ts", "datum", "zeit", "zeitpunkt", "zeitstempel", "gesendet am", "erstellt am", "horodatage"),
 )
@@ -240,7 +249,9 @@ def _iso(seconds: float) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
+    return (
+        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
+    )
 
 
 # One value in one format.
