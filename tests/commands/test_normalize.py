@@ -1,4 +1,4 @@
-"""``--normalize`` in the verbs that read corrections: off unless asked for, but for line ends on import; all counted."""
+"""``--normalize`` in the verbs that read corrections: off unless asked for, but for line ends on import; counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edits that nobody made: each kind is found by itself, folded in both texts, counted, and never takes content along."""
+"""Edits that nobody made: each kind is found alone, folded in both texts, counted, and takes no content along."""
 
 from __future__ import annotations
 

@@ -22,14 +22,22 @@ from .test_split import log
 
 AT = datetime(2026, 11, 23, 14, 5, tzinfo=UTC)
 AS_WRITTEN = {
-    "iso": ["2026-11-23T14:05:00Z", "2026-11-23 14:05", "2026/11/23 14:05 UTC", "2026-11-23T15:05+01:00", AT, "20261123T1405"],
-    "day-first": ["23/11/2026 14:05", "23.11.26, 14:05", "23. 11. 2026 14:05 Uhr", "Mon 23-11-2026 02:05 PM", "23/11/2026 15:05 +0100"],
+    "iso": [
+        *("2026-11-23T14:05:00Z", "2026-11-23 14:05", "2026/11/23 14:05 UTC", "2026-11-23T15:05+01:00"),
+        *(AT, "20261123T1405"),
+    ],
+    "day-first": [
+        *("23/11/2026 14:05", "23.11.26, 14:05", "23. 11. 2026 14:05 Uhr", "Mon 23-11-2026 02:05 PM"),
+        "23/11/2026 15:05 +0100",
+    ],
     "month-first": ["11/23/26 14:05", "11/23/2026, 2:05:00\u202fPM", "11-23-2026 14:05"],
     "day-month-name": [
         *("23. November 2026 14:05", "23 nov. 2026 à 14h05", "Mo., 23. Nov 2026, 14:05 Uhr", "23 noviembre 2026 14:05"),
         *("Mon, 23 Nov 2026 15:05:00 +0100", "23-Nov-26 14:05", "23rd of November 2026 at 2:05 pm"),
     ],
-    "month-name-day": ["November 23, 2026 14:05", "Mon Nov 23 14:05:00 2026", "Mon Nov 23 2026 15:05:00 GMT+0100 (CET)"],
+    "month-name-day": [
+        *("November 23, 2026 14:05", "Mon Nov 23 14:05:00 2026", "Mon Nov 23 2026 15:05:00 GMT+0100 (CET)"),
+    ],
     "seconds": [AT.timestamp(), str(int(AT.timestamp()))],
     "milliseconds": [AT.timestamp() * 1e3, str(int(AT.timestamp() * 1000))],
     "microseconds": [int(AT.timestamp() * 1e6)],
@@ -86,7 +94,7 @@ def test_one_value_decides_for_the_column() -> None:
 
 
 def test_what_may_be_day_or_month_first_is_asked_with_two_rows_and_both_readings() -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="may be day first") as error:
         read_times(["03/03/2026", "03/11/2026", "04/11/2026"], rows=["a", "b", "c"], what="field 'Sent at'")
     for said in (
         "field 'Sent at' may be day first or month first",

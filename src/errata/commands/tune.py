@@ -33,8 +33,11 @@ from errata.winrate import reward_judge, win_rate_over_start
 __all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
 
 
+_AS_THEY_ARE = NormalizeFlags()
+
+
 def _heldout(
-    path: Path | None, encoder: Encoder, rules: LabelRules = DEFAULT, normal: NormalizeFlags = NormalizeFlags()
+    path: Path | None, encoder: Encoder, rules: LabelRules = DEFAULT, normal: NormalizeFlags = _AS_THEY_ARE
 ) -> list[TokenLabels] | None:
     """Held-out corrections as labels; what length does to them is told."""
     if path is None:

@@ -502,8 +502,8 @@ class _Examination:
             yield Finding(
                 severity=Severity.WARNING,
                 name="mechanical_edits",
-                what=f"programs changed the texts, and it counts as edits ({kinds}; {mechanical.only_rows:,} rows differ "
-                "in nothing else)",
+                what=f"programs changed the texts, and it counts as edits ({kinds}; {mechanical.only_rows:,} rows "
+                "differ in nothing else)",
                 remedy=f"fold it in both texts with {mechanical.flag}",
                 rows=mechanical.touched_rows,
             )

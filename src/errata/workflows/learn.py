@@ -100,8 +100,8 @@ class LearnDetails(Limits):
     an error where it shows two."""
     normalize: str = "newlines"
     """Fold what programs change and nobody means, in drafts and sent texts and never in prompts: kinds with commas
-    between, all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, blanks, trailing,
-    edges, quotes, dashes, ellipsis, entities, br. It is counted, and the report says what is left."""
+    between, all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, blanks,
+    trailing, edges, quotes, dashes, ellipsis, entities, br. It is counted, and the report says what is left."""
     split_by: SplitBy = "auto"
     """What the held-out rows are set apart by; auto: the first of these that the log has the fields for."""
     method: Literal["both", "figa", "sft"] = "both"

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -229,7 +230,7 @@ def _choose(
 
 def _in_order(found: Sequence[_Read | None]) -> bool:
     seconds = [each.seconds for each in found if each is not None]
-    pairs = list(zip(seconds, seconds[1:], strict=False))
+    pairs = list(pairwise(seconds))
     one_way = all(a <= b for a, b in pairs) or all(a >= b for a, b in pairs)
     return one_way and len(set(seconds)) >= _LEAST_ORDER
 
