@@ -13,7 +13,14 @@ from typing import IO, Any, Literal
 from rich.text import Text
 from tyro.conf import OmitArgPrefixes as Flat  # the fields of the flags below are flags of the verb itself
 
-from errata.commands.shared import EncodingFlags, check_not_itself, console, set_aside
+from errata.commands.shared import (
+    EncodingFlags,
+    NormalizeFlags,
+    check_not_itself,
+    console,
+    set_aside,
+    tell_normalized,
+)
 from errata.data import iter_corrections, new_file, writing_rows
 from errata.edits import (
     Curation,
@@ -39,22 +46,26 @@ __all__ = ["EditsFilter", "EditsStats"]
 class EditsStats:
     """What was edited, and how: look before you train.
 
-    Edit ratio, kinds of edit, length, place in the text, duplicates, reasons, what is changed most, and words that the
-    model could not have known. Of any number of rows, in constant memory.
+    Edit ratio, kinds of edit, length, place in the text, duplicates, reasons, what is changed most, words that the
+    model could not have known, and edits that programs made and nobody meant. Of any number of rows, in constant
+    memory.
     """
 
     data: Path
     """Corrections."""
     out: Path | None = None
     """Write the numbers here as JSON, too."""
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
+        normalizer = self.normal.normalizer()
         aside = None if self.out is None else set_aside(self.out)
-        found = statistics(iter_corrections(self.data, set_aside=aside))
+        found = statistics(map(normalizer, iter_corrections(self.data, set_aside=aside)))
         console.print(statistics_to_terminal(found))
+        tell_normalized(normalizer)
         if self.out is not None:
-            _write_json(self.out, found.as_dict())
+            _write_json(self.out, {**found.as_dict(), "normalized": normalizer.as_dict()})
             console.print(f"→ {self.out}", highlight=False, markup=False)
 
 
@@ -100,18 +111,22 @@ class EditsFilter:
     """Keep if R(y) > η₂. FIGA has 3."""
     eta3: float = -inf
     """Keep if R(y) − R(original) > η₃. FIGA has 3.5."""
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
+        normalizer = self.normal.normalizer()
         filters = self._filters()
         if not filters:
             raise ValueError("no filter is asked for; give one, such as --max-edit-ratio 0.5")
         check_not_itself(self.out, self.data)
         curation = Curation(filters)
         with _dropped_rows(self.out.with_name(f"{self.out.name}.dropped.jsonl")) as drop:
-            rows = iter_corrections(self.data, set_aside=set_aside(self.out))
+            rows = map(normalizer, iter_corrections(self.data, set_aside=set_aside(self.out)))
             found = statistics(writing_rows(self.out, _some(curation, rows, drop)))
-        _write_json(self.out.with_name(f"{self.out.name}.report.json"), curation.as_dict())
+        report = {**curation.as_dict(), "normalized": normalizer.as_dict()}
+        _write_json(self.out.with_name(f"{self.out.name}.report.json"), report)
+        tell_normalized(normalizer)
         _tell(curation)
         console.print(found, highlight=False)
         console.print(f"→ {self.out}; what was dropped, and why: {self.out.name}.dropped.jsonl", highlight=False)

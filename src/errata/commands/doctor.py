@@ -12,7 +12,7 @@ from typing import Literal
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, console, set_aside
+from errata.commands.shared import EncodingFlags, NormalizeFlags, console, set_aside, tell_normalized
 from errata.data import iter_corrections, new_file
 from errata.data.records import read_lines
 from errata.doctor import Diagnosis, Method, Severity, diagnosis_to_terminal, examine, read_model_facts
@@ -42,6 +42,7 @@ class Doctor:
     """Whether warnings count as errors."""
     out: Path | None = None
     """Write findings and figures here as JSON, too; rows that cannot be used go beside it."""
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings of FIGA stand under what else is given."""
@@ -50,14 +51,14 @@ class Doctor:
 
     def run(self) -> int:
         encoder, facts = self.encoding.encoder(self.model), read_model_facts(self.model)
+        normalizer = self.normal.normalizer()
         with TemporaryDirectory() as folder:
             aside = Path(folder) / "bad_rows.jsonl" if self.out is None else set_aside(self.out)
             unreadable: list[tuple[int, str]] = []
 
             def rows() -> Iterable[Correction]:
-                yield from tqdm(
-                    iter_corrections(self.data, set_aside=aside), unit=" rows", leave=False, delay=2, disable=None
-                )
+                read = iter_corrections(self.data, set_aside=aside)
+                yield from map(normalizer, tqdm(read, unit=" rows", leave=False, delay=2, disable=None))
                 # Only now is the file of unusable rows there.
                 for _, line in read_lines(aside):
                     bad = json.loads(line)
@@ -72,6 +73,7 @@ class Doctor:
                 model=facts,
                 unreadable=unreadable,
             )
+        tell_normalized(normalizer)
         console.print(diagnosis_to_terminal(found))
         if self.out is not None:
             with new_file(self.out) as partial:

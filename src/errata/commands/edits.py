@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.text import Text
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import check_not_itself, console, set_aside
+from errata.commands.shared import NormalizeFlags, check_not_itself, console, set_aside, tell_normalized
 from errata.data import (
     FORMATS,
     Format,
@@ -85,7 +86,8 @@ class EditsImport:
     """Turn a file of corrections into edits.jsonl, whose rows are preference rows too (chosen = edited).
 
     Reads the formats that --from names, from JSONL, a JSON array, CSV, Parquet or a saved data set of any size. Bad
-    rows are written beside --out with their line numbers and what to mend; the good ones go on.
+    rows are written beside --out with their line numbers and what to mend; the good ones go on. Line ends are made
+    alike in both texts, which is counted (--normalize none leaves them); what else programs changed is shown.
     """
 
     data: Path
@@ -94,12 +96,18 @@ class EditsImport:
     """The file to write: .jsonl, .jsonl.gz or .parquet."""
     from_: Annotated[Literal["auto"] | FormatName, tyro.conf.arg(name="from")] = "auto"
     """The format of --data; auto judges by the first 100 rows and says why."""
+    normal: Flat[NormalizeFlags] = NormalizeFlags(normalize="newlines")
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
-        rows = iter_corrections(self.data, form=self._form(), set_aside=set_aside(self.out))
+        normalizer = self.normal.normalizer()
+        rows = map(normalizer, iter_corrections(self.data, form=self._form(), set_aside=set_aside(self.out)))
         shown = tqdm(writing_rows(self.out, rows), unit=" rows", leave=False, delay=2, disable=None)
-        console.print(str(statistics(shown)), highlight=False, markup=False)
+        found = statistics(shown)
+        console.print(str(found), highlight=False, markup=False)
+        tell_normalized(normalizer)
+        for line in found.mechanical.lines():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _form(self) -> Format:
         if self.from_ != "auto":

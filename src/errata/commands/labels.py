@@ -11,7 +11,15 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_labels_stand, check_not_itself, console, set_aside
+from errata.commands.shared import (
+    EncodingFlags,
+    NormalizeFlags,
+    check_labels_stand,
+    check_not_itself,
+    console,
+    set_aside,
+    tell_normalized,
+)
 from errata.data import Encoder, iter_corrections, new_file, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
@@ -47,6 +55,7 @@ class Labels:
     """labels.jsonl; it names the tokenizer that it was made with."""
     workers: int = 0
     """Processes; 0 is one for each core. A small file is done in one."""
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
@@ -54,18 +63,19 @@ class Labels:
         check_not_itself(self.out, self.edits)
         if not self.out.name.endswith((".jsonl", ".jsonl.gz")):
             raise ValueError(f"labels are JSON lines; name {self.out} .jsonl or .jsonl.gz")
-        state = self.edits.stat()
+        state, normalizer = self.edits.stat(), self.normal.normalizer()
         with tqdm(unit=" rows", leave=False, delay=2, disable=None) as shown:
             report = label_file(
-                iter_corrections(self.edits, set_aside=set_aside(self.out)),
+                map(normalizer, iter_corrections(self.edits, set_aside=set_aside(self.out))),
                 self.out,
                 self.encoding.loader(self.model),
                 self.rules,
-                source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns}",
+                source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns} {','.join(normalizer.kinds)}",
                 set_aside=self.out.with_name(f"{self.out.name}.unlabelled.jsonl"),
                 workers=self.workers or os.cpu_count() or 1,
                 progress=shown.update,
             )
+        tell_normalized(normalizer)
         console.print(str(report.labels), highlight=False, markup=False)
         if report.lengths.dropped_too_long or report.lengths.truncated:
             console.print(str(report.lengths), highlight=False, markup=False)

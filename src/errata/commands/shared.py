@@ -13,17 +13,20 @@ from rich.console import Console
 
 from errata.data import Encoder, OnLong, new_file
 from errata.data.encoding import load_encoder
+from errata.edits import Normalizer, kinds_of
 from errata.labels import LabelRules
 
 __all__ = [
     "Command",
     "EncodingFlags",
+    "NormalizeFlags",
     "check_labels_stand",
     "check_not_itself",
     "console",
     "report",
     "set_aside",
     "tell",
+    "tell_normalized",
 ]
 
 
@@ -60,21 +63,42 @@ class EncodingFlags:
         return partial(load_encoder, model, template=self.template, max_length=self.max_length, on_long=self.on_long)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NormalizeFlags:
+    """What is folded in both texts of a correction before anything is made of it."""
+
+    normalize: str = "none"
+    """Fold what programs change and nobody means, in both texts and never in the prompt: kinds with commas between,
+    all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, blanks, trailing, edges,
+    quotes, dashes, ellipsis, entities, br. `errata edits stats` says which of them your rows have. What is folded is
+    counted; sampled ids of a draft that changes are dropped."""
+
+    def normalizer(self) -> Normalizer:
+        """Folds rows and counts; raises ValueError for a kind that is none."""
+        return Normalizer(kinds_of(self.normalize))
+
+
+def tell_normalized(normalizer: Normalizer) -> None:
+    """Print what was folded, where something was to be."""
+    if normalizer.kinds:
+        console.print(str(normalizer), highlight=False, markup=False, soft_wrap=True)
+
+
 def set_aside(out: Path) -> Path:
     """Where rows that could not be read are kept, beside what was made of the others."""
     return out.with_name(f"{out.name}.bad_rows.jsonl")
 
 
-def check_labels_stand(rules: LabelRules, encoding: EncodingFlags) -> None:
+def check_labels_stand(rules: LabelRules, encoding: EncodingFlags, normal: NormalizeFlags = NormalizeFlags()) -> None:
     """Refuse flags that a file of labels cannot follow any more.
 
     Raises:
         ValueError: they say how edits become labels.
     """
-    if rules != LabelRules() or encoding.max_length is not None:
+    if rules != LabelRules() or encoding.max_length is not None or normal.normalizer().kinds:
         raise ValueError(
-            "--unit, --ties, --omissions, --inventions, --reasoning and --max-length say how edits become labels, and "
-            "--labels holds labels; leave them out, or give --edits"
+            "--unit, --ties, --omissions, --inventions, --reasoning, --max-length and --normalize say how edits become "
+            "labels, and --labels holds labels; leave them out, or give --edits"
         )
 
 

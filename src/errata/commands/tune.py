@@ -10,7 +10,15 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_labels_stand, console, set_aside, tell
+from errata.commands.shared import (
+    EncodingFlags,
+    NormalizeFlags,
+    check_labels_stand,
+    console,
+    set_aside,
+    tell,
+    tell_normalized,
+)
 from errata.data import Encoder, new_file, read_corrections, read_demonstrations, read_preferences, read_prompts
 from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
@@ -25,13 +33,20 @@ from errata.winrate import reward_judge, win_rate_over_start
 __all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
 
 
-def _heldout(path: Path | None, encoder: Encoder, rules: LabelRules = DEFAULT) -> list[TokenLabels] | None:
+_AS_THEY_ARE = NormalizeFlags()
+
+
+def _heldout(
+    path: Path | None, encoder: Encoder, rules: LabelRules = DEFAULT, normal: NormalizeFlags = _AS_THEY_ARE
+) -> list[TokenLabels] | None:
     """Held-out corrections as labels; what length does to them is told."""
     if path is None:
         return None
-    counts = LengthCounts()
-    rows = list(label_all(read_corrections(path), encoder, rules, counts=counts))
+    counts, normalizer = LengthCounts(), normal.normalizer()
+    rows = list(label_all(map(normalizer, read_corrections(path)), encoder, rules, counts=counts))
     counts.check()
+    if normalizer.kinds:
+        console.print(f"held out: {normalizer}", highlight=False, markup=False, soft_wrap=True)
     if counts.dropped_too_long or counts.truncated:
         console.print(f"held out: {counts}", highlight=False)
     return rows
@@ -75,6 +90,7 @@ class TuneFIGA:
     """A file of `errata labels` made with this model's tokenizer."""
     heldout: Path | None = None
     """Corrections to look at during training and never to learn from; labelled as --edits are."""
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings stand under what else is given."""
@@ -87,16 +103,18 @@ class TuneFIGA:
             raise ValueError("give either --edits or --labels")
         counts = None
         if self.labels is not None:
-            check_labels_stand(self.rules, self.encoding)
+            check_labels_stand(self.rules, self.encoding, self.normal)
             rows = read_labels(self.labels, encoder)
         else:
             assert self.edits is not None
+            normalizer = self.normal.normalizer()
             edits = read_corrections(self.edits, set_aside=set_aside(self.out))
             counts = LengthCounts()
-            rows = list(label_all(edits, encoder, self.rules, counts=counts))
+            rows = list(label_all(map(normalizer, edits), encoder, self.rules, counts=counts))
             counts.check()
+            tell_normalized(normalizer)
         console.print(str(count_labels(rows)), highlight=False)
-        heldout = _heldout(self.heldout, encoder, self.rules)
+        heldout = _heldout(self.heldout, encoder, self.rules, self.normal)
         tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout), self.out)
 
 

@@ -36,6 +36,7 @@ _CHUNK = 256  # rows that are labelled together
 _TEMPLATE_SAMPLE = 8  # rows
 _OFFSET_SAMPLE = 64  # rows
 _SHOWN = 3  # rows
+_MECHANICAL = 0.05  # of the rows: from here on edits that programs made are warned of
 _FEW_TOKENS = 120  # of a side; a row that fits on a screen is shown rather than a longer one
 _NOT_TEXT = re.compile(r"\s|##|\ufffd")
 
@@ -454,6 +455,9 @@ class _Examination:
             "highest_id": totals["highest_id"],
             "vocabulary": self._model.vocabulary,
             "median_edit_ratio": edits.median_edit_ratio,
+            "changed_in_white_space_only": edits.kinds["white_space"],
+            "rows_with_mechanical_edits": edits.mechanical.touched_rows,
+            "mechanical_edits": dict(edits.mechanical.rows),
             "same_rows": edits.same,
             "near_duplicates": edits.near_duplicates,
             "rows_with_inventions": totals["rows_with_inventions"],
@@ -491,6 +495,17 @@ class _Examination:
                 name="rewrites",
                 what=f"half of the edits change {figures['median_edit_ratio']:.0%} or more of the words: rewrites",
                 remedy="token labels say little of them; `errata edits filter --max-edit-ratio 0.5` keeps the others",
+            )
+        mechanical = self._statistics.result().mechanical
+        if mechanical.touched_rows > _MECHANICAL * figures["rows_in"]:
+            kinds = ", ".join(f"{name} in {count:,}" for name, count in mechanical.rows.items())
+            yield Finding(
+                severity=Severity.WARNING,
+                name="mechanical_edits",
+                what=f"programs changed the texts, and it counts as edits ({kinds}; {mechanical.only_rows:,} rows "
+                "differ in nothing else)",
+                remedy=f"fold it in both texts with {mechanical.flag}",
+                rows=mechanical.touched_rows,
             )
         repeated = figures["same_rows"] + figures["near_duplicates"]
         if repeated:

@@ -36,7 +36,7 @@ from errata.data.encoding import load_encoder
 from errata.data.files import read_json, write_json
 from errata.data.rows import read_lines, write_lines
 from errata.doctor import Diagnosis, examine, read_model_facts
-from errata.edits import word_distance
+from errata.edits import MechanicalOf, Normalizer, kinds_of, word_distance
 from errata.labels import label_all
 from errata.models import Sampling, device, fingerprint_of, identity, load_causal, read_card
 from errata.tuning import FIGAConfig, SFTConfig, demonstrations, figa, sft
@@ -53,7 +53,8 @@ from errata.workflows.measure import (
     write_drafts,
 )
 from errata.workflows.privacy import Masker, mask_correction, mask_texts
-from errata.workflows.split import TIME_FIELDS, USER_FIELDS, Split, SplitBy, read_time, split_rows
+from errata.workflows.split import USER_FIELDS, Split, SplitBy, split_rows
+from errata.workflows.times import TIME_FIELDS, Times, matching_fields, read_times
 from errata.workflows.verdict import Limits, Measured, decide
 
 __all__ = ["LearnConfig", "LearnDetails", "NotSafe", "learn"]
@@ -88,9 +89,19 @@ class LearnDetails(Limits):
     """What seldom has to be decided."""
 
     user_field: str | None = None
-    """Field that says who sent a row; else the first of user, annotator, author. 'none': treat them as unknown."""
+    """Field that says who sent a row; else the first of user, annotator, author and the like. 'none': treat them as
+    unknown."""
     time_field: str | None = None
-    """Field that says when; else the first of time, date, timestamp. 'none': treat it as unknown."""
+    """Field that says when; else the first of time, date, timestamp, sent at, created at and the like that can be read.
+    'none': treat it as unknown."""
+    time_format: str | None = None
+    """How times are written: iso, day-first, month-first, day-month-name, month-name-day, excel, seconds, milliseconds,
+    microseconds, nanoseconds, or a strptime format such as '%d.%m.%Y %H:%M'; else what the whole column shows, and
+    an error where it shows two."""
+    normalize: str = "newlines"
+    """Fold what programs change and nobody means, in drafts and sent texts and never in prompts: kinds with commas
+    between, all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, blanks,
+    trailing, edges, quotes, dashes, ellipsis, entities, br. It is counted, and the report says what is left."""
     split_by: SplitBy = "auto"
     """What the held-out rows are set apart by; auto: the first of these that the log has the fields for."""
     method: Literal["both", "figa", "sft"] = "both"
@@ -286,15 +297,26 @@ class _Run:
     # Stages.
 
     def read_log(self, path: Path) -> None:
-        """The rows as they are stored: masked, with user and time, without other fields. The counts come last."""
+        """The rows as they are stored: folded, masked, with user and time, without other fields; the counts last."""
         form, _ = recognise_file(self.log)
         mask = (lambda text: mask_texts([text])[0][0]) if self.config.mask_private else None
         bad = path.with_name("bad_rows.jsonl")
         read = iter_corrections(self.log, form=form, set_aside=bad, rewrite=mask)
-        rows = list(tqdm(read, desc="rows", leave=False, delay=2, disable=None))
-        user = self.field(rows, self.details.user_field, USER_FIELDS, "user")
-        time = self.field(rows, self.details.time_field, TIME_FIELDS, "time")
-        stored = _Stored(mask=self.config.mask_private, user_field=user, time_field=time)
+        normalizer, mechanical = Normalizer(kinds_of(self.details.normalize)), MechanicalOf()
+        rows = list(map(normalizer, tqdm(read, desc="rows", leave=False, delay=2, disable=None)))
+        for row in rows:
+            mechanical.add(row.original, row.edited)
+        users = self.fields(rows, self.details.user_field, USER_FIELDS, "user")
+        user = users[0] if users else None
+        time, times = self.time_column(rows)
+        if normalizer.rows:
+            self.say(str(normalizer))
+        for line in mechanical.result().lines():
+            self.say(line)
+        if len(users) > 1:
+            self.say(f"{user!r} says who sent a row; --user-field takes another ({', '.join(users[1:])})")
+        seconds = {} if times is None else dict(zip((row.id for row in rows), times.seconds, strict=True))
+        stored = _Stored(mask=self.config.mask_private, user_field=user, seconds=seconds)
         shown = tqdm(rows, desc="masking", leave=False, delay=2, disable=None)
         write_rows(path.with_name("rows.jsonl"), map(stored, shown))
         counts = {
@@ -307,25 +329,65 @@ class _Run:
             "own_weights_dropped": stored.weights_dropped,
             "user_field": user,
             "time_field": time,
+            "times": times and times.as_dict(),
+            "normalized": normalizer.as_dict(),
+            "mechanical": mechanical.result().as_dict(),
             "fields_left_out": sorted({name for row in rows for name in row.extra} - {user, time}),
         }
         write_json(path, counts)
 
-    def field(self, rows: Sequence[Correction], asked: str | None, usual: Sequence[str], what: str) -> str | None:
-        """The field that says who or when, or None.
+    def say(self, line: str) -> None:
+        """Tell something in full, however narrow the terminal."""
+        self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+    def fields(self, rows: Sequence[Correction], asked: str | None, usual: Sequence[str], what: str) -> list[str]:
+        """The fields that may say who or when, the first of them the best; one at most where one is asked for.
 
         Raises:
             ValueError: the one asked for is in no row.
         """
-        there = {name: None for row in rows for name in row.extra}
+        there = list({name: None for row in rows for name in row.extra})
         if asked == "none":
-            return None
-        if asked is not None and asked not in there:
+            return []
+        if asked is None:
+            return matching_fields(there, usual)
+        found = [asked] if asked in there else matching_fields(there, [asked])
+        if not found:
             raise ValueError(
                 f"--{what}-field {asked}: no row has it; the further fields are {', '.join(there) or 'none'}"
             )
-        by_case = {name.casefold(): name for name in there}
-        return asked or next((by_case[name] for name in usual if name in by_case), None)
+        return found[:1]
+
+    def time_column(self, rows: Sequence[Correction]) -> tuple[str | None, Times | None]:
+        """The first field that says when and can be read, and its times; both None where no field is named like one.
+
+        Raises:
+            ValueError: no such field can be read in one format, or none has a value; says what to type.
+        """
+        names = self.fields(rows, self.details.time_field, TIME_FIELDS, "time")
+        ids, refused = [row.id for row in rows], dict[str, str]()
+        for name in names:
+            values = [row.extra.get(name) for row in rows]
+            try:
+                times = read_times(values, rows=ids, form=self.details.time_format, what=f"field {name!r}")
+                if not times.read:
+                    raise ValueError(f"field {name!r} has a time in no row; name another with --time-field, or none")
+            except ValueError as error:
+                refused[name] = str(error)
+                continue
+            self.say(f"{name!r}: {times}")
+            for other in (other for other in names if other != name):
+                passed_over = f" (it was passed over: {refused[other]})" if other in refused else ""
+                self.say(f"{other!r} may say when, too; --time-field {other!r} takes it{passed_over}")
+            return name, times
+        if refused:
+            raise ValueError(next(iter(refused.values())))
+        if self.details.time_format is not None:
+            raise ValueError(
+                f"--time-format {self.details.time_format} has no field to read; name it with --time-field, or leave "
+                "--time-format out"
+            )
+        return None, None
 
     def split(self, path: Path) -> None:
         """Rows to train on, to choose by, and to judge by; accepted drafts apart."""
@@ -344,6 +406,11 @@ class _Run:
             "heldout": self.drafted([row for row in outer.heldout if _edited(row)], left_out),
             "heldout_accepted": self.drafted([row for row in outer.heldout if not _edited(row)], left_out),
         }
+        self.say(f"split by {outer.by}: {outer.rule}")
+        if outer.fallback:
+            self.say(f"not by users and time: {outer.fallback}; --user-field and --time-field name the fields")
+        if inner is not None:
+            self.say(f"the rows that choose the method are split off by {inner.by}")
         self.check_sizes(sides, outer)
         with new_folder(path) as folder:
             for name, part in sides.items():
@@ -352,6 +419,7 @@ class _Run:
                 **{name: len(part) for name, part in sides.items()},
                 "rule": outer.rule,
                 "by": outer.by,
+                "fallback": outer.fallback,
                 "selection_rule": inner and inner.rule,
                 "selection_left_out": dict(inner.left_out) if inner else {},
                 "left_out": dict(outer.left_out),
@@ -365,7 +433,7 @@ class _Run:
     def split_rows(self, rows: Sequence[Correction], counts: Mapping[str, Any], share: float, by: SplitBy) -> Split:
         """``split_rows`` of this log."""
         users = [row.extra.get("user") for row in rows] if counts["user_field"] else None
-        times = [read_time(row.extra.get("time")) for row in rows] if counts["time_field"] else None
+        times = [row.extra.get("time") for row in rows] if counts["time_field"] else None
         return split_rows(rows, share=share, users=users, times=times, by=by)
 
     def inner_split(self, train: Sequence[Correction], counts: Mapping[str, Any]) -> Split:
@@ -633,7 +701,8 @@ class _Stored:
 
     mask: bool
     user_field: str | None
-    time_field: str | None
+    seconds: Mapping[str, float | None]
+    """When each row was sent, by its id."""
     masked: Counter[str] = field(default_factory=Counter)
     rows_masked: int = 0
     ids_dropped: int = 0
@@ -648,8 +717,7 @@ class _Stored:
         if user not in (None, ""):
             # A name is private, too; that two rows have the same one is all that is needed.
             extra["user"] = self.users.setdefault(str(user), f"user-{len(self.users) + 1}") if self.mask else str(user)
-        seconds = read_time(row.extra.get(self.time_field)) if self.time_field else None
-        if seconds is not None:
+        if (seconds := self.seconds.get(row.id)) is not None:
             extra["time"] = seconds
         stored = replace(row, extra=extra)
         if self.mask:
