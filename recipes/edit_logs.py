@@ -247,7 +247,7 @@ def measure(settings: Settings, model: Path, encoder: Encoder, path: Path) -> No
             "costs": edit_costs(drafts, sent),
             "untouched": copied,
             "as_sent": exact,
-            "figures": asdict(describe(drafts, sent, seed=details.seed)),
+            "figures": asdict(describe(drafts, sent)),
         }
     labels = list(label_all(rows, encoder, counts=LengthCounts()))
     found["tokens"] = asdict(token_logprobs_by_label(net, labels, encoder, batch_size=details.batch_size))
@@ -258,7 +258,7 @@ def summarise(settings: Settings, found: Learned, measured: Mapping[str, Mapping
     """All numbers of the table, and the verdict."""
     differences = {
         f"{new} − {old}": {
-            how: asdict(compare(measured[new][how]["costs"], measured[old][how]["costs"], seed=settings.seed))
+            how: asdict(compare(measured[new][how]["costs"], measured[old][how]["costs"]))
             for how in ("greedy", "sampled")
         }
         for new, old in (("figa", "old"), ("sft", "old"), ("copies", "old"), ("figa", "copies"), ("sft", "copies"))

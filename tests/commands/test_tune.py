@@ -17,7 +17,7 @@ from errata.models import Sampling, TransformersGenerator, load_causal
 from errata.reward import encoder_of, load_scorer
 from errata.tuning.collapse import Sign
 from errata.types import Correction
-from errata.winrate import reward_judge, win_rate_over_start
+from errata.winrate import HumanJudge, reward_judge, win_rate_over_start
 from errata.winrate import training as training_module
 from tuning.ppo_toy import ENCODER, lines_of, reward_model
 
@@ -225,6 +225,13 @@ def test_the_policy_that_wins_most_often_is_kept(
         assert tiny.difference(whole / kept, out / kept) == 0
     assert lines_of(whole) == lines
     assert {**card_of(whole), "seconds": 0} == {**card, "seconds": 0}
+
+
+def test_an_evaluation_without_a_valid_verdict_is_no_win_rate(folder: Path) -> None:
+    mute = HumanJudge({("", row.id): [] for row in HELDOUT}, name="nobody")
+    evaluate = win_rate_over_start(folder / "start", HELDOUT, mute, ENCODER, Sampling(max_new_tokens=6, seed=0))
+    with pytest.raises(ValueError, match=r"step 3: 0 valid verdicts on 10 held-out prompts are no win rate"):
+        evaluate(TransformersGenerator(load_causal(folder / "start"), ENCODER), 3)
 
 
 def test_a_judge_that_is_also_the_teacher_is_warned_of(

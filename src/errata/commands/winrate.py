@@ -40,7 +40,10 @@ from errata.winrate import (
 )
 from errata.winrate.judges import PROMPT
 
-__all__ = ["Generate", "WinRate"]
+__all__ = ["NO_VERDICT", "Generate", "WinRate"]
+
+NO_VERDICT = 5
+"""The exit code where an arm has no valid verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ class WinRate:
     shown), a chat model asked in both orders (--llm), people's verdicts (--verdicts), or a reward model (--reward: a
     proxy; do not judge a policy by the reward model that it was trained on). Or take verdicts that are there:
     --annotations.
+
+    Exit code 5 where an arm has no valid verdict: everything is written all the same, and there is no win rate of it.
     """
 
     candidate: Annotated[tuple[str, ...], UseAppendAction] = ()
@@ -81,7 +86,7 @@ class WinRate:
     max_new_tokens: int = 256
     """Longest response, in tokens."""
     seed: int = 0
-    """Of sampling, of the bootstrap and of the sign flips."""
+    """Of sampling and of the sign flips."""
     out: Path | None = None
     """Write the numbers and each prompt's verdict here as JSON."""
     report: Annotated[tuple[Path, ...], UseAppendAction] = ()
@@ -91,7 +96,7 @@ class WinRate:
     client: Flat[ClientFlags] = ClientFlags()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
-    def run(self) -> None:
+    def run(self) -> int:
         for path in self.report:
             if path.suffix not in (".html", ".md"):
                 raise ValueError(f"--report {path}: name a file .html or .md")
@@ -109,6 +114,7 @@ class WinRate:
         for written in (self.out, *self.report, self.alpaca_eval):
             if written is not None:
                 console.print(f"→ {written}", highlight=False)
+        return NO_VERDICT if any(arm.win_rate is None for arm in found.arms) else 0
 
     def _annotated(self) -> tuple[Contest, dict[str, list[Pair]], dict[str, list[Ruling]]]:
         assert self.annotations is not None

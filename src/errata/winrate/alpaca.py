@@ -3,7 +3,7 @@
 An output is ``{instruction, output, generator}``; an annotation has ``output_1`` of ``generator_1`` (the reference) and
 ``output_2`` of ``generator_2``, and a ``preference`` from 1 (the first is better) to 2 (the second is). Both files are
 JSON arrays. Ours and the official package agree on win rate and standard error of the same annotations; where a
-preference is missing, the official package leaves the pair out and we count it as a tie that is invalid.
+preference is missing, both leave the pair out of the rate.
 """
 
 from __future__ import annotations

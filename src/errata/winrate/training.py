@@ -45,15 +45,20 @@ def win_rate_over_start(
         ]
 
     def evaluate(generator: Generator, step: int) -> dict[str, float]:
-        del step
         if not baseline:
             baseline.extend(answers(TransformersGenerator(load_causal(start).to(device()), encoder)))
         found, _ = contest({"policy": answers(generator)}, baseline, judge, seed=sampling.seed)
         (arm,) = found.arms
+        if arm.win_rate is None or arm.length_controlled is None:
+            raise ValueError(
+                f"step {step}: {arm.valid} valid verdicts on {arm.prompts} held-out prompts are no win rate; ask the "
+                "judge with `errata winrate` what is wrong, then rerun the same command to resume"
+            )
         measured = {
             "win_rate": arm.win_rate.mean,
             "win_rate_low": arm.win_rate.low,
             "win_rate_high": arm.win_rate.high,
+            "win_rate_invalid": arm.invalid / arm.prompts,
             "win_rate_at_equal_length": arm.length_controlled.mean,
             "heldout_words": arm.mean_length,
         }

@@ -18,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
@@ -41,9 +40,10 @@ from errata.labels import label_all
 from errata.models import Sampling, device, fingerprint_of, identity, load_causal, read_card
 from errata.tuning import FIGAConfig, SFTConfig, demonstrations, figa, sft
 from errata.types import Correction, Rollout
-from errata.winrate import Interval, bootstrap_interval
+from errata.winrate import FEWEST, Interval, mean_interval, smallest_shown
 from errata.workflows.learned import Candidate, Example, Learned
 from errata.workflows.measure import (
+    WORD,
     TokenLogprobs,
     compare,
     describe,
@@ -110,6 +110,9 @@ class LearnDetails(Limits):
     """Share of the training rows that choose between two methods and are trained on by neither."""
     min_rows: int = 20
     """Fewest edited rows to train on, and to be judged by."""
+    judge_by: Literal["users", "rows"] = "users"
+    """What counts once when the models are compared: users, where the log has several, or rows. Rows of one user
+    resemble each other, so a verdict by rows is about these users and says nothing of others."""
     heldout_rows: int = 500
     """Most rows, edited and accepted each, that are drafted anew."""
     temperature: float = 1.0
@@ -137,7 +140,7 @@ class LearnDetails(Limits):
     general_tokens: int = 50_000
     """So many tokens of the general text are read."""
     seed: int = 0
-    """Of training, sampling and intervals."""
+    """Of training and sampling."""
 
 
 class NotSafe(ValueError):  # noqa: N818
@@ -497,14 +500,27 @@ class _Run:
                 f"{remedy[name]}"
             )
 
+        users = self.users(sides["heldout"])
+        if users is not None and len(set(users) - {None}) > 1 and len(_independent(users)) < FEWEST:
+            raise ValueError(
+                f"the held-out rows are of {len(_independent(users))} users, and {FEWEST} are needed: fewer cannot "
+                "prove anything of other users; raise --heldout-share, give --split-by time or prompt, or --judge-by "
+                "rows, which says nothing of other users"
+            )
+
+    def users(self, rows: Sequence[Correction]) -> list[str | None] | None:
+        """Who sent each row; None where rows decide."""
+        return [row.extra.get("user") for row in rows] if self.details.judge_by == "users" else None
+
     def detectable(self, sides: Mapping[str, Sequence[Correction]], name: str) -> str:
         """What so few rows could show, guessed from how much the edit costs of the log vary."""
         costs = [word_distance(row.original, row.edited) for part in ("train", name) for row in sides[part]]
         count = len(sides[name])
         if name != "heldout" or count < 2 or len(costs) < 2:
             return ""
-        least = 2.8 * float(np.std(costs, ddof=1)) / count**0.5
-        return f"; with {count} rows only a difference of about {least:.1f} words a draft can be told from noise"
+        size = smallest_shown(costs, least=WORD, count=count)
+        what = "no difference" if size is None else f"only a difference of about {size:.1f} words a draft"
+        return f"; with {count} rows {what} can be told from noise"
 
     def examine(self, path: Path) -> None:
         """What the losses will really see."""
@@ -638,9 +654,7 @@ class _Run:
         return [
             Candidate(
                 name=arm,
-                edit_cost=_interval(
-                    edit_costs(self.drafts(arm, list(sent), folder="selection"), sent), self.details.seed
-                ),
+                edit_cost=_interval(edit_costs(self.drafts(arm, list(sent), folder="selection"), sent)),
             )
             for arm in self.arms
         ]
@@ -654,10 +668,7 @@ class _Run:
     def learned(self, arm: Arm) -> Learned:
         """Everything that was measured, and the verdict."""
         heldout, accepted = self.rows("heldout"), self.rows("heldout_accepted")
-        seed, scored = (
-            self.details.seed,
-            {name: read_json(self.out / "heldout" / f"{name}.json") for name in ("old", arm)},
-        )
+        scored = {name: read_json(self.out / "heldout" / f"{name}.json") for name in ("old", arm)}
 
         def drafts(name: str, rows: Sequence[Correction]) -> dict[str, list[Rollout]]:
             return {how: self.drafts(f"{name}.{how}", [row.id for row in rows]) for how in DECODINGS}
@@ -665,14 +676,15 @@ class _Run:
         def against(rows: Sequence[Correction], new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
             sent = {row.id: row.edited for row in rows}
             return {
-                how: compare(edit_costs(new[how], sent), edit_costs(old[how], sent), seed=seed) for how in DECODINGS
+                how: compare(edit_costs(new[how], sent), edit_costs(old[how], sent), users=self.users(rows))
+                for how in DECODINGS
             }
 
         sent = {row.id: row.edited for row in heldout}
         old, new = drafts("old", heldout), drafts(arm, heldout)
         measured = Measured(
-            old={how: describe(old[how], sent, seed=seed) for how in DECODINGS},
-            new={how: describe(new[how], sent, seed=seed) for how in DECODINGS},
+            old={how: describe(old[how], sent) for how in DECODINGS},
+            new={how: describe(new[how], sent) for how in DECODINGS},
             comparison=against(heldout, new, old),
             old_tokens=TokenLogprobs(**scored["old"]["tokens"]),
             new_tokens=TokenLogprobs(**scored[arm]["tokens"]),
@@ -685,7 +697,7 @@ class _Run:
             measured=measured,
             arm=arm,
             candidates=tuple(self.selection()),
-            logged_cost=_interval([word_distance(row.original, row.edited) for row in heldout], seed),
+            logged_cost=_interval([word_distance(row.original, row.edited) for row in heldout]),
             accepted=against(accepted, drafts(arm, accepted), drafts("old", accepted)) if len(accepted) > 1 else {},
             log=self.counts("log"),
             split=self.counts("split"),
@@ -737,8 +749,13 @@ def _edited(row: Correction) -> bool:
     return row.original != row.edited
 
 
-def _interval(values: Sequence[float], seed: int) -> Interval:
-    return bootstrap_interval(values, seed=seed)
+def _interval(values: Sequence[float]) -> Interval:
+    return mean_interval(values, least=WORD)
+
+
+def _independent(users: Sequence[str | None]) -> list[object]:
+    """One for each user, and one for each row whose user is not known."""
+    return [*{user for user in users if user is not None}, *(None for user in users if user is None)]
 
 
 def _examples(rows: Sequence[Correction], old: Sequence[Rollout], new: Sequence[Rollout]) -> Iterator[Example]:

@@ -92,6 +92,7 @@ def learned_html(found: Learned) -> str:
         examples=[_example(one) for one in found.examples],
         rows=found.measured.comparison["greedy"].rows,
         users=found.split["heldout_users"],
+        independent_users=found.measured.comparison["greedy"].users,
         general_tokens=found.general_tokens,
     )
 
