@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from errata.data import new_file, new_folder
-from errata.data.files import claim_folder
+from errata.runs import claim_folder, new_file, new_folder
 
 
 def fail_after_writing(partial: Path) -> None:
