@@ -539,7 +539,7 @@ def test_a_model_that_errata_did_not_make_is_not_overwritten(start: Path, tmp_pa
 
 
 def test_what_is_left_is_the_model_and_its_card(whole: Path, start: Path) -> None:
-    assert {path.suffix for path in whole.iterdir()} <= {".json", ".jsonl", ".md", ".safetensors"}
+    assert {path.suffix for path in whole.iterdir()} <= {"", ".json", ".jsonl", ".md", ".safetensors"}
     assert not work_of(whole).exists()
     card = json.loads((whole / "errata.json").read_text())
     assert set(card) == {"fingerprint", "steps", "empty_steps", "loss", "count", "grad_norm"}

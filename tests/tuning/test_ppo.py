@@ -206,6 +206,7 @@ def evaluating(*, stop_at: int | None = None) -> Callable[[TransformersGenerator
         rollouts = generator(PROMPTS, Sampling(max_new_tokens=8, seed=step))
         return {"cats": float(sum(rollout.response_ids.count(CAT) for rollout in rollouts))}
 
+    evaluate.identity = "cats"  # type: ignore[attr-defined]
     return evaluate
 
 
@@ -227,13 +228,14 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
         steps.append(step)
         return evaluating()(generator, step)
 
+    noted.identity = "cats"  # type: ignore[attr-defined]
     card = ppo(*arguments, tmp_path / "out", evaluate=noted)
     assert steps == [3, 4, 5], "it went on after step 2"
     assert tiny.difference(tmp_path / "out", tmp_path / "whole") == 0
     assert lines_of(tmp_path / "out") == lines_of(tmp_path / "whole")
     assert {**card, "seconds": 0} == {**whole, "seconds": 0}
     assert not (tmp_path / ".out.training").exists()
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} <= {".json", ".jsonl", ".safetensors"}
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} <= {"", ".json", ".jsonl", ".safetensors"}
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(start: Path, tmp_path: Path) -> None:
@@ -326,6 +328,7 @@ def test_a_finished_run_is_reused_and_never_overwritten(start: Path, tmp_path: P
     def never(rows: Sequence[Encoded]) -> list[list[float]]:
         raise AssertionError
 
+    never.identity = "one for each cat"  # type: ignore[attr-defined]
     assert ppo(start, never, PROMPTS, ENCODER, config, tmp_path / "out") == read_card(tmp_path / "out")
     assert card["objective/kl"] == read_card(tmp_path / "out")["objective/kl"]
     with pytest.raises(ValueError, match="made by another run"):

@@ -82,6 +82,10 @@ class World:
         return self.answer(draft)
 
 
+for _each in (World.generate, World.score, World.edit):
+    _each.identity = f"the world's {_each.__name__}"  # type: ignore[attr-defined]
+
+
 def sampled_ids(prompt: str) -> tuple[int, ...]:
     """Ids as no tokenizer would give them: nothing but keeping them has them in the result."""
     return (*(len(word) + 100 for word in prompt.split()), 2)
@@ -287,7 +291,7 @@ def test_no_row_left_is_said(world: World, tmp_path: Path) -> None:
 )
 def test_a_folder_of_another_run_is_refused(world: World, tmp_path: Path, change: dict[str, Any]) -> None:
     curate(world, tmp_path)
-    with pytest.raises(ValueError, match="delete it or give another"):
+    with pytest.raises(ValueError, match="delete it, or give another"):
         curate(world, tmp_path, **change)
 
 

@@ -84,8 +84,7 @@ def changed_settings(folder: Path, settings: Mapping[str, Any]) -> list[str] | N
     if not path.exists():
         return None
     noted, asked = read_json(path), _plain(settings)
-    changed = sorted(key for key in noted.keys() | asked.keys() if noted.get(key) != asked.get(key))
-    return [key for key in changed if key != "fingerprint"] or changed  # it follows from the others
+    return sorted(key for key in noted.keys() | asked.keys() if noted.get(key) != asked.get(key))
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -100,9 +99,9 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     changed = changed_settings(folder, settings)
     if changed:
-        raise ValueError(
-            f"{folder} holds a run with other settings ({', '.join(changed)}); delete it, or give another --out"
-        )
+        # A fingerprint says that something is another, and not what.
+        names = ", ".join(key for key in changed if key != "fingerprint") or "rows, sampling or functions"
+        raise ValueError(f"{folder} holds a run with other settings ({names}); delete it, or give another --out")
     if changed is None:
         write_json(folder / "settings.json", _plain(settings))
 

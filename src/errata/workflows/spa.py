@@ -45,7 +45,7 @@ from errata.runs import (
     identity_of,
     locked,
     named,
-    write_json,
+    new_file,
     writes_out,
     writing,
 )
@@ -173,7 +173,8 @@ def curate_spa(
         words_typed=found.words_typed,
         words_deleted=found.words_deleted,
     )
-    write_json(out / "report.json", report.as_dict())
+    with new_file(out / "report.json") as partial:
+        partial.write_text(json.dumps(report.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
 
 
