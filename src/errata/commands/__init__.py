@@ -126,7 +126,7 @@ def run(command: Command) -> int:
     except KeyboardInterrupt:
         none = all(_state(path) == state for path, state in zip(written, before, strict=True))
         other = "nothing was written, rerun the same command" if none else "rerun the same command to start over"
-        print(f"\nerrata: stopped; {getattr(command, 'stopped', other)}", file=sys.stderr)
+        print(f"\nerrata: stopped; {getattr(command, 'stopped', None) or other}", file=sys.stderr)
         return 130
 
 

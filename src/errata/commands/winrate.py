@@ -93,11 +93,9 @@ class WinRate:
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     @property
-    def stopped(self) -> str:
-        """What Ctrl-C is answered."""
-        if self.client.llm is None:
-            return "rerun the same command to start over"
-        return f"no answer of the judge is paid for twice; {RESUMES}"
+    def stopped(self) -> str | None:
+        """What Ctrl-C is answered, where a chat model judges."""
+        return self.client.llm and f"no answer of the judge is paid for twice; {RESUMES}"
 
     def run(self) -> None:
         for path in self.report:
