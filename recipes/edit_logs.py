@@ -63,7 +63,7 @@ class Settings:
     data: Path = Path(__file__).resolve().parents[2] / "shared" / "data"
     """Folder of the files; where the file is missing the recipe says so and ends well."""
     out: Path = Path("runs/edit_logs")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     rows: int = 1500
     """Rows of the log, at most, drawn by lot."""
     max_words: int = 24

@@ -75,7 +75,7 @@ class Settings:
     """Preferences → the rejected side edited → reward models, with and without the edits."""
 
     out: Path = Path("runs/edit_preferences")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 3
     """Repetitions; each draws everything anew, the start model included."""
     prompts: int = 1200

@@ -148,7 +148,7 @@ class Settings:
     """FIGA's settings one at a time, and corrections against preferences, on the demo's world."""
 
     out: Path = Path("runs/figa_study")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     search: bool = False
     """Make the search instead, on seeds of its own."""
     seeds: int = 10

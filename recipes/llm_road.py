@@ -65,7 +65,7 @@ class Settings:
     """A model, prompts and a server → a better model, who wins by a judge, and how much is left to correct."""
 
     out: Path = Path("runs/llm_road")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     model: Path | None = None
     """A causal language model in a local folder; without it the demo's start is made."""
     prompts: Path | None = None

@@ -93,7 +93,7 @@ class Settings:
     data: Path = Path(__file__).resolve().parents[2] / "shared" / "data"
     """Folder of the MLQE-PE files; without them only the demo's world is asked."""
     out: Path = Path("runs/omissions")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 3
     """Repetitions on the demo's world; each draws everything anew."""
     prompts: int = 1200

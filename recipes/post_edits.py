@@ -78,7 +78,7 @@ class Settings:
     data: Path = Path(__file__).resolve().parents[2] / "shared" / "data"
     """Folder of the MLQE-PE files; where they are missing the recipe says so and ends well."""
     out: Path = Path("runs/post_edits")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     train_rows: int = 13_000
     """Rows to train on, at most."""
     heldout_rows: int = 1000

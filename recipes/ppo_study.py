@@ -150,7 +150,7 @@ class Settings:
     """Rewards of tokens and of responses, in PPO, on the demo's world."""
 
     out: Path = Path("runs/ppo_study")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     part: Literal["sweep", "search", "report"] = "report"
     """What to run: the sweep, the search, or the chosen settings over the reported seeds."""
     seeds: int = 10

@@ -92,7 +92,7 @@ class Settings:
     """Objectives of reward models against the number of edits, on the demo's world."""
 
     out: Path = Path("runs/reward_study")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 5
     """Repetitions; each draws everything anew, the start model included."""
     first_seed: int = 0

@@ -64,7 +64,7 @@ class Settings:
     """Prompts and references → sample, score, filter, revise, FIGA; with and without the filter."""
 
     out: Path = Path("runs/spa")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 5
     """Repetitions; each draws everything anew, the start model included."""
     rows: int = 1200
