@@ -18,7 +18,7 @@ class Damaged(ValueError):  # noqa: N818
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hex; about a gigabyte a second."""
+    """The SHA-256 of a file, in hex; about half a gigabyte a second."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
