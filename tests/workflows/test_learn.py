@@ -186,6 +186,21 @@ def test_nothing_is_decided_by_a_file_that_was_cut(
     assert run(folder, tmp_path / "run") == found
 
 
+def test_a_cut_file_of_a_run_without_digests_is_named_where_it_can_be_seen(
+    promoted: tuple[Path, Learned], folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(promoted[0], tmp_path / "run")
+    path = tmp_path / "run" / "heldout" / "old.greedy.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for cut, told in ((b"".join(lines[1:]), "has no draft of row"), (b"".join(lines)[:-9], "; delete it, and rerun")):
+        (tmp_path / "run" / "SHA256SUMS").unlink()
+        path.write_bytes(cut)
+        with pytest.raises(ValueError, match=f"{path}.*{told}"):
+            run(folder, tmp_path / "run")
+    path.unlink()
+    assert run(folder, tmp_path / "run") == promoted[1]
+
+
 def test_damaged_settings_are_named(promoted: tuple[Path, Learned], folder: Path, tmp_path: Path) -> None:
     shutil.copytree(promoted[0], tmp_path / "run")
     path = tmp_path / "run" / "settings.json"

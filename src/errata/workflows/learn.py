@@ -39,6 +39,7 @@ from errata.labels import label_all
 from errata.models import Sampling, device, identity, load_causal, read_card
 from errata.runs import (
     SUMS,
+    Damaged,
     StageFolder,
     changed_settings,
     claim_folder,
@@ -556,9 +557,21 @@ class _Run:
         return found
 
     def drafts(self, name: str, ids: Sequence[str], *, folder: str = "heldout") -> list[Rollout]:
-        """Drafts that were written for the rows named."""
-        lines = (json.loads(line) for _, line in read_lines(self.out / folder / f"{name}.jsonl"))
-        by_id = {row["id"]: row for row in lines}
+        """Drafts that were written for the rows named.
+
+        Raises:
+            Damaged: one is missing; of a run of before there were digests.
+        """
+        path, remedy = self.out / folder / f"{name}.jsonl", "delete it, and rerun the same command to make it again"
+        try:
+            by_id = {row["id"]: row for row in (json.loads(line) for _, line in read_lines(path))}
+            missing = next((id for id in ids if id not in by_id), None)
+        except ValueError as error:
+            raise Damaged(f"{path}: {error}; {remedy}") from error
+        if missing is not None:
+            raise Damaged(
+                f"{path} has no draft of row {missing!r}; delete it, and rerun the same command to make it again"
+            )
         return [
             Rollout(
                 id=one["id"],
