@@ -46,11 +46,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from transformers import trainer as transformers_trainer
 from transformers.utils import logging as transformers_logging
 
-from errata.data import Encoder, new_file, read_corrections, write_rows
+from errata.data import Encoder, read_corrections, write_rows
 from errata.data.encoding import load_encoder
 from errata.labels import label_all
 from errata.models import TokenBatch, load_causal, logprobs, save_model
 from errata.reward import TokenRewardConfig, encode_pair, train_token_reward
+from errata.runs import new_file
 from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, dpo, figa, sft
 from errata.types import Correction
 

@@ -30,9 +30,9 @@ from transformers.utils import logging as transformers_logging
 
 from errata.data import Encoder, LengthCounts, read_corrections
 from errata.data.rows import write_lines
-from errata.demo.stages import read_json, write_json
 from errata.labels import label_all
 from errata.models import Sampling, device, load_causal, load_tokenizer
+from errata.runs import digest, read_json, write_json
 from errata.tuning import SFTConfig, demonstrations, sft
 from errata.types import Correction, Demonstration
 from errata.workflows import (
@@ -63,7 +63,7 @@ class Settings:
     data: Path = Path(__file__).resolve().parents[2] / "shared" / "data"
     """Folder of the files; where the file is missing the recipe says so and ends well."""
     out: Path = Path("runs/edit_logs")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     rows: int = 1500
     """Rows of the log, at most, drawn by lot."""
     max_words: int = 24
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(settings)
     except KeyboardInterrupt:
-        print("\nedit_logs: stopped; the same command goes on where it was", file=sys.stderr)
+        print("\nedit_logs: stopped; rerun the same command to resume", file=sys.stderr)
         return 130
     except ValueError as error:
         print(f"edit_logs: {error}", file=sys.stderr)
@@ -113,7 +113,12 @@ def run(settings: Settings) -> dict[str, Any]:
     Raises:
         ValueError: the folder holds a run with other settings, or too few rows are left.
     """
-    stage = post_edits.Stages(settings)
+    name = FILES[settings.log]
+    with post_edits.stages(settings, {name: digest(settings.data / name)}) as stage:
+        return _run(settings, stage)
+
+
+def _run(settings: Settings, stage: post_edits.Stages) -> dict[str, Any]:
     out, log = settings.out, settings.out / "log.jsonl"
     stage(log, partial(write_log, settings), "prompt, draft, sent: the log")
     rows = read_corrections(log)

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.commands.client import ClientFlags
-from errata.data.files import write_json
 from errata.demo.judge import DefectKind, judge
 from errata.demo.world import make_prompts, write_with
+from errata.runs import write_json
 from errata.winrate import ChatJudge, Judge, JudgeCheck, Planted, ScoreJudge, check_judge
 
 __all__ = ["GUIDELINE", "Settings", "main", "plant", "run"]

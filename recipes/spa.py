@@ -28,17 +28,17 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.data import read_corrections, read_demonstrations, read_prompts, write_rows
-from errata.data.files import claim_folder
 from errata.demo.editor import correct, edit_cost
 from errata.demo.judge import judge
 from errata.demo.recipe import START_DEFECTS, DemoConfig
-from errata.demo.schedule import Stage, run_stages
-from errata.demo.stages import SeedRun, read_json, write_json
+from errata.demo.stages import SeedRun
 from errata.demo.world import make_prompts, write_response
 from errata.edits import statistics
 from errata.labels import label_all
-from errata.models import TransformersGenerator, load_causal
+from errata.models import TransformersGenerator, identity, load_causal
 from errata.reward import load_scorer, score_answers
+from errata.runs import read_json, write_json
+from errata.runs.schedule import Stage, run_stages
 from errata.tuning import figa
 from errata.types import Correction, Demonstration, Prompt, Rollout
 from errata.winrate import paired_t_interval, t_interval
@@ -64,7 +64,7 @@ class Settings:
     """Prompts and references → sample, score, filter, revise, FIGA; with and without the filter."""
 
     out: Path = Path("runs/spa")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 5
     """Repetitions; each draws everything anew, the start model included."""
     rows: int = 1200
@@ -106,10 +106,10 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings.
     """
     out, console = settings.out, Console(width=150, highlight=False)
-    claim_folder(out, {key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")})
+    made_of = {key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")}
     every = [stage for seed in range(settings.seeds) for stage in stages(settings, seed)]
     # In this process they run one after the other as listed, so that needs are there without being named.
-    run_stages(every, workers=1, console=console, done=lambda stage, seconds: None)
+    run_stages(every, out=out, settings=made_of, workers=1, console=console)
     summary = summarise([read_json(out / f"seed-{seed}/findings.json") for seed in range(settings.seeds)])
     write_json(out / "summary.json", summary)
     for table in tables(summary):
@@ -167,11 +167,12 @@ def curate(settings: Settings, run: SeedRun, path: Path) -> None:
     generator = TransformersGenerator(load_causal(run.folder / "data/start"), run.encoder)
     score = partial(score_answers, load_scorer(run.folder / "reward" / REWARD, run.encoder), run.encoder)
     sampling = run.sampling("spa")
-    scored = sample_and_score(rows, generator, score, path.parent, sampling=sampling)
+    made_by = {"generator": identity(run.folder / "data/start"), "score": identity(run.folder / "reward" / REWARD)}
+    scored = sample_and_score(rows, generator, score, path.parent, sampling=sampling, made_by=made_by)
     found = suggest_thresholds(
         scored, original=settings.original_quantile, output=settings.output_quantile, gap=settings.gap_quantile
     )
-    curate_spa(rows, generator, score, editor(run), path.parent, **found._asdict(), sampling=sampling)
+    curate_spa(rows, generator, score, editor(run), path.parent, **found._asdict(), sampling=sampling, made_by=made_by)
 
 
 def editor(run: SeedRun) -> Editor:
@@ -181,6 +182,7 @@ def editor(run: SeedRun) -> Editor:
         del reference
         return correct(prompt, draft, run.rng(f"revision {prompt} {draft}"), diligence=run.config.diligence)
 
+    edit.identity = f"the demo's editor, seed {run.seed}, diligence {run.config.diligence}"
     return edit
 
 

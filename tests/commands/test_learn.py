@@ -41,7 +41,7 @@ def test_help_has_at_most_ten_keys_and_teaches(capsys: pytest.CaptureFixture[str
     assert keys[:3] == ["PATH", "--model", "--out"]
     assert len(keys) <= 10
     said = " ".join(shown.split())
-    for each in ("0: promoted", "4: refused", "3: not safe", "report.html", "--help-all", "the same command goes on"):
+    for each in ("0: promoted", "4: refused", "3: not safe", "report.html", "--help-all", "command to resume"):
         assert each in said
 
 

@@ -85,3 +85,11 @@ def test_mistakes_are_told_with_a_remedy(responses, monkeypatch, capsys, argumen
     monkeypatch.chdir(responses)
     assert run("edits", *arguments) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_database_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "edits.db").mkdir()
+    assert run("edits", "page", "--db", tmp_path / "edits.db") == 1
+    said = capsys.readouterr().err
+    assert f"the database sqlite:///{tmp_path}/edits.db cannot be opened and written: unable to open" in said
+    assert "name another --db" in said

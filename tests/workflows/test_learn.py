@@ -151,6 +151,65 @@ def test_a_run_that_was_stopped_between_two_trainings_goes_on_to_the_same_number
     assert (tmp_path / "run" / "summary.json").read_bytes() == (out / "summary.json").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("log/rows.jsonl", "log/counts.json"),
+        ("split/heldout.jsonl", "split"),
+        ("doctor.json", "doctor.json"),
+        ("candidates/figa/model.safetensors", "candidates/figa"),
+        ("selection/sft.jsonl", "selection/sft.jsonl"),
+        ("heldout/old.greedy.jsonl", "heldout/old.greedy.jsonl"),
+        ("heldout/old.json", "heldout/old.json"),
+        ("model/model.safetensors", "model"),
+    ],
+)
+def test_nothing_is_decided_by_a_file_that_was_cut(
+    promoted: tuple[Path, Learned], folder: Path, tmp_path: Path, file: str, stage: str
+) -> None:
+    """At a line, where it still can be read, or anywhere; the verdict of before stays as it is."""
+    out, found = promoted
+    shutil.copytree(out, tmp_path / "run")
+    path = tmp_path / "run" / file
+    data = path.read_bytes()
+    cut = data[: len(data) // 2] if path.suffix != ".jsonl" else b"".join(data.splitlines(keepends=True)[:-1])
+    path.write_bytes(cut)
+    before = (tmp_path / "run" / "summary.json").stat().st_mtime_ns
+    remedy = f"delete {tmp_path / 'run' / stage}, and rerun"
+    with pytest.raises(ValueError, match=f"{path} is not what was written .* {remedy}"):
+        run(folder, tmp_path / "run")
+    if file != "model/model.safetensors":  # which comes after it
+        assert (tmp_path / "run" / "summary.json").stat().st_mtime_ns == before
+    made = tmp_path / "run" / stage
+    shutil.rmtree(made) if made.is_dir() else made.unlink()
+    if file.startswith(("log", "split", "candidates/figa", "selection", "heldout/old.greedy")):
+        return  # the remedy is tried above, for what costs less
+    assert run(folder, tmp_path / "run") == found
+
+
+def test_a_cut_file_of_a_run_without_digests_is_named_where_it_can_be_seen(
+    promoted: tuple[Path, Learned], folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(promoted[0], tmp_path / "run")
+    path = tmp_path / "run" / "heldout" / "old.greedy.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for cut, told in ((b"".join(lines[1:]), "has no draft of row"), (b"".join(lines)[:-9], "; delete it, and rerun")):
+        (tmp_path / "run" / "SHA256SUMS").unlink()
+        path.write_bytes(cut)
+        with pytest.raises(ValueError, match=f"{path}.*{told}"):
+            run(folder, tmp_path / "run")
+    path.unlink()
+    assert run(folder, tmp_path / "run") == promoted[1]
+
+
+def test_damaged_settings_are_named(promoted: tuple[Path, Learned], folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(promoted[0], tmp_path / "run")
+    path = tmp_path / "run" / "settings.json"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ValueError, match=f"{path} is damaged"):
+        run(folder, tmp_path / "run")
+
+
 def test_what_nobody_could_learn_is_refused(folder: Path, tmp_path: Path) -> None:
     """A change too small to change a draft: there is nothing to win, and one method needs no choice."""
     toy.log(folder / "other.csv", sent="{} rude here now")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import tyro
 import yaml
 
+from errata.runs import locked
+
 if TYPE_CHECKING:
     from errata.commands.shared import Command
 
-__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "parse"]
+__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "outputs", "parse", "run"]
 
 
 COMMANDS: Mapping[str, str] = {
@@ -88,6 +91,51 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
         config=(tyro.conf.EnumChoicesFromValues,),
     )
     return command
+
+
+OUTPUTS = ("out", "report", "alpaca_eval", "revisions")
+"""The fields of verbs that name what is written; files beside it go with it."""
+
+
+def outputs(command: Any) -> list[Path]:
+    """What a command writes: no two processes write it at a time."""
+    found: list[Path] = []
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if dataclasses.is_dataclass(value):
+            found += outputs(value)
+        elif field.name in OUTPUTS:
+            found += [path for path in (value if isinstance(value, tuple) else (value,)) if path is not None]
+    return found + getattr(command, "also_locked", [])
+
+
+def run(command: Command) -> int:
+    """Run a command with its outputs locked; returns the exit code.
+
+    Stopped by Ctrl-C, it says what becomes of the work: ``stopped`` of the verb, where it resumes.
+
+    Raises:
+        ValueError: the input is wrong, or another process writes an output (``InUse``).
+        OSError: a file cannot be read or written.
+    """
+    written = outputs(command)
+    before = [_state(path) for path in written]
+    try:
+        with locked(*written):
+            return command.run() or 0
+    except KeyboardInterrupt:
+        none = all(_state(path) == state for path, state in zip(written, before, strict=True))
+        other = "nothing was written, rerun the same command" if none else "rerun the same command to start over"
+        print(f"\nerrata: stopped; {getattr(command, 'stopped', None) or other}", file=sys.stderr)
+        return 130
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:

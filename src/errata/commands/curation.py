@@ -13,15 +13,8 @@ from typing import IO, Any, Literal
 from rich.text import Text
 from tyro.conf import OmitArgPrefixes as Flat  # the fields of the flags below are flags of the verb itself
 
-from errata.commands.shared import (
-    EncodingFlags,
-    NormalizeFlags,
-    check_not_itself,
-    console,
-    set_aside,
-    tell_normalized,
-)
-from errata.data import iter_corrections, new_file, writing_rows
+from errata.commands.shared import EncodingFlags, NormalizeFlags, check_not_itself, console, set_aside, tell_normalized
+from errata.data import iter_corrections, writing_rows
 from errata.edits import (
     Curation,
     Dropped,
@@ -36,6 +29,7 @@ from errata.edits import (
     statistics,
     words_within,
 )
+from errata.runs import new_file
 from errata.types import Correction, Prompt
 from errata.views import statistics_to_terminal, visible
 

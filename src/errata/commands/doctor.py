@@ -13,10 +13,11 @@ from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.commands.shared import EncodingFlags, NormalizeFlags, console, set_aside, tell_normalized
-from errata.data import iter_corrections, new_file
+from errata.data import iter_corrections
 from errata.data.records import read_lines
 from errata.doctor import Diagnosis, Method, Severity, diagnosis_to_terminal, examine, read_model_facts
 from errata.labels import LabelRules
+from errata.runs import new_file
 from errata.tuning import FIGAConfig
 from errata.types import Correction
 

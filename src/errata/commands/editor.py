@@ -11,12 +11,12 @@ from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.client import DryRun, Engine
 from errata.commands.client import ClientFlags, JudgeFlags
-from errata.commands.shared import check_not_itself, console, set_aside
+from errata.commands.shared import RESUMES, check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
 from errata.data.fields import take_ids
-from errata.data.files import write_json
 from errata.data.rows import write_lines
 from errata.edits import Draft, LLMEditorConfig, SetAside, edit_drafts
+from errata.runs import write_json
 from errata.winrate import BetterEdits, ChatJudge, kinship
 
 __all__ = ["EditsLLM"]
@@ -27,8 +27,10 @@ class EditsLLM:
     """Let a language model correct responses: as few words as possible, checked, diffed here and never by the model.
 
     What cannot be used is asked for once more, and then set aside with the reason in <out>.set-aside.jsonl. Stopped at
-    any moment, the same command goes on, and no finished answer is paid for again.
+    any moment, rerun the same command to resume; no finished answer is paid for again.
     """
+
+    stopped = f"no answer is paid for twice; {RESUMES}"
 
     data: Path
     """Rows with prompt and response (and response_ids, if sampled); with --side rejected pairs in any format

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.commands.shared import (
+    RESUMES,
     EncodingFlags,
     NormalizeFlags,
     check_labels_stand,
@@ -20,10 +21,11 @@ from errata.commands.shared import (
     set_aside,
     tell_normalized,
 )
-from errata.data import Encoder, iter_corrections, new_file, read_corrections
+from errata.data import Encoder, iter_corrections, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
 from errata.labels import LabelRules, label_all, label_file, read_labels
+from errata.runs import new_file
 from errata.types import Correction, LabeledTokens, TokenLabels
 from errata.views import (
     Show,
@@ -44,8 +46,10 @@ __all__ = ["Labels", "View"]
 class Labels:
     """Edits → one label for every token: kept, inserted, deleted, substituted; each side of a pair has its own.
 
-    Files of any size, in constant memory; stopped at any moment, the same command goes on where it was.
+    Files of any size, in constant memory; stopped at any moment, rerun the same command to resume.
     """
+
+    stopped = RESUMES
 
     edits: Path
     """Corrections, as of `errata edits import`."""

@@ -28,6 +28,8 @@ class EditsPage:
     admin, who sees progress, statistics and agreement. Run it again with the same --db to go on.
     """
 
+    stopped = "what was typed is saved; run it again with the same --db to go on"
+
     db: str
     """Where everything is kept: a file (SQLite), or a database URL such as postgresql+psycopg://user@host/name, which
     needs `pip install 'errata[postgres]'`."""
@@ -50,6 +52,11 @@ class EditsPage:
     """Where to listen; another than this machine needs --annotators, and a proxy in front that speaks https."""
     port: int = 8765
     """Port to listen on."""
+
+    @property
+    def also_locked(self) -> list[Path]:
+        """The database, where it is a file: the page remembers some of it, so that one process serves it."""
+        return [] if "://" in self.db else [Path(self.db)]
 
     def run(self) -> None:
         if self.overlap is not None and self.overlap < 1:

@@ -11,17 +11,15 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_labels_stand, console, report, set_aside, tell
+from errata.commands.shared import RESUMES_TRAINING, EncodingFlags, check_labels_stand, console, report, set_aside, tell
 from errata.data import (
     Encoder,
     LengthCounts,
     encode_rows,
-    new_file,
     read_corrections,
     read_demonstrations,
     read_preferences,
 )
-from errata.data.files import write_json
 from errata.labels import LabelRules, label_all, read_labels
 from errata.reward import (
     RewardConfig,
@@ -39,6 +37,7 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
+from errata.runs import new_file, write_json
 from errata.types import Correction, Encoded, Preference
 
 __all__ = ["RewardEval", "RewardScore", "RewardTrain"]
@@ -51,6 +50,8 @@ class RewardTrain:
     The token-level objective `classes` finds the tokens that an editor would change, `soft` is TLCR's form of it; `eq3`
     is the paper's Eq 3, `changed_mean` and `changed_sum` are the same on changed tokens alone.
     """
+
+    stopped = RESUMES_TRAINING
 
     model: Path
     """The model to start from; its backbone gets a head of one number."""

@@ -11,12 +11,15 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from errata.data import Encoder, OnLong, new_file
+from errata.data import Encoder, OnLong
 from errata.data.encoding import load_encoder
 from errata.edits import Normalizer, kinds_of
 from errata.labels import LabelRules
+from errata.runs import new_file
 
 __all__ = [
+    "RESUMES",
+    "RESUMES_TRAINING",
     "Command",
     "EncodingFlags",
     "NormalizeFlags",
@@ -31,6 +34,10 @@ __all__ = [
 
 
 console = Console()
+
+RESUMES = "rerun the same command to resume"
+"""What a verb says when it is stopped and nothing that it finished is lost; one that says nothing starts over."""
+RESUMES_TRAINING = f"{RESUMES} from the last checkpoint (--save-every)"
 
 
 class Command(Protocol):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.commands.shared import (
+    RESUMES_TRAINING,
     EncodingFlags,
     NormalizeFlags,
     check_labels_stand,
@@ -19,12 +20,13 @@ from errata.commands.shared import (
     tell,
     tell_normalized,
 )
-from errata.data import Encoder, new_file, read_corrections, read_demonstrations, read_preferences, read_prompts
+from errata.data import Encoder, read_corrections, read_demonstrations, read_preferences, read_prompts
 from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
 from errata.labels.rules import DEFAULT
-from errata.models import Sampling, fingerprint_of, identity
+from errata.models import Sampling, identity
 from errata.reward import encoder_of
+from errata.runs import fingerprint_of, new_file
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
 from errata.types import PromptRow, TokenLabels
 from errata.views import rollouts_page
@@ -56,6 +58,8 @@ def _heldout(
 class TuneSFT:
     """Imitate responses, or the corrected side of edits: every response token has weight 1."""
 
+    stopped = RESUMES_TRAINING
+
     model: Path
     """A causal language model in a local folder."""
     data: Path
@@ -79,6 +83,8 @@ class TuneFIGA:
 
     --preset paper sets the paper's weights: 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6.
     """
+
+    stopped = RESUMES_TRAINING
 
     model: Path
     """A causal language model in a local folder."""
@@ -122,6 +128,8 @@ class TuneFIGA:
 class TuneDPO:
     """Direct preference optimisation on preferences, or on edits (corrected over original)."""
 
+    stopped = RESUMES_TRAINING
+
     model: Path
     """A causal language model in a local folder; also the reference."""
     data: Path
@@ -145,6 +153,8 @@ class TunePPO:
 
     The defaults keep dense rewards sane (discount .5, KL .2); --preset paper sets the paper's recipe.
     """
+
+    stopped = RESUMES_TRAINING
 
     model: Path
     """The policy to start from, also the reference of the KL penalty."""

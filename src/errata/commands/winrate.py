@@ -12,8 +12,9 @@ from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import UseAppendAction
 
 from errata.commands.client import ClientFlags
-from errata.commands.shared import EncodingFlags, check_not_itself, console
-from errata.data import new_file, read_corrections, read_demonstrations, read_prompts
+from errata.commands.shared import RESUMES, EncodingFlags, check_not_itself, console
+from errata.data import read_corrections, read_demonstrations, read_prompts
+from errata.runs import new_file
 from errata.types import Demonstration
 from errata.winrate import (
     ChatJudge,
@@ -95,6 +96,11 @@ class WinRate:
     """Write the verdicts here as AlpacaEval's annotations (.json)."""
     client: Flat[ClientFlags] = ClientFlags()
     encoding: Flat[EncodingFlags] = EncodingFlags()
+
+    @property
+    def stopped(self) -> str | None:
+        """What Ctrl-C is answered, where a chat model judges."""
+        return self.client.llm and f"no answer of the judge is paid for twice; {RESUMES}"
 
     def run(self) -> int:
         for path in self.report:
@@ -186,8 +192,10 @@ class WinRate:
 class Generate:
     """A model's answers to a file of prompts, to be judged or edited: greedy unless a temperature is given.
 
-    Prompts are encoded as they are for training. Stopped at any moment, the same command goes on where it was.
+    Prompts are encoded as they are for training. Stopped at any moment, rerun the same command to resume.
     """
+
+    stopped = RESUMES
 
     model: Path
     """A model folder."""

@@ -1,7 +1,6 @@
 """Data: rows in and out of files, and the one encoding of text as ids."""
 
 from errata.data.encoding import PLAIN_TEMPLATE, Encoder, LongRow, OnLong
-from errata.data.files import new_file, new_folder
 from errata.data.formats import FORMATS, Format, FormatName, recognise
 from errata.data.lengths import LengthCounts, encode_rows
 from errata.data.rows import (
@@ -37,8 +36,6 @@ __all__ = [
     "iter_demonstrations",
     "iter_preferences",
     "iter_prompts",
-    "new_file",
-    "new_folder",
     "read_corrections",
     "read_demonstrations",
     "read_preferences",

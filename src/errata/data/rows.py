@@ -22,9 +22,9 @@ from typing import Any, Protocol, TypeVar
 from tqdm import tqdm
 
 from errata.data.fields import ID_FIELDS, Fields, take_answer, take_id, take_ids, take_prompt
-from errata.data.files import new_file
 from errata.data.formats import Format, Recognised, any_pair, is_response, recognise
 from errata.data.records import Record, is_gzip, mapping_records, pyarrow_modules, read_lines, records
+from errata.runs import new_file
 from errata.types import Correction, Demonstration, Preference, PromptRow
 
 __all__ = [

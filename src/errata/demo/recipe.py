@@ -43,7 +43,7 @@ class DemoConfig:
     """The main job on the embedded world: corrections in, a better model and an honest report out."""
 
     out: Path = Path("runs/demo")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 1
     """Independent repetitions; each draws everything anew, the start model included."""
     prompts: int = 1200

@@ -14,24 +14,24 @@ import torch
 from transformers import LlamaConfig
 
 from errata.data import Encoder, read_corrections, read_preferences, read_prompts, write_rows
-from errata.data.files import read_json, write_json
 from errata.data.rows import read_lines, write_lines
 from errata.demo import measure
 from errata.demo.editor import correct
 from errata.demo.judge import judge, preference
 from errata.demo.recipe import ARMS, CONTROLS, HABIT_RATE, OUTSIDER, START_DEFECTS, DemoConfig, Recipe
-from errata.demo.schedule import Stage
 from errata.demo.tokenizer import build_tokenizer
 from errata.demo.world import make_prompts, write_response
 from errata.edits import statistics
 from errata.labels import label_all, read_labels, write_labels
 from errata.models import Sampling, TransformersGenerator, load_causal, load_tokenizer, read_card, save_model
 from errata.reward import load_scorer, train_sequence_reward, train_token_reward, train_token_reward_bradley_terry
+from errata.runs import read_json, write_json
+from errata.runs.schedule import Stage
 from errata.tuning import Stream, demonstrations, dpo, figa, ppo, sft
 from errata.types import Correction, Demonstration, Preference, Prompt, PromptRow, Rollout, TokenLabels
 from errata.winrate import Summary, summary_from_json
 
-__all__ = ["REWARDS", "SeedRun", "read_json", "write_json"]
+__all__ = ["DECODINGS", "REWARDS", "SeedRun"]
 
 DECODINGS = {"sampled": 1.0, "greedy": 0.0}
 REWARDS = ("sequence_preference", "sequence_edited", "token", "token_eq3")
@@ -260,6 +260,7 @@ class SeedRun:
             reward=load_scorer(folder, self.encoder),
             encoder=self.encoder,
         )
+        evaluate.identity = f"the demo's curve on {self.config.curve_prompts} prompts, seed {self.seed}"  # type: ignore[attr-defined]
         ppo(model, streams, self.prompts("prompts"), self.encoder, self.recipe.ppo(path.name), path, evaluate=evaluate)
 
     def respond(self, path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from errata.data.encoding import check_folder, load_tokenizer
-from errata.data.files import new_folder
+from errata.runs import CARD, new_folder, read_json, sums_of, write_sums
 
 __all__ = [
     "check_folder",
@@ -27,7 +27,6 @@ __all__ = [
     "without_dropout",
 ]
 
-CARD = "errata.json"
 HEADS = ("score", "classifier")
 """What transformers calls the output layer of models that give a number instead of words."""
 
@@ -87,12 +86,14 @@ def save_model(
             (partial / name).write_text(text, encoding="utf-8")
         for name, source in (folders or {}).items():
             shutil.copytree(source, partial / name)
+        # All but what people write on: the model card.
+        write_sums(partial, sums_of(partial, [path for path in partial.iterdir() if path.name != "README.md"]))
 
 
 def read_card(folder: Path | str) -> dict[str, Any]:
     """What ``save_model`` noted beside the model; empty for a model that errata did not make."""
     path = Path(folder) / CARD
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    card: dict[str, Any] = read_json(path) if path.exists() else {}
     return card
 
 

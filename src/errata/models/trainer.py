@@ -17,11 +17,12 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from errata.data.files import new_file
 from errata.models.adapters import has_adapter, load_adapter
 from errata.models.load import device
 from errata.models.training import OfflineConfig, StepLoss
-from errata.models.watch import Metrics, best_step, evaluations, stop_reason, warnings_of
+from errata.models.watch import best_step, evaluations, stop_reason, warnings_of
+from errata.runs import Metrics, new_file
+from errata.runs.disk import sync
 
 __all__ = ["Passes", "StepTrainer", "Steps", "arguments_of"]
 
@@ -206,7 +207,9 @@ class Steps(TrainerCallback):
         if state.is_world_process_zero:
             assert self.trainer is not None
             noted = {"empty_steps": self.trainer.empty_steps, "last": self.trainer.last}
-            with new_file(Path(args.output_dir) / f"checkpoint-{state.global_step}" / "complete") as file:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            sync(folder)
+            with new_file(folder / "complete") as file:
                 file.write_text(json.dumps(noted))
 
 

@@ -8,9 +8,7 @@ scaled by one over the total before clipping. One process or several, one micro-
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +24,9 @@ from transformers import PreTrainedTokenizerBase
 
 from errata.models.adapters import Quantize, add_adapter, has_adapter, load_quantized, merged
 from errata.models.card import model_card
-from errata.models.load import device, load_causal, read_card, save_model
-from errata.models.watch import Metrics, best_step, evaluations, warnings_of
+from errata.models.load import device, load_causal, save_model
+from errata.models.watch import best_step, evaluations, warnings_of
+from errata.runs import Metrics, RunFolder, read_json, writes_out
 
 if TYPE_CHECKING:
     from errata.models.trainer import StepTrainer
@@ -39,9 +38,7 @@ __all__ = [
     "Tracker",
     "check_tracker",
     "evaluation_of",
-    "fingerprint_of",
     "fit",
-    "is_finished",
     "load_policy",
     "loss_shares",
     "with_adapter",
@@ -178,28 +175,7 @@ def evaluation_of(
     return evaluate
 
 
-def fingerprint_of(*parts: Any) -> str:
-    """16 hex digits over settings and data: a finished folder is reused only for the run that made it."""
-    digest = hashlib.sha256()
-    for part in parts:
-        value = dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part
-        digest.update(json.dumps(value, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:16]
-
-
-def is_finished(out: Path, fingerprint: str) -> bool:
-    """Whether ``out`` holds the result of this very run.
-
-    Raises:
-        ValueError: ``out`` holds something else; errata overwrites no result that it was not asked to make again.
-    """
-    if not out.exists():
-        return False
-    if read_card(out).get("fingerprint") == fingerprint:
-        return True
-    raise ValueError(f"{out} exists and was made by another run or other settings; delete it or name another --out")
-
-
+@writes_out
 def fit(
     model: Any,
     rows: Sequence[Any],
@@ -247,7 +223,8 @@ def fit(
     _check(config, evaluate is not None)
     if not rows:
         raise ValueError("no row is left to train on; every row was excluded, see the counts above")
-    work = out.with_name(f".{out.name}.training")
+    run = RunFolder(out, str(card["fingerprint"]))
+    work = run.work
     arguments = arguments_of(config, work)
     per_pass = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     if per_pass != config.batch_size:
@@ -262,7 +239,7 @@ def fit(
     group = config.batch_size if arguments.gradient_accumulation_steps > 1 else 0
     passes = Passes(rows, share=share, seed=config.seed, group=group, length=length)
     with PartialState().main_process_first():
-        checkpoint = _last_complete(work, str(card["fingerprint"]))
+        checkpoint = _last_complete(run)
         metrics = Metrics(work / "metrics.jsonl", last_step=_step_of(checkpoint), writes=PartialState().is_main_process)
     trainer = StepTrainer(
         model=model,
@@ -277,7 +254,7 @@ def fit(
     )
     callback.trainer = trainer
     if checkpoint is not None:
-        noted = json.loads((Path(checkpoint) / "complete").read_text())
+        noted = read_json(Path(checkpoint) / "complete")
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.empty_steps == trainer.state.global_step and trainer.state.global_step:
@@ -351,16 +328,11 @@ def _save(
     trainer.accelerator.wait_for_everyone()
 
 
-def _last_complete(work: Path, fingerprint: str) -> str | None:
-    mark = work / "fingerprint"
-    if not mark.exists() or mark.read_text() != fingerprint:
-        # Checkpoints of other settings must not leak into this run.
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        mark.write_text(fingerprint)
+def _last_complete(run: RunFolder) -> str | None:
+    if not run.begin():
         return None
-    complete = [folder for folder in work.glob("checkpoint-*") if (folder / "complete").exists()]
-    for folder in set(work.glob("checkpoint-*")) - set(complete):
+    complete = [folder for folder in run.work.glob("checkpoint-*") if (folder / "complete").exists()]
+    for folder in set(run.work.glob("checkpoint-*")) - set(complete):
         shutil.rmtree(folder)
     return str(max(complete, key=lambda folder: _step_of(folder.name))) if complete else None
 

@@ -23,10 +23,8 @@ from errata.models import (
     Wanted,
     choose_layout,
     evaluation_of,
-    fingerprint_of,
     fit,
     identity,
-    is_finished,
     laid_out_last_scalars,
     laid_out_scalars,
     lay_out,
@@ -36,6 +34,7 @@ from errata.models import (
     read_card,
     with_adapter,
 )
+from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLabels
 
 __all__ = [
@@ -96,6 +95,7 @@ def _encode(prompt: Prompt, text: str, ids: tuple[int, ...] | None, encoder: Enc
     return encoder.encode(prompt, text) if ids is None else encoder.encode_sampled(prompt, text, ids)
 
 
+@writes_out
 def train_sequence_reward(
     model: Path | str,
     rows: Sequence[Preference | Correction],
@@ -135,6 +135,7 @@ def train_sequence_reward(
     )
 
 
+@writes_out
 def train_token_reward(
     model: Path | str,
     labels: Sequence[TokenLabels],
@@ -172,6 +173,7 @@ def train_token_reward(
     return _train_token(model, labels, encoder, config, out, name, loss, preferences, heldout, counts)
 
 
+@writes_out
 def train_token_reward_bradley_terry(
     model: Path | str,
     labels: Sequence[TokenLabels],
@@ -267,7 +269,7 @@ def _train(
         raise ValueError("a reward model is not trained in 4 bits; leave --quantize out, --lora-rank goes without")
     if config.stop_when_kept_falls is not None:
         raise ValueError("--stop-when-kept-falls looks at probabilities, and a reward model has none; use --patience")
-    if is_finished(out, card["fingerprint"]):
+    if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
     built = with_adapter(build(model), config)
     kind, card["layout"] = choose_layout(built, config.layout)

@@ -23,16 +23,15 @@ from errata.models import (
     choose_layout,
     common_length,
     device,
-    fingerprint_of,
     fit,
     identity,
-    is_finished,
     laid_out_logprobs,
     lay_out,
     load_policy,
     read_card,
 )
 from errata.reward import encode_pair
+from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Encoded, Preference, TokenLabels
 
@@ -59,6 +58,7 @@ class _Row:
     ref_worse: float
 
 
+@writes_out
 def dpo(
     model: Path | str,
     rows: Sequence[Preference | Correction],
@@ -82,7 +82,7 @@ def dpo(
     counts = LengthCounts()
     pairs = [pair for _, pair in encode_rows(rows, partial(encode_pair, encoder=encoder), counts)]
     kept = [pair for pair in pairs if pair[0].ids != pair[1].ids]
-    data = [(better.ids, worse.ids) for better, worse in pairs]
+    data = [[(side.ids, side.prompt_length) for side in pair] for pair in pairs]
     card: dict[str, Any] = {
         "stage": "dpo",
         "rows": len(kept),
@@ -92,7 +92,7 @@ def dpo(
         **heldout_card(heldout),
         "fingerprint": fingerprint_of("dpo", identity(model), config, data, *heldout_ids(heldout)),
     }
-    if is_finished(out, card["fingerprint"]):
+    if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
     policy = load_policy(model, config)
     kind, card["layout"] = choose_layout(policy, config.layout)

@@ -20,15 +20,14 @@ from errata.models import (
     StepLoss,
     Wanted,
     choose_layout,
-    fingerprint_of,
     fit,
     identity,
-    is_finished,
     laid_out_logprobs,
     lay_out,
     load_policy,
     read_card,
 )
+from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Encoded, TokenLabels
 
@@ -118,6 +117,7 @@ def _times(pair: WeightedPair, factor: float) -> WeightedPair:
     return replace(pair, edited_weights=edited, original_weights=original)
 
 
+@writes_out
 def figa(
     model: Path | str,
     labels: Sequence[TokenLabels],
@@ -154,7 +154,7 @@ def figa(
         **heldout_card(heldout),
         "fingerprint": fingerprint_of("figa", identity(model), config, data, *heldout_ids(heldout)),
     }
-    if is_finished(out, card["fingerprint"]):
+    if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
     policy = load_policy(model, config)
     kind, card["layout"] = choose_layout(policy, config.layout)

@@ -108,4 +108,6 @@ def heldout_ids(rows: Sequence[TokenLabels] | None) -> list[Any]:
     """What the fingerprint of a run holds of its held-out rows: they may decide when it stops."""
     if rows is None:
         return []
-    return [[(side.encoded.ids, side.labels) for row in rows for side in (row.original, row.edited)]]
+    sides = [side for row in rows for side in (row.original, row.edited)]
+    weights = [side.weights for side in sides]
+    return [[(side.encoded.ids, side.labels) for side in sides], *([weights] if any(weights) else [])]

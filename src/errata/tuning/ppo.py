@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from errata import losses
-from errata.data import Encoder, LengthCounts, encode_rows, new_folder
+from errata.data import Encoder, LengthCounts, encode_rows
 from errata.models import (
     Actor,
     Sampling,
@@ -43,10 +43,8 @@ from errata.models import (
     adapter_off,
     add_adapter,
     critic_values,
-    fingerprint_of,
     has_adapter,
     identity,
-    is_finished,
     load_causal,
     load_critic,
     merged,
@@ -57,8 +55,8 @@ from errata.models import (
     to_lists,
 )
 from errata.models.training import check_tracker
-from errata.models.watch import Metrics
 from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
+from errata.runs import Metrics, RunFolder, fingerprint_of, named, new_folder, writes_out
 from errata.tuning.collapse import signs_of_collapse
 from errata.tuning.streams import Stream, check_streams, group, last_token, paid, summed
 from errata.types import Encoded, PromptRow, Rollout
@@ -269,6 +267,7 @@ def policy_and_value_loss(
     )
 
 
+@writes_out
 def ppo(
     model: Path | str,
     reward: Path | str | RewardFunction | Sequence[Stream],
@@ -287,7 +286,8 @@ def ppo(
         model: the policy to start from, also the reference of the KL penalty.
         reward: streams; or the only one, a folder of ``errata reward train`` (token- or sequence-level; scaled as
             ``config`` says; with a tokenizer of its own it is read through a ``ProjectedReward``) or any function from
-            rows to one reward a response token, taken as it is.
+            rows to one reward a response token, taken as it is. A function says by an attribute ``identity`` what it
+            is; without one, no folder that is there is gone on from or taken for its result.
         prompts: used in a seeded order, again and again.
         encoder: of the policy.
         config: the settings.
@@ -295,7 +295,8 @@ def ppo(
             a line a step.
         critic: a model to start the critic from; by default ``model``.
         evaluate: called with a generator and the step every ``config.evaluate_every`` steps, step 0 and the last
-            included; what it returns goes into the metrics, its time does not.
+            included; what it returns goes into the metrics, its time does not. It has an ``identity``, too, unless
+            ``noted`` says what it depends on.
         noted: goes into the card, and tells this run from another: what the evaluation depends on. Its ``warnings``
             stand before the run's own.
 
@@ -303,7 +304,8 @@ def ppo(
         The card written beside the model; ``warnings`` says in words how the run went wrong, if it did.
 
     Raises:
-        ValueError: no prompt is left, settings that do not go together, or a folder that is no reward model.
+        ValueError: no prompt is left, settings that do not go together, a folder that is no reward model, or ``out``
+            was made by another run or by functions without an identity.
     """
     if not prompts:
         raise ValueError("no prompt to sample responses for")
@@ -313,6 +315,14 @@ def ppo(
     check_streams(streams)
     counts = LengthCounts()
     prompts = [row for row, _ in encode_rows(prompts, partial(_bare, encoder=encoder), counts)]
+    functions: dict[str, Any] = {
+        f"reward of the stream {each.name!r}": each.reward
+        for each in streams
+        if not isinstance(each.reward, Path | str)
+    }
+    if evaluate is not None and config.evaluate_every and not noted:
+        functions["evaluation"] = evaluate
+    identities, unnamed = named(functions)
     told = [
         (
             each.name,
@@ -329,12 +339,15 @@ def ppo(
         config,
         [(row.id, row.prompt) for row in prompts],
         *([noted] if noted else []),
+        encoder.fingerprint,
+        *([identities] if identities else []),
     )
-    if is_finished(out, fingerprint):
+    folder = RunFolder(out, fingerprint, unnamed)
+    if folder.is_finished():
         return read_card(out)
     run = _Run(model, streams, prompts, encoder, config, critic=critic)
-    work = out.with_name(f".{out.name}.training")
-    metrics, samples = run.resume(work, fingerprint)
+    work = folder.work
+    metrics, samples = run.resume(folder)
     run.start_tracker(work)
     done = max(run.done, 0)
     bar = tqdm(range(done, config.steps), initial=done, total=config.steps, desc="PPO", disable=None)
@@ -761,14 +774,11 @@ class _Run:
             ("critic", self.accelerator.unwrap_model(self.critic), self.critic_optimizer),
         ]
 
-    def resume(self, work: Path, fingerprint: str) -> tuple[Metrics, Metrics]:
+    def resume(self, run: RunFolder) -> tuple[Metrics, Metrics]:
         """Go back to the last checkpoint of this very run; returns its metrics and samples, empty without one."""
-        mark = work / "fingerprint"
-        if self.accelerator.is_main_process and not (mark.exists() and mark.read_text() == fingerprint):
-            # Checkpoints of other settings must not leak into this run.
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            mark.write_text(fingerprint)
+        work = run.work
+        if self.accelerator.is_main_process:
+            run.begin()
         self.accelerator.wait_for_everyone()
         self.done = max((int(path.name.split("-")[1]) for path in work.glob("step-*")), default=-1)
         if self.done >= 0:

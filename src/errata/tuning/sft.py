@@ -18,15 +18,14 @@ from errata.models import (
     StepLoss,
     Wanted,
     choose_layout,
-    fingerprint_of,
     fit,
     identity,
-    is_finished,
     laid_out_logprobs,
     lay_out,
     load_policy,
     read_card,
 )
+from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
@@ -43,6 +42,7 @@ def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
     return [Demonstration(id=row.id, prompt=row.prompt, response=row.edited) for row in rows]
 
 
+@writes_out
 def sft(
     model: Path | str,
     rows: Sequence[Demonstration],
@@ -68,7 +68,8 @@ def sft(
     counts = LengthCounts()
     found = encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts)
     weighted = [(side, (row_weights or {}).get(row.id, 1.0)) for row, (side,) in found]
-    data: list[Any] = [side.ids for side, _ in weighted]
+    # Where the response begins is not in the ids: a line may move from one to the other.
+    data: list[Any] = [(side.ids, side.prompt_length) for side, _ in weighted]
     if row_weights:
         data.append([weight for _, weight in weighted])
     card: dict[str, Any] = {
@@ -79,7 +80,7 @@ def sft(
         **heldout_card(heldout),
         "fingerprint": fingerprint_of("sft", identity(model), config, data, *heldout_ids(heldout)),
     }
-    if is_finished(out, card["fingerprint"]):
+    if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
     policy = load_policy(model, config)
     kind, card["layout"] = choose_layout(policy, config.layout)

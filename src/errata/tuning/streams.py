@@ -29,7 +29,7 @@ class Stream:
     """What metrics and samples call it."""
     reward: Path | str | RewardFunction
     """A folder of ``errata reward train`` (scaled as the settings of the run say), or any function from rows to one
-    float a response token, taken as it is."""
+    float a response token, taken as it is; a function says in an attribute ``identity`` what it is."""
     coefficient: float = 1.0
     """What each of its rewards is multiplied by."""
     clip: float | None = None

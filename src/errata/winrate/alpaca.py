@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from errata.data.files import write_json
 from errata.data.records import records
+from errata.runs import write_json
 from errata.types import Demonstration, Prompt
 from errata.winrate.judges import JudgeIdentity, Pair, Ruling, prompt_text
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errata.data import Encoder
+from errata.runs import identity_of
 from errata.types import Demonstration, PromptRow
 from errata.winrate.comparison import contest
 from errata.winrate.judges import Judge
@@ -33,7 +35,7 @@ def win_rate_over_start(
         sampling: how both answer.
     """
     # And torch, which a contest of texts does without.
-    from errata.models import TransformersGenerator, device, load_causal
+    from errata.models import TransformersGenerator, device, identity, load_causal
 
     baseline: list[Demonstration] = []
 
@@ -64,4 +66,12 @@ def win_rate_over_start(
         }
         return measured if arm.mean_value is None else {**measured, "heldout_judge": arm.mean_value}
 
+    evaluate.identity = [  # type: ignore[attr-defined]
+        "win rate over the start",
+        identity(start),
+        [(row.id, row.prompt) for row in prompts],
+        identity_of(judge),
+        encoder.fingerprint,
+        asdict(sampling),
+    ]
     return evaluate

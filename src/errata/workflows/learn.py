@@ -26,18 +26,29 @@ from errata.data import (
     LengthCounts,
     OnLong,
     iter_corrections,
-    new_folder,
     read_corrections,
     recognise_file,
     write_rows,
 )
 from errata.data.encoding import load_encoder
-from errata.data.files import read_json, write_json
 from errata.data.rows import read_lines, write_lines
 from errata.doctor import Diagnosis, examine, read_model_facts
 from errata.edits import MechanicalOf, Normalizer, kinds_of, word_distance
 from errata.labels import label_all
-from errata.models import Sampling, device, fingerprint_of, identity, load_causal, read_card
+from errata.models import Sampling, device, identity, load_causal, read_card
+from errata.runs import (
+    SUMS,
+    Damaged,
+    StageFolder,
+    changed_settings,
+    claim_folder,
+    digest,
+    fingerprint_of,
+    new_folder,
+    read_json,
+    write_json,
+    writes_out,
+)
 from errata.tuning import FIGAConfig, SFTConfig, demonstrations, figa, sft
 from errata.types import Correction, Rollout
 from errata.winrate import FEWEST, Interval, mean_interval, smallest_shown
@@ -151,6 +162,7 @@ class NotSafe(ValueError):  # noqa: N818
         self.diagnosis = diagnosis
 
 
+@writes_out
 def learn(
     log: Path,
     model: Path,
@@ -181,7 +193,8 @@ def learn(
 
     Raises:
         NotSafe: the doctor found errors.
-        ValueError: the log cannot be used or is too small; the folder holds a run with other settings.
+        ValueError: the log cannot be used or is too small; the folder holds a run with other settings, or a stage of it
+            was damaged (the file is named); or another process runs in it.
     """
     run = _Run(log, model, out, config or LearnConfig(), details or LearnDetails(), general, console or Console())
     return run()
@@ -206,7 +219,7 @@ class _Run:
 
     def __call__(self) -> Learned:
         self.claim()
-        self.made("log/counts.json", f"reading {self.log}", self.read_log)
+        self.made("log/counts.json", f"reading {self.log}", self.read_log, "log/rows.jsonl", "log/bad_rows.jsonl")
         self.made("split", "setting rows apart", self.split)
         self.made("doctor.json", "asking the doctor", self.examine)
         for arm in self.arms:
@@ -230,14 +243,19 @@ class _Run:
 
     # How stages run.
 
-    def made(self, name: str, what: str, make: Callable[[Path], None]) -> None:
-        """Make a file or folder, unless it is there."""
-        path = self.out / name
-        if path.exists():
-            return
-        self.console.print(f"· {what}", highlight=False, markup=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make(path)
+    def made(self, name: str, what: str, make: Callable[[Path], None], *also: str) -> None:
+        """Make a file or folder, unless it is there as it was written."""
+
+        def told(path: Path) -> None:
+            self.console.print(f"· {what}", highlight=False, markup=False)
+            make(path)
+
+        self.folder.make(self.out / name, told, [self.out / each for each in also])
+
+    @cached_property
+    def folder(self) -> StageFolder:
+        """What the stages wrote."""
+        return StageFolder(self.out)
 
     def claim(self) -> None:
         """Note what the run is of; a run of anything else must not go on from these stages.
@@ -247,30 +265,23 @@ class _Run:
         Raises:
             ValueError: the folder holds another run, or something else.
         """
-        settings = {
+        settings: dict[str, Any] = {
             "log": _digest(self.log),
             "model": identity(self.model),
             "general": None if self.general is None else _digest(self.general),
             **asdict(self.config),
             **asdict(self.details),
         }
-        mark, path = fingerprint_of(settings), self.out / "settings.json"
-        if path.exists():
-            noted = json.loads(path.read_text(encoding="utf-8"))
-            if noted["fingerprint"] == mark:
-                return
-            if (self.out / "candidates").exists():
-                changed = [key for key, value in settings.items() if noted.get(key) != json.loads(json.dumps(value))]
-                raise ValueError(
-                    f"{self.out} holds a run with other settings ({', '.join(changed)}); delete it, or give another "
-                    "--out"
-                )
+        settings = {"fingerprint": fingerprint_of(settings), **settings}
+        changed = changed_settings(self.out, settings)
+        if changed is None and self.out.exists() and any(self.out.iterdir()):
+            raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
+        if changed and not (self.out / "candidates").exists():
             for stage in ("log", "split"):
                 shutil.rmtree(self.out / stage, ignore_errors=True)
-            (self.out / "doctor.json").unlink(missing_ok=True)
-        elif self.out.exists() and any(self.out.iterdir()):
-            raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
-        write_json(path, {"fingerprint": mark, **settings})
+            for name in ("doctor.json", SUMS, "settings.json"):
+                (self.out / name).unlink(missing_ok=True)
+        claim_folder(self.out, settings)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -630,9 +641,21 @@ class _Run:
         return found
 
     def drafts(self, name: str, ids: Sequence[str], *, folder: str = "heldout") -> list[Rollout]:
-        """Drafts that were written for the rows named."""
-        lines = (json.loads(line) for _, line in read_lines(self.out / folder / f"{name}.jsonl"))
-        by_id = {row["id"]: row for row in lines}
+        """Drafts that were written for the rows named.
+
+        Raises:
+            Damaged: one is missing; of a run of before there were digests.
+        """
+        path, remedy = self.out / folder / f"{name}.jsonl", "delete it, and rerun the same command to make it again"
+        try:
+            by_id = {row["id"]: row for row in (json.loads(line) for _, line in read_lines(path))}
+            missing = next((id for id in ids if id not in by_id), None)
+        except ValueError as error:
+            raise Damaged(f"{path}: {error}; {remedy}") from error
+        if missing is not None:
+            raise Damaged(
+                f"{path} has no draft of row {missing!r}; delete it, and rerun the same command to make it again"
+            )
         return [
             Rollout(
                 id=one["id"],
@@ -782,5 +805,4 @@ def _digest(path: Path) -> Any:
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())
         return [(str(each.relative_to(path)), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(path)

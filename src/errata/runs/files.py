@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["claim_folder", "new_file", "new_folder", "read_json", "write_json"]
+from errata.runs.disk import sync, sync_entry, writing
+
+__all__ = ["new_file", "new_folder", "read_json", "write_json"]
 
 
 def _beside(path: Path) -> Path:
@@ -20,15 +22,24 @@ def _beside(path: Path) -> Path:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write; it takes the place of ``path`` in one step once the block has ended without an error."""
+    """Yield a path to write; it takes the place of ``path`` in one step once the block has ended without an error.
+
+    It is on the disk itself before it takes that place, so a power failure leaves the old file or the new one.
+
+    Raises:
+        NotWritten: the disk refuses it.
+    """
     partial = _beside(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    os.replace(partial, path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            sync_entry(partial)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        os.replace(partial, path)
+        sync_entry(path.parent)
 
 
 @contextmanager
@@ -37,15 +48,21 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     A kill between the two renames leaves the old folder under ``.<name>.old`` and none at ``path``: readers see
     "not there", never a mixture.
+
+    Raises:
+        NotWritten: the disk refuses it.
     """
     partial, old = _beside(path), path.with_name(f".{path.name}.old")
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    if path.exists():
-        os.replace(path, old)
-    os.replace(partial, path)
+    with writing(path):
+        partial.mkdir(parents=True)
+        yield partial
+        sync(partial)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+        sync_entry(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -56,21 +73,12 @@ def write_json(path: Path, found: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What ``write_json`` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Note the settings of a run in its folder's ``settings.json``: one with others must not go on from its stages.
-
-    Args:
-        folder: of the run.
-        settings: those that change a number; not where the run lies, nor how many of its stages run at a time.
+    """What ``write_json`` wrote.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: the file is damaged (it is named).
     """
-    noted, settings = folder / "settings.json", json.loads(json.dumps(settings, default=str))
-    if noted.exists() and read_json(noted) != settings:
-        raise ValueError(f"{folder} holds a run with other settings; delete it or give another --out")
-    write_json(noted, settings)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it, and rerun the command that wrote it") from error
