@@ -11,7 +11,14 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_labels_stand, check_not_itself, console, set_aside
+from errata.commands.shared import (
+    EncodingFlags,
+    check_labels_stand,
+    check_not_itself,
+    console,
+    is_model,
+    set_aside,
+)
 from errata.data import Encoder, iter_corrections, new_file, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
@@ -42,7 +49,7 @@ class Labels:
     edits: Path
     """Corrections, as of `errata edits import`."""
     model: Path
-    """A model folder, for its tokenizer."""
+    """A model, for its tokenizer: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     out: Path
     """labels.jsonl; it names the tokenizer that it was made with."""
     workers: int = 0
@@ -83,7 +90,7 @@ class View:
     """
 
     model: Path | None = None
-    """A model folder, for its tokenizer; rollouts need none."""
+    """As of `errata labels`; rollouts need none."""
     edits: Path | None = None
     """Corrections; or give --labels."""
     labels: Path | None = None
@@ -188,7 +195,7 @@ def _figa_weights(pair: TokenLabels) -> SideStreams:
 
 def _rewards(source: Path, pairs: Sequence[TokenLabels], encoder: Encoder) -> list[SideStreams]:
     """The rewards of both sides of each pair, from a reward model or a file; None for a side that the file has not."""
-    if source.is_dir():
+    if is_model(source):
         from errata.reward import load_scorer
 
         sides = [side.encoded for pair in pairs for side in (pair.original, pair.edited)]

@@ -14,6 +14,7 @@ from rich.console import Console
 from errata.data import Encoder, OnLong, new_file
 from errata.data.encoding import load_encoder
 from errata.labels import LabelRules
+from errata.pretrained import is_hub_id
 
 __all__ = [
     "Command",
@@ -21,6 +22,7 @@ __all__ = [
     "check_labels_stand",
     "check_not_itself",
     "console",
+    "is_model",
     "report",
     "set_aside",
     "tell",
@@ -76,6 +78,15 @@ def check_labels_stand(rules: LabelRules, encoding: EncodingFlags) -> None:
             "--unit, --ties, --omissions, --inventions, --reasoning and --max-length say how edits become labels, and "
             "--labels holds labels; leave them out, or give --edits"
         )
+
+
+def is_model(source: Path) -> bool:
+    """Whether it is a model rather than a file of rows: a folder, or a name of the Hugging Face Hub.
+
+    What is not there and ends as files of rows do is a file that is missing.
+    """
+    rows = {".json", ".jsonl", ".csv", ".parquet", ".gz"}
+    return source.is_dir() or (is_hub_id(source) and source.suffix not in rows)
 
 
 def check_not_itself(out: Path | None, *sources: Path | None) -> None:

@@ -27,6 +27,7 @@ from errata.models import (
     load_policy,
     read_card,
 )
+from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
@@ -99,6 +100,7 @@ def sft(
         tokenizer=encoder.tokenizer,
         out=out,
         card=card,
+        ends=trained_ends((side, weight) for side, weight in weighted),
     )
 
 
