@@ -8,6 +8,7 @@ trained in full beside the adapter, and saved with it.
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,10 +120,13 @@ def adapter_off(model: Any) -> Iterator[None]:
 
 
 def save_adapter(model: Any, folder: Path, *, state_dict: Any = None) -> Path:
-    """Write the adapter in peft's format, with the commit of a base on the Hub; returns ``folder``."""
-    origin: Origin | None = getattr(model, "origin", None)
-    model.peft_config["default"].revision = origin and origin.commit
+    """Write the adapter in peft's format; a base on the Hub is named with its commit. Returns ``folder``."""
     model.save_pretrained(folder, state_dict=state_dict)
+    origin: Origin | None = getattr(model, "origin", None)
+    if origin is not None and origin.repo is not None:  # not by its place in the cache of this machine
+        path = folder / "adapter_config.json"
+        base = {"base_model_name_or_path": origin.repo, "revision": origin.commit}
+        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **base}, indent=2) + "\n")
     return folder
 
 

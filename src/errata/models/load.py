@@ -38,12 +38,8 @@ __all__ = [
 CARD = "errata.json"
 SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
 """``auto``: each tensor as it was stored in the model that training started from."""
-_OF_HEADS = (
-    "architectures",
-    "id2label",
-    "label2id",
-    "pad_token_id",
-)  # of config.json: what a head of one number changes
+# What a head of one number changes in config.json.
+_OF_HEADS = ("architectures", "id2label", "label2id", "pad_token_id")
 
 
 def load_causal(folder: Path | str, *, precision: Precision = "saved") -> nn.Module:

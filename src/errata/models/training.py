@@ -124,8 +124,8 @@ class OfflineConfig:
 
 
 def load_policy(folder: Path | str, config: OfflineConfig) -> Any:
-    """The causal language model in ``folder``, to be trained as ``config`` says: all of it in float32, or frozen, in the
-    type that it is stored in, with an adapter in float32.
+    """The causal language model in ``folder``, to be trained as ``config`` says: all of it in float32, or frozen in
+    the type that it is stored in, with an adapter in float32.
 
     Raises:
         ValueError: there is none, or the settings do not go together.

@@ -36,8 +36,10 @@ class Origin:
 
     reference: str
     """Of exactly this model: a Hub id with its commit."""
+    repo: str | None
+    """``owner/name`` on the Hub."""
     commit: str | None
-    """Of a Hub id."""
+    """Its commit."""
     config: str
     """config.json."""
     generation_config: str | None
@@ -120,8 +122,7 @@ def load_pretrained(
         settings: further ones of ``from_pretrained``.
 
     Returns:
-        The model, with an ``Origin`` as its ``origin`` and ``name_or_path`` as it was given; and the names of its
-        parameters that are new.
+        The model, with an ``Origin`` as its ``origin``, and the names of its parameters that are new.
 
     Raises:
         ValueError: files are missing or damaged, hold another architecture or shape, or numbers that are not finite.
@@ -138,8 +139,8 @@ def load_pretrained(
 def _load(
     kind: Any, model: ModelFolder, precision: Precision, new: Sequence[str], settings: Mapping[str, Any]
 ) -> tuple[Any, tuple[str, ...]]:
-    config = read_config(model)
-    tensors = model.tensors
+    load_config(model)  # whose errors name the file
+    config, tensors = read_config(model), model.tensors
     dtypes = {name: _DTYPES[one.dtype] for name, one in tensors.items() if one.dtype in _DTYPES}
     sizes = Counter[torch.dtype]()
     for name, dtype in dtypes.items():
@@ -163,14 +164,13 @@ def _load(
     generation = model.path / "generation_config.json"
     loaded.origin = Origin(
         reference=model.pinned,
+        repo=model.repo,
         commit=model.commit,
         config=(model.path / "config.json").read_text(encoding="utf-8"),
         generation_config=generation.read_text(encoding="utf-8") if generation.exists() else None,
         dtypes=dtypes,
         main_dtype=main,
     )
-    # What is saved with it (an adapter's base) must not be a path into the cache.
-    loaded.name_or_path = loaded.config.name_or_path = model.repo or model.reference
     return loaded, fresh
 
 

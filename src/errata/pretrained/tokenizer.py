@@ -36,7 +36,7 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
 
 
 def _check_files(found: ModelFolder) -> None:
-    """transformers makes an empty tokenizer of some damaged files."""
+    """Refuse damaged files: transformers makes an empty tokenizer of some damaged files."""
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         path = found.path / name
         if path.exists():
