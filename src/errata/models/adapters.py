@@ -140,7 +140,8 @@ def load_adapter(model: Any, folder: Path | str) -> None:
 
     path = Path(folder) / "adapter_model.safetensors"
     saved = {key.removeprefix("base_model.model."): x for key, x in read_tensors(path).items()}
-    wanted = {key.removeprefix("base_model.model."): x for key, x in get_peft_model_state_dict(model).items()}
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)  # else it asks the Hub for the base
+    wanted = {key.removeprefix("base_model.model."): x for key, x in state.items()}
     wrong = sorted(saved.keys() ^ wanted) or [key for key in wanted if saved[key].shape != wanted[key].shape]
     if wrong:
         raise ValueError(f"{path} is not of this adapter: {wrong[0]} is missing, too many or of another shape")

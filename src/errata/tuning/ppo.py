@@ -613,8 +613,8 @@ class _Run:
                 (ref_BT, of_ref_BT),
                 (value_HBT, of_value_HBT),
             ):
-                whole[..., rows, columns] = found.detach()
-            bootstrap_HB[:, rows] = of_bootstrap_HB.detach()
+                whole[..., rows, columns] = found.detach().to(whole)
+            bootstrap_HB[:, rows] = of_bootstrap_HB.detach().to(bootstrap_HB)
         return old_BT, entropy_BT, ref_BT, value_HBT, bootstrap_HB, live
 
     def _rows_at_once(self, batch: TokenBatch) -> int:
