@@ -33,7 +33,7 @@ def _bytes(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None
 
 def _index(folder: Path, *, lost: bool = True) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
-    names = {name: "model-00001-of-00002.safetensors" for name in ("a", "b")}
+    names = dict.fromkeys(("a", "b"), "model-00001-of-00002.safetensors")
     names |= {"c": "model-00002-of-00002.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
 
@@ -71,9 +71,15 @@ WEIGHTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "NaN": (_weights(_nan), rf"model\.safetensors holds NaN or infinity in {LAYER}"),
     "infinity": (_weights(_infinite), r"holds NaN or infinity in model\.norm\.weight"),
-    "more layers than config.json": (_config(num_hidden_layers=1), r"holds model\.layers\.1.*config\.json is of another"),
+    "more layers than config.json": (
+        _config(num_hidden_layers=1),
+        r"holds model\.layers\.1.*config\.json is of another",
+    ),
     "fewer layers than config.json": (_config(num_hidden_layers=3), r"is missing model\.layers\.2"),
-    "another architecture": (_config(model_type="qwen2", num_hidden_layers=2), r"missing model\.layers\.0\.self_attn.*bias"),
+    "another architecture": (
+        _config(model_type="qwen2", num_hidden_layers=2),
+        r"missing model\.layers\.0\.self_attn.*bias",
+    ),
 }
 """How the weights of a tiny Llama are broken; of several faults the first is told."""
 

@@ -23,7 +23,7 @@ from errata.models import (
     save_model,
 )
 from errata.models.adapters import load_adapter
-from pretrained.damage import CONFIG, LAYER, TOKENIZER, WEIGHTS
+from pretrained.damage import CONFIG, TOKENIZER, WEIGHTS
 
 Damage = tuple[Callable[[Path], None], str]
 
@@ -93,7 +93,9 @@ def test_a_new_head_may_be_missing_and_a_trained_one_not(kind: str, build: Any, 
     load = LOADERS[kind]
     model = load(build(tmp_path / "start"))
     save_model(model, tiny.tokenizer(), tmp_path / "reward", card={})
-    assert all(torch.equal(a, b) for a, b in zip(load(tmp_path / "reward").parameters(), model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(load(tmp_path / "reward").parameters(), model.parameters(), strict=True)
+    )
     found = tiny.weights(tmp_path / "reward")
     (head, *_) = [name for name in found if name.split(".")[0] in ("score", "classifier")]
     del found[head]
@@ -148,5 +150,3 @@ def test_an_adapter_is_taken_over_whole_or_not_at_all(change: Any, words: str, l
     with pytest.raises(ValueError, match=words) as caught:
         load_adapter(model, tmp_path)
     assert str(path) in str(caught.value)
-
-

@@ -94,7 +94,7 @@ def test_a_local_folder_of_that_name_wins(
 @pytest.mark.parametrize("reference", [REPO, f"{REPO}@v9"])
 def test_offline_and_not_in_the_cache(reference: str, cache: Path) -> None:
     for ask in (identity, load_causal, load_encoder, read_card):
-        with pytest.raises(ValueError, match="config.json") as caught:
+        with pytest.raises(ValueError, match=r"config\.json") as caught:
             ask(reference)
         repo, _, revision = reference.partition("@")
         assert repo in str(caught.value)
@@ -114,7 +114,7 @@ def test_offline_and_half_in_the_cache(lost: str, sources: tuple[Path, Path], ca
 
 @pytest.mark.parametrize("reference", ["nothing", "a/b/c", "/no/such/folder", "owner/na me", "owner/name@", "./x"])
 def test_what_is_no_reference(reference: str) -> None:
-    with pytest.raises(ValueError, match="there is no model folder .*; give a local folder, or owner/name or"):
+    with pytest.raises(ValueError, match=r"there is no model folder .*; give a local folder, or owner/name or"):
         find_model(reference)
 
 
@@ -136,7 +136,14 @@ def test_every_verb_takes_a_hub_id(sources: tuple[Path, Path], cache: Path, tmp_
         ["labels", "--edits", edits, "--out", f"{out}.jsonl"],
         ["view", "--edits", edits],
         ["edits", "diff", "--data", edits, "--unit", "token", "--out", f"{out}.diff.jsonl"],
-        ["generate", "--prompts", str(tmp_path / "prompts.jsonl"), "--out", f"{out}.drafts.jsonl", "--max-new-tokens=3"],
+        [
+            "generate",
+            "--prompts",
+            str(tmp_path / "prompts.jsonl"),
+            "--out",
+            f"{out}.drafts.jsonl",
+            "--max-new-tokens=3",
+        ],
         ["reward", "train", "--data", edits, "--out", f"{out}.reward", *few],
         ["tune", "figa", "--edits", edits, "--out", f"{out}.figa", *few],
         ["tune", "dpo", "--data", edits, "--out", f"{out}.dpo", *few],
