@@ -145,7 +145,7 @@ def find_model(reference: Path | str, *, weights: bool = False) -> ModelFolder:
     except Exception as error:  # of the network, of the Hub, of the cache: no common class
         raise ValueError(
             f"there is no folder {reference} here, and of {repo}{f' at revision {revision}' if revision else ''} "
-            f"config.json{', model.safetensors' if weights else ''} or a file beside it is not in the local cache of the "
+            f"config.json{', model.safetensors' if weights else ''} or a file beside it is not in the cache of the "
             f"Hugging Face Hub, which could not be asked ({' '.join(str(error).split())[:300]}); run "
             f"`{_download(repo, revision)}` where it can be reached, or give a local folder"
         ) from error
