@@ -20,7 +20,7 @@ class ClientFlags:
     """Which chat model is asked, how hard, and for how much."""
 
     llm: str | None = None
-    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL (vLLM, llama.cpp, transformers serve), or local:FOLDER. Keys come
+    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL (vLLM, llama.cpp, transformers serve), or local:MODEL. Keys come
     from ANTHROPIC_API_KEY, OPENAI_API_KEY, for other servers ERRATA_API_KEY, and are written nowhere."""
     llm_url: str | None = None
     """A server that stands in for the provider's."""
@@ -50,7 +50,7 @@ class ClientFlags:
             ValueError: no model is named, one price stands alone, or as ``open_chat``.
         """
         if self.llm is None:
-            raise ValueError("--llm names no model; give anthropic:MODEL, openai:MODEL, MODEL@URL, URL or local:FOLDER")
+            raise ValueError("--llm names no model; give anthropic:MODEL, openai:MODEL, MODEL@URL, URL or local:MODEL")
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("--price-in and --price-out go together; 0 is a price")
         price = None
@@ -106,7 +106,7 @@ class ClientCheck:
     """
 
     server: Annotated[str, tyro.conf.Positional]
-    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL, or local:FOLDER."""
+    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL, or local:MODEL."""
     timeout: float = 60.0
     """Longest wait for one answer, in seconds."""
 

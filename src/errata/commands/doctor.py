@@ -36,7 +36,7 @@ class Doctor:
     data: Path
     """Corrections."""
     model: Path
-    """A model folder, for its tokenizer and config."""
+    """For its tokenizer and configuration: a local folder, or owner/name[@revision] of the Hugging Face Hub."""
     method: Method = "figa"
     """What is to be trained: figa, sft, dpo, or a token-level reward model."""
     strict: bool = False

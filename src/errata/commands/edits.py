@@ -50,7 +50,7 @@ class EditsDiff:
     """Which edits, where others are as few: departure where a reader from left to right sees the texts part, as labels
     are made; tagger as the tags of quality estimation."""
     model: Path | None = None
-    """A model folder, for its tokenizer."""
+    """A model, for its tokenizer: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     out: Path | None = None
     """Write JSON lines here instead of showing the edits."""
 

@@ -18,6 +18,7 @@ from errata.commands.shared import (
     check_labels_stand,
     check_not_itself,
     console,
+    is_model,
     set_aside,
     tell_normalized,
 )
@@ -54,7 +55,7 @@ class Labels:
     edits: Path
     """Corrections, as of `errata edits import`."""
     model: Path
-    """A model folder, for its tokenizer."""
+    """A model, for its tokenizer: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     out: Path
     """labels.jsonl; it names the tokenizer that it was made with."""
     workers: int = 0
@@ -97,7 +98,7 @@ class View:
     """
 
     model: Path | None = None
-    """A model folder, for its tokenizer; rollouts need none."""
+    """As of `errata labels`; rollouts need none."""
     edits: Path | None = None
     """Corrections; or give --labels."""
     labels: Path | None = None
@@ -202,7 +203,7 @@ def _figa_weights(pair: TokenLabels) -> SideStreams:
 
 def _rewards(source: Path, pairs: Sequence[TokenLabels], encoder: Encoder) -> list[SideStreams]:
     """The rewards of both sides of each pair, from a reward model or a file; None for a side that the file has not."""
-    if source.is_dir():
+    if is_model(source):
         from errata.reward import load_scorer
 
         sides = [side.encoded for pair in pairs for side in (pair.original, pair.edited)]

@@ -54,7 +54,8 @@ class RewardTrain:
     stopped = RESUMES_TRAINING
 
     model: Path
-    """The model to start from; its backbone gets a head of one number."""
+    """The model to start from, a local folder or owner/name[@revision] of the Hugging Face Hub; its backbone gets a
+    head of one number."""
     data: Path
     """Corrections (token and sequence) or preferences (sequence)."""
     out: Path

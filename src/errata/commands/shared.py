@@ -15,6 +15,7 @@ from errata.data import Encoder, OnLong
 from errata.data.encoding import load_encoder
 from errata.edits import Normalizer, kinds_of
 from errata.labels import LabelRules
+from errata.pretrained import is_hub_id
 from errata.runs import new_file
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "check_labels_stand",
     "check_not_itself",
     "console",
+    "is_model",
     "report",
     "set_aside",
     "tell",
@@ -107,6 +109,15 @@ def check_labels_stand(rules: LabelRules, encoding: EncodingFlags, normal: Norma
             "--unit, --ties, --omissions, --inventions, --reasoning, --max-length and --normalize say how edits become "
             "labels, and --labels holds labels; leave them out, or give --edits"
         )
+
+
+def is_model(source: Path) -> bool:
+    """Whether it is a model rather than a file of rows: a folder, or a name of the Hugging Face Hub.
+
+    What is not there and ends as files of rows do is a file that is missing.
+    """
+    rows = {".json", ".jsonl", ".csv", ".parquet", ".gz"}
+    return source.is_dir() or (is_hub_id(source) and source.suffix not in rows)
 
 
 def check_not_itself(out: Path | None, *sources: Path | None) -> None:

@@ -61,7 +61,7 @@ class TuneSFT:
     stopped = RESUMES_TRAINING
 
     model: Path
-    """A causal language model in a local folder."""
+    """A causal language model: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     data: Path
     """Rows with prompt and response (or completion, or chosen); an edits file is one."""
     out: Path
@@ -87,7 +87,7 @@ class TuneFIGA:
     stopped = RESUMES_TRAINING
 
     model: Path
-    """A causal language model in a local folder."""
+    """A causal language model: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
     edits: Path | None = None
@@ -131,7 +131,7 @@ class TuneDPO:
     stopped = RESUMES_TRAINING
 
     model: Path
-    """A causal language model in a local folder; also the reference."""
+    """A causal language model, a local folder or owner/name[@revision] of the Hugging Face Hub; also the reference."""
     data: Path
     """Rows with prompt, chosen and rejected; an edits file is one."""
     out: Path
@@ -157,7 +157,8 @@ class TunePPO:
     stopped = RESUMES_TRAINING
 
     model: Path
-    """The policy to start from, also the reference of the KL penalty."""
+    """The policy to start from, a local folder or owner/name[@revision] of the Hugging Face Hub; also the reference of
+    the KL penalty."""
     reward: Path
     """A folder of `errata reward train`; one with a tokenizer of its own is read through the characters of the text."""
     prompts: Path

@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import UseAppendAction
 
 from errata.commands.client import ClientFlags
-from errata.commands.shared import RESUMES, EncodingFlags, check_not_itself, console
+from errata.commands.shared import RESUMES, EncodingFlags, check_not_itself, console, is_model
 from errata.data import read_corrections, read_demonstrations, read_prompts
 from errata.runs import new_file
 from errata.types import Demonstration
@@ -60,8 +60,8 @@ class WinRate:
     """
 
     candidate: Annotated[tuple[str, ...], UseAppendAction] = ()
-    """A model folder, or a file of rows with id, prompt and response, or AlpacaEval's model outputs (.json); repeat it
-    for several arms. NAME=PATH names the arm."""
+    """A model (a folder, or owner/name or owner/name@revision of the Hugging Face Hub), or a file of rows with id,
+    prompt and response, or AlpacaEval's model outputs (.json); repeat it for several arms. NAME=PATH names the arm."""
     baseline: str | None = None
     """The same, to compare with."""
     references: Path | None = None
@@ -171,7 +171,7 @@ class WinRate:
         return ChatJudge(self.client.open(), name=self.client.llm, prompt=prompt, guideline=self.guideline)
 
     def _responses(self, source: Path) -> list[Demonstration]:
-        if not source.is_dir():
+        if not is_model(source):
             return read_outputs(source) if is_outputs(source) else read_demonstrations(source)
         asked = self.prompts or self.references
         if asked is None:
@@ -198,7 +198,7 @@ class Generate:
     stopped = RESUMES
 
     model: Path
-    """A model folder."""
+    """A causal language model: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     prompts: Path
     """Rows with prompt; their further fields travel into the answers."""
     out: Path
@@ -266,7 +266,7 @@ def _source(given: str) -> tuple[str | None, Path]:
 
 
 def _stem(path: Path) -> str:
-    return path.resolve().name if path.is_dir() else path.stem
+    return path.resolve().name if is_model(path) else path.stem
 
 
 def _now() -> str:

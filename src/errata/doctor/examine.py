@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from transformers import AutoConfig
 
 from errata.data import Encoder, LengthCounts, check_template
 from errata.doctor.batches import check_batch
@@ -21,7 +20,8 @@ from errata.doctor.units import UnitDifferences
 from errata.edits import FACTS, StatisticsOf, diff, unknowable
 from errata.edits.statistics import QUANTILES, Distribution
 from errata.labels import LabelCounts, LabelRules, changed, count_labels, has_change, label_all
-from errata.models.load import check_folder
+from errata.pretrained import find_model
+from errata.pretrained.load import load_config, stops_of
 from errata.tuning import FIGAConfig
 from errata.types import Correction, Label, LabeledTokens, TokenLabels, Unit
 from errata.views import ViewRow
@@ -159,21 +159,26 @@ class ModelFacts:
     """Rows of its embedding."""
     positions: int | None = None
     """The longest sequence that it was made for, in tokens."""
+    ends: tuple[int, ...] | None = None
+    """Ids at which plain ``generate`` and servers stop: ``eos_token_id`` of its configurations."""
 
 
 def read_model_facts(folder: Path | str) -> ModelFacts:
-    """What ``config.json`` beside a model says.
+    """What the configurations beside a model say.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is damaged.
     """
-    check_folder(folder)
+    found = find_model(folder)
     try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False).get_text_config()
-    except (OSError, ValueError) as error:
+        config = load_config(found)
+    except ValueError as error:
         raise ValueError(f"no model config could be loaded from {folder}: {error}") from error
+    text = config.get_text_config()
     return ModelFacts(
-        vocabulary=getattr(config, "vocab_size", None), positions=getattr(config, "max_position_embeddings", None)
+        vocabulary=getattr(text, "vocab_size", None),
+        positions=getattr(text, "max_position_embeddings", None),
+        ends=stops_of(found),
     )
 
 
@@ -523,6 +528,17 @@ class _Examination:
                 what=f"the weights below zero sum to {figures['weight_below_zero']:,.0f} and those above to "
                 f"{figures['weight_above_zero']:,.0f}: more is unlearned than imitated",
                 remedy="lower --bad-weight, or raise --kept-weight",
+            )
+        ends, stops = self._encoder.end_id, self._model.ends
+        if self._method != "reward" and stops is not None and ends not in stops and figures["ended_with_weight"]:
+            spelled = self._encoder.tokenizer.convert_ids_to_tokens(ends)
+            yield Finding(
+                severity=Severity.NOTE,
+                name="end_not_in_config",
+                what=f"the model's generation_config does not stop at the trained end {spelled!r} (id {ends}), but at "
+                f"{', '.join(map(str, stops)) or 'nothing'}: plain generate and servers write on after it",
+                remedy="errata adds it to eos_token_id of the model that it saves; where adapter/ is loaded beside its "
+                "base, or another trainer saves, add it to generation_config.json of the base",
             )
         if figures["pad_is_end"]:
             yield Finding(

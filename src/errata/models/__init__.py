@@ -1,7 +1,7 @@
 """Models: thin wrappers over Hugging Face. The shift, layouts, scalar heads, sampling, the offline training loop."""
 
 from errata.models.actor import Actor
-from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged
+from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged, save_adapter
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
 from errata.models.critic import critic_values, load_critic
 from errata.models.divergence import token_kl
@@ -17,7 +17,17 @@ from errata.models.layout import (
     laid_out_scalars,
     lay_out,
 )
-from errata.models.load import device, identity, load_causal, load_tokenizer, read_card, save_model, without_dropout
+from errata.models.load import (
+    Precision,
+    SaveDtype,
+    device,
+    identity,
+    load_causal,
+    load_tokenizer,
+    read_card,
+    save_model,
+    without_dropout,
+)
 from errata.models.logprobs import token_entropy, token_logprobs
 from errata.models.scalar_head import (
     load_sequence_reward_model,
@@ -35,6 +45,7 @@ from errata.models.training import (
     fit,
     load_policy,
     loss_shares,
+    precision_of,
     with_adapter,
 )
 from errata.models.vllm import VLLMGenerator, load_vllm
@@ -45,7 +56,9 @@ __all__ = [
     "Layout",
     "LayoutKind",
     "OfflineConfig",
+    "Precision",
     "Sampling",
+    "SaveDtype",
     "Share",
     "StepLoss",
     "TokenBatch",
@@ -78,7 +91,9 @@ __all__ = [
     "merged",
     "pad",
     "pad_stream",
+    "precision_of",
     "read_card",
+    "save_adapter",
     "save_model",
     "sequence_rewards",
     "to_lists",

@@ -136,7 +136,7 @@ class TransformersGenerator:
                 noise = _exponential((len(prompt), probs.shape[-1]), probs)
                 drawn = (probs / (noise if len(alive) == len(prompt) else noise[alive])).argmax(-1)
             out[alive, step] = drawn
-            logprobs[alive, step] = logits.gather(1, drawn[:, None])[:, 0] - logits.logsumexp(-1)
+            logprobs[alive, step] = (logits.gather(1, drawn[:, None])[:, 0] - logits.logsumexp(-1)).to(logprobs)
             stays = ~torch.isin(drawn, ends)
             if not bool(stays.all()):
                 rows = those_that_stay(stays)

@@ -18,13 +18,21 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from accelerate.state import PartialState
-from accelerate.utils.operations import send_to_device
+from accelerate.utils.operations import broadcast_object_list, send_to_device
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from errata.models.adapters import Quantize, add_adapter, has_adapter, load_quantized, merged
+from errata.models.adapters import Quantize, add_adapter, has_adapter, load_quantized, merged, save_adapter
 from errata.models.card import model_card
-from errata.models.load import device, load_causal, save_model
+from errata.models.load import (
+    Precision,
+    SaveDtype,
+    device,
+    dtypes_in_words,
+    load_causal,
+    reference_of,
+    save_model,
+)
 from errata.models.watch import best_step, evaluations, warnings_of
 from errata.runs import Metrics, RunFolder, read_json, writes_out
 
@@ -41,6 +49,7 @@ __all__ = [
     "fit",
     "load_policy",
     "loss_shares",
+    "precision_of",
     "with_adapter",
 ]
 
@@ -92,6 +101,9 @@ class OfflineConfig:
     """Hold the frozen weights in 4 bits (QLoRA); needs --lora-rank, and bitsandbytes."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    save_dtype: SaveDtype = "auto"
+    """Type of the weights that are written. What learns is trained in float32; auto rounds it once, at the end, to the
+    type that each weight had in --model."""
     save_every: int = 200
     """Steps between checkpoints; a run that was killed goes on from the last complete one."""
     evaluate_every: int = 0
@@ -108,15 +120,26 @@ class OfflineConfig:
 
 
 def load_policy(folder: Path | str, config: OfflineConfig) -> Any:
-    """The causal language model in ``folder``, to be trained as ``config`` says: all of it, or frozen with an adapter.
+    """The causal language model in ``folder``, to be trained as ``config`` says: all of it in float32, or frozen in
+    the type that it is stored in, with an adapter in float32.
 
     Raises:
         ValueError: there is none, or the settings do not go together.
-    """
+    """  # noqa: D205
     _check_rank(config)
     if config.quantize != "none" and not config.lora_rank:
         raise ValueError(f"weights in {config.quantize} stay as they are; give --lora-rank to train an adapter on them")
-    return with_adapter(load_quantized(folder) if config.quantize != "none" else load_causal(folder), config)
+    loaded = (
+        load_quantized(folder) if config.quantize != "none" else load_causal(folder, precision=precision_of(config))
+    )
+    return with_adapter(loaded, config)
+
+
+def precision_of(config: OfflineConfig) -> Precision:
+    """The type to load a model in: weights that learn are float32, for in bfloat16 most steps are rounded away; those
+    that an adapter leaves frozen stay as they are.
+    """  # noqa: D205
+    return "saved" if config.lora_rank else "master"
 
 
 def with_adapter(model: Any, config: OfflineConfig) -> Any:
@@ -187,8 +210,9 @@ def fit(
     out: Path,
     card: Mapping[str, Any],
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
-    load: Callable[[Path | str], nn.Module] = load_causal,
+    load: Callable[..., nn.Module] = load_causal,
     length: Callable[[Any], int] | None = None,
+    ends: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Train ``model`` on ``rows`` and write it to ``out``; a killed run goes on from its last complete checkpoint.
 
@@ -204,11 +228,13 @@ def fit(
         evaluate: what the model does on held-out rows, by name; ``loss`` is the one to be low, and the fall of
             ``logprob_kept`` is warned of; with ``accuracy``, that is to be high. Every process calls it and evaluates
             all of them.
-        load: makes the start model again, to merge an adapter into.
+        load: makes the start model again, with ``precision="master"``, to merge an adapter into.
         length: of a row in tokens: the micro-batches of a step then hold rows of about the same length.
+        ends: ids that end a response and are trained to do so; the saved configurations stop at them, too.
 
     Returns:
-        The card as written, with ``warnings`` in words where there are any. Beside it lie ``metrics.jsonl`` (a line a
+        The card as written, with ``trained_dtype`` and ``saved_dtype``, and ``warnings`` in words where there are any.
+        Beside it lie ``metrics.jsonl`` (a line a
         step and an evaluation), ``README.md`` (a model card), and for LoRA ``adapter/``.
 
     Raises:
@@ -261,8 +287,10 @@ def fit(
         raise ValueError("no token was counted in any step; the loss saw nothing to learn from")
     written = {**card, "steps": trainer.state.global_step, "empty_steps": trainer.empty_steps, **trainer.last}
     written |= _choose(trainer, work)
-    _save(trainer, tokenizer, out, work, written, load)
-    return written
+    written["trained_dtype"] = dtypes_in_words({n: p for n, p in model.named_parameters() if p.requires_grad})
+    if (origin := getattr(model, "origin", None)) is not None and origin.commit is not None:
+        written["base_commit"] = origin.commit
+    return _save(trainer, tokenizer, out, work, written, load, ends)
 
 
 def _check(config: OfflineConfig, has_heldout: bool) -> None:
@@ -307,25 +335,30 @@ def _save(
     out: Path,
     work: Path,
     card: Mapping[str, Any],
-    load: Callable[[Path | str], nn.Module],
-) -> None:
+    load: Callable[..., nn.Module],
+    ends: Sequence[int],
+) -> dict[str, Any]:
+    written = dict(card)
     trainer.accelerator.wait_for_everyone()
     # Shards come together in all processes.
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
         trained, folders = trainer.accelerator.unwrap_model(trainer.model), {}
-        start = trained.name_or_path
         if has_adapter(trained):
-            trained.save_pretrained(work / "adapter", state_dict=weights)
-            trained, weights, folders = merged(start, work / "adapter", load), None, {"adapter": work / "adapter"}
+            folders["adapter"] = save_adapter(trained, work / "adapter", state_dict=weights)
+            trained, weights = merged(reference_of(trained), folders["adapter"], load), None
         if (work / "runs").exists():
             folders["runs"] = work / "runs"  # of TensorBoard
         lines = trainer.metrics.lines
         readme = model_card(card, dataclasses.asdict(trainer.config), lines, trained)
         files = {"README.md": readme, "metrics.jsonl": trainer.metrics.text()}
-        save_model(trained, tokenizer, out, card=card, files=files, folders=folders, state_dict=weights)
+        dtype = trainer.config.save_dtype
+        more: Any = {"files": files, "folders": folders, "state_dict": weights, "dtype": dtype, "ends": ends}
+        written = save_model(trained, tokenizer, out, card=card, **more)
         shutil.rmtree(work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    # What was saved is known where it was.
+    return dict(broadcast_object_list([written])[0]) if trainer.accelerator.num_processes > 1 else written
 
 
 def _last_complete(run: RunFolder) -> str | None:

@@ -31,6 +31,7 @@ from errata.models import (
     load_sequence_reward_model,
     load_token_reward_model,
     loss_shares,
+    precision_of,
     read_card,
     with_adapter,
 )
@@ -261,7 +262,7 @@ def _train(
     rows: Sequence[Any],
     heldout: Sequence[Any],
     *,
-    build: Callable[[Path | str], nn.Module],
+    build: Callable[..., nn.Module],
     collate: Callable[..., Any],
     loss: Callable[[Any, Any], StepLoss],
 ) -> dict[str, Any]:
@@ -271,7 +272,7 @@ def _train(
         raise ValueError("--stop-when-kept-falls looks at probabilities, and a reward model has none; use --patience")
     if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
-    built = with_adapter(build(model), config)
+    built = with_adapter(build(model, precision=precision_of(config)), config)
     kind, card["layout"] = choose_layout(built, config.layout)
     collate = partial(collate, kind=kind)
 

@@ -58,12 +58,21 @@ def new_folder(path: Path) -> Iterator[Path]:
     with writing(path):
         partial.mkdir(parents=True)
         yield partial
+        _open_to_the_same(partial)
         sync(partial)
         if path.exists():
             os.replace(path, old)
         os.replace(partial, path)
         sync_entry(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _open_to_the_same(folder: Path) -> None:
+    """Let the umask decide who reads the files: writers that go through a temporary file (safetensors) leave 0600."""
+    mode = folder.stat().st_mode & 0o777  # made with it
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def write_json(path: Path, found: Any) -> None:

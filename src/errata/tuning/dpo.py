@@ -32,6 +32,7 @@ from errata.models import (
 )
 from errata.reward import encode_pair
 from errata.runs import RunFolder, fingerprint_of, writes_out
+from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Encoded, Preference, TokenLabels
 
@@ -96,7 +97,7 @@ def dpo(
         return read_card(out)
     policy = load_policy(model, config)
     kind, card["layout"] = choose_layout(policy, config.layout)
-    reference = partial(_with_reference, policy, encoder=encoder, batch_size=config.micro_batch_size, kind=kind)
+    reference = partial(_with_reference, policy, encoder=encoder, config=config, kind=kind)
     collate, loss = partial(collate_pairs, encoder=encoder, kind=kind), partial(dpo_step_loss, beta=config.beta)
     evaluate = None
     if heldout is not None:
@@ -112,19 +113,22 @@ def dpo(
         tokenizer=encoder.tokenizer,
         out=out,
         card=card,
+        ends=trained_ends((better, 1.0) for better, _ in kept),
     )
 
 
 @torch.no_grad()
 def _with_reference(
-    model: nn.Module, pairs: Sequence[Pair], encoder: Encoder, batch_size: int, kind: LayoutKind
+    model: nn.Module, pairs: Sequence[Pair], encoder: Encoder, config: DPOConfig, kind: LayoutKind
 ) -> list[_Row]:
     rows: list[_Row] = []
     model.to(device())
-    for start in range(0, len(pairs), batch_size):
-        part = pairs[start : start + batch_size]
+    for start in range(0, len(pairs), config.micro_batch_size):
+        part = pairs[start : start + config.micro_batch_size]
         layout = lay_out_pairs(part, encoder=encoder, kind=kind).to(device())
-        better, worse = laid_out_logprobs(model, layout).sum(1).chunk(2)
+        # As the policy is computed, which then starts from a ratio of 1.
+        with torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+            better, worse = laid_out_logprobs(model, layout).sum(1).chunk(2)
         rows += [_Row(*pair, rb, rw) for pair, rb, rw in zip(part, better.tolist(), worse.tolist(), strict=True)]
     return rows
 

@@ -28,6 +28,7 @@ from errata.models import (
     read_card,
 )
 from errata.runs import RunFolder, fingerprint_of, writes_out
+from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Encoded, TokenLabels
 
@@ -175,6 +176,7 @@ def figa(
         tokenizer=encoder.tokenizer,
         out=out,
         card=card,
+        ends=trained_ends((row.edited, row.edited_weights[-1]) for row in rows if row.edited_weights),
     )
 
 

@@ -78,7 +78,7 @@ class HeldOut:
 
     def _tokens(self, model: Any) -> Iterator[Share]:
         if self.start is None and not has_adapter(model):
-            self.start = load_causal(self.start_folder).to(device()).eval().requires_grad_(False)
+            self.start = load_causal(self.start_folder, precision="master").to(device()).eval().requires_grad_(False)
         for part in self._batches(self.rows):
             for side, kinds in (("edited", {"good": GOOD, "kept": KEPT}), ("original", {"bad": BAD})):
                 sides = [getattr(row, side) for row in part]

@@ -28,7 +28,8 @@ import torch
 from accelerate.accelerator import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils.dataclasses import DistributedType
-from safetensors.torch import load_file, save_file
+from accelerate.utils.operations import broadcast_object_list
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -37,6 +38,7 @@ from errata.data import Encoder, LengthCounts, encode_rows
 from errata.models import (
     Actor,
     Sampling,
+    SaveDtype,
     TokenBatch,
     Tracker,
     TransformersGenerator,
@@ -51,9 +53,11 @@ from errata.models import (
     pad,
     pad_stream,
     read_card,
+    save_adapter,
     save_model,
     to_lists,
 )
+from errata.models.load import dtypes_in_words, read_tensors, reference_of
 from errata.models.training import check_tracker
 from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
 from errata.runs import Metrics, RunFolder, fingerprint_of, named, new_folder, writes_out
@@ -134,6 +138,9 @@ class PPOConfig:
     """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
     bf16: bool = False
     """Compute in bfloat16."""
+    save_dtype: SaveDtype = "auto"
+    """Type of the weights that are written. What learns is trained in float32; auto rounds it once, at the end, to the
+    type that each weight had in --model."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     save_every: int = 25
@@ -374,6 +381,8 @@ def ppo(
         "fingerprint": fingerprint,
         **metrics.lines[-1],
         **({"projected_rewards": ", ".join(run.projected)} if run.projected else {}),
+        "trained_dtype": dtypes_in_words(_trained(run.policy)),
+        **({"base_commit": run.policy.origin.commit} if run.policy.origin.commit else {}),
         **(noted or {}),
         **({"warnings": warnings} if warnings else {}),
     }
@@ -381,8 +390,7 @@ def ppo(
     if best is not None:
         by = config.best_by
         card |= {"best_step": best, f"best_{by}": next(line[by] for line in metrics.lines if line["step"] == best)}
-    run.finish(work, out, card, metrics, samples)
-    return card
+    return run.finish(work, out, card, metrics, samples)
 
 
 class _Run:
@@ -429,12 +437,15 @@ class _Run:
             terminal_weight=config.terminal_weight,
         )
         self.done, self.told = -1, dict[str, str]()
-        self.policy: Any = load_causal(model)
+        # Weights that learn are float32, and the reference is computed as the policy is: their ratio starts at 1.
+        self.policy: Any = load_causal(model, precision="saved" if config.lora_rank else "master")
         self.reference: Any = None
         if config.lora_rank:
             add_adapter(self.policy, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
         else:
-            self.reference = load_causal(model).to(self.accelerator.device).eval().requires_grad_(False)
+            self.reference = (
+                load_causal(model, precision="master").to(self.accelerator.device).eval().requires_grad_(False)
+            )
         value_model: Any = load_critic(critic or model, heads=len(self.heads))
         if config.gradient_checkpointing:
             both: list[Any] = [self.policy, value_model]
@@ -615,8 +626,8 @@ class _Run:
                 (ref_BT, of_ref_BT),
                 (value_HBT, of_value_HBT),
             ):
-                whole[..., rows, columns] = found.detach()
-            bootstrap_HB[:, rows] = of_bootstrap_HB.detach()
+                whole[..., rows, columns] = found.detach().to(whole)
+            bootstrap_HB[:, rows] = of_bootstrap_HB.detach().to(bootstrap_HB)
         return old_BT, entropy_BT, ref_BT, value_HBT, bootstrap_HB, live
 
     def _rows_at_once(self, batch: TokenBatch) -> int:
@@ -784,8 +795,8 @@ class _Run:
         if self.done >= 0:
             folder = work / f"step-{self.done}"
             for name, model, optimizer in self._learners():
-                _copy(load_file(folder / f"{name}.safetensors"), _trained(model))
-                _load_optimizer(optimizer, load_file(folder / f"{name}_optimizer.safetensors"))
+                _copy(read_tensors(folder / f"{name}.safetensors"), _trained(model))
+                _load_optimizer(optimizer, read_tensors(folder / f"{name}_optimizer.safetensors"))
             self._gather()
         main = self.accelerator.is_main_process
         metrics, samples = (
@@ -795,33 +806,39 @@ class _Run:
             self._warn(metrics.lines[:count])
         return metrics, samples
 
-    def finish(self, work: Path, out: Path, card: Mapping[str, Any], metrics: Metrics, samples: Metrics) -> None:
-        """Write the policy to ``out``, and the best one into it."""
+    def finish(
+        self, work: Path, out: Path, card: Mapping[str, Any], metrics: Metrics, samples: Metrics
+    ) -> dict[str, Any]:
+        """Write the policy to ``out``, and the best one into it; returns the record as written."""
+        written = dict(card)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             tokenizer, folders = self.encoder.tokenizer, {}
+            # Sampling stopped at these, so what was learned ends there, if any response did.
+            ended = any(line.get("val/num_eos_tokens") for line in metrics.lines)
+            more: Any = {"dtype": self.config.save_dtype, "ends": self.encoder.end_ids if ended else ()}
             best = self.best(metrics)
             if best is not None:
                 last = {name: tensor.detach().clone() for name, tensor in _trained(self.policy).items()}
-                _copy(load_file(work / f"best-{best}" / "policy.safetensors"), _trained(self.policy))
+                _copy(read_tensors(work / f"best-{best}" / "policy.safetensors"), _trained(self.policy))
                 folders["best"] = work / "best"
-                save_model(self._whole(work), tokenizer, folders["best"], card=card)
+                save_model(self._whole(work), tokenizer, folders["best"], card=card, **more)
                 _copy(last, _trained(self.policy))
             trained = self._whole(work)
             folders |= {path.name: path for path in (work / "adapter", work / "errata") if path.exists()}
             files = {"metrics.jsonl": metrics.text(), "samples.jsonl": samples.text()}
-            save_model(trained, tokenizer, out, card=card, files=files, folders=folders)
+            written = save_model(trained, tokenizer, out, card=card, files=files, folders=folders, **more)
             shutil.rmtree(work, ignore_errors=True)
         if self.config.tracker != "none":
             self.accelerator.end_training()
         self.accelerator.wait_for_everyone()
+        return dict(broadcast_object_list([written])[0]) if self.accelerator.num_processes > 1 else written
 
     def _whole(self, work: Path) -> Any:
         """The policy as plain transformers loads it, without an adapter."""
         if not has_adapter(self.policy):
             return self.policy
-        self.policy.save_pretrained(work / "adapter")
-        return merged(self.model, work / "adapter")
+        return merged(reference_of(self.policy), save_adapter(self.policy, work / "adapter"))
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

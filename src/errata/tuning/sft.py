@@ -26,6 +26,7 @@ from errata.models import (
     read_card,
 )
 from errata.runs import RunFolder, fingerprint_of, writes_out
+from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
@@ -100,6 +101,7 @@ def sft(
         tokenizer=encoder.tokenizer,
         out=out,
         card=card,
+        ends=trained_ends((side, weight) for side, weight in weighted),
     )
 
 

@@ -14,7 +14,7 @@ from errata.winrate.comparison import contest
 from errata.winrate.judges import Judge
 
 if TYPE_CHECKING:
-    from errata.models import Generator, Sampling
+    from errata.models import Generator, Precision, Sampling
 
 __all__ = ["win_rate_over_start"]
 
@@ -35,6 +35,8 @@ def win_rate_over_start(
         sampling: how both answer.
     """
     # And torch, which a contest of texts does without.
+    import torch
+
     from errata.models import TransformersGenerator, device, identity, load_causal
 
     baseline: list[Demonstration] = []
@@ -48,7 +50,11 @@ def win_rate_over_start(
 
     def evaluate(generator: Generator, step: int) -> dict[str, float]:
         if not baseline:
-            baseline.extend(answers(TransformersGenerator(load_causal(start).to(device()), encoder)))
+            # In the type that the policy is computed in, so that the start ties with itself.
+            policy = getattr(getattr(generator, "model", None), "dtype", None)
+            precision: Precision = "master" if policy in (torch.float32, torch.float64) else "saved"
+            model = load_causal(start, precision=precision).to(device())
+            baseline.extend(answers(TransformersGenerator(model, encoder)))
         found, _ = contest({"policy": answers(generator)}, baseline, judge, seed=sampling.seed)
         (arm,) = found.arms
         if arm.win_rate is None or arm.length_controlled is None:

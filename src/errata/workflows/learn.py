@@ -181,7 +181,7 @@ def learn(
 
     Args:
         log: a file of corrections in any of the formats of ``errata.data.FORMATS``.
-        model: the causal language model to improve, a local folder.
+        model: the causal language model to improve: a local folder, or a name of the Hugging Face Hub.
         out: the run's folder.
         config: what one decides.
         details: what seldom has to be decided.
