@@ -142,7 +142,7 @@ def test_a_model_in_half_precision_stays_in_it(llama: Path, tmp_path: Path) -> N
 
 
 def test_settings_that_do_not_go_together(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="--lora-rank -1 is no rank"):
+    with pytest.raises(ValueError, match="--lora-rank -1 is out of range"):
         load_policy(llama, OfflineConfig(lora_rank=-1))
     with pytest.raises(ValueError, match="give --lora-rank to train an adapter"):
         load_policy(llama, OfflineConfig(quantize="4bit"))

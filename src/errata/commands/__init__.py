@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import tyro
 import yaml
 
+from errata.ranges import raised_at_the_end
+
 if TYPE_CHECKING:
     from errata.commands.shared import Command
 
@@ -68,7 +70,8 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     """Read the flags of a verb; ``--preset`` stands under ``--config``, which stands under what is typed.
 
     Raises:
-        ValueError: the config file is no mapping, or has a key that the verb does not know (names the nearest).
+        ValueError: the config file is no mapping, or has a key that the verb does not know (names the nearest); or a
+            number is out of its range.
     """
     # Read when transformers is imported, which may be late: bars for the loading of weights tell nobody anything.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -81,12 +84,13 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
         typed = ["--help"]
     elif verb in IN_SHORT and {"-h", "--help"} & set(typed):
         kind = load(IN_SHORT[verb])
-    command: Command = tyro.cli(
-        kind,
-        args=_switches([*under, *from_file, *typed], kind),
-        prog=f"errata {verb}",
-        config=(tyro.conf.EnumChoicesFromValues,),
-    )
+    with raised_at_the_end():  # tyro would put them in a frame, with another exit code than other wrong values
+        command: Command = tyro.cli(
+            kind,
+            args=_switches([*under, *from_file, *typed], kind),
+            prog=f"errata {verb}",
+            config=(tyro.conf.EnumChoicesFromValues,),
+        )
     return command
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
@@ -16,6 +17,7 @@ from errata.data import Encoder, iter_corrections, new_file, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
 from errata.labels import LabelRules, label_all, label_file, read_labels
+from errata.ranges import Range, Ranged, Size
 from errata.types import Correction, LabeledTokens, TokenLabels
 from errata.views import (
     Show,
@@ -33,7 +35,7 @@ __all__ = ["Labels", "View"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels:
+class Labels(Ranged):
     """Edits → one label for every token: kept, inserted, deleted, substituted; each side of a pair has its own.
 
     Files of any size, in constant memory; stopped at any moment, the same command goes on where it was.
@@ -45,7 +47,7 @@ class Labels:
     """A model folder, for its tokenizer."""
     out: Path
     """labels.jsonl; it names the tokenizer that it was made with."""
-    workers: int = 0
+    workers: Annotated[int, Range(low=0, high=1024)] = 0
     """Processes; 0 is one for each core. A small file is done in one."""
     rules: Flat[LabelRules] = LabelRules()
     encoding: Flat[EncodingFlags] = EncodingFlags()
@@ -75,7 +77,7 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class View(Ranged):
     """Labelled edits as coloured tokens: in the terminal, or with --out as one self-contained HTML file.
 
     Original and edited text stand word by word opposite each other; hovering, focus or a click tells id, text, label,
@@ -98,7 +100,7 @@ class View:
     """A folder of `errata reward train`, or a file of `errata reward score`, which may hold the rewards of one side."""
     out: Path | None = None
     """The HTML file; without it the first rows are shown here."""
-    rows: int = 20
+    rows: Size = 20
     """How many rows to show."""
     rules: Flat[LabelRules] = LabelRules()
     encoding: Flat[EncodingFlags] = EncodingFlags()
@@ -111,8 +113,6 @@ class View:
             raise ValueError("edits are shown as tokens of a model; give --model, or --rollouts instead of edits")
         if self.show == Show.REWARDS and self.reward is None:
             raise ValueError("--show rewards needs --reward, a reward model or a file of `errata reward score`")
-        if self.rows < 1:
-            raise ValueError(f"--rows {self.rows} shows nothing; give at least 1")
         check_not_itself(self.out, self.edits, self.labels, self.reward)
         encoder = self.encoding.encoder(self.model)
         pairs, reasons, total, unlabelled = self._pairs(encoder)
@@ -136,8 +136,6 @@ class View:
         )
 
     def _rollouts(self, path: Path) -> None:
-        if self.rows < 1:
-            raise ValueError(f"--rows {self.rows} shows nothing; give at least 1")
         check_not_itself(self.out, path)
         rows = [json.loads(text) for _, text in read_lines(path)][-self.rows :]
         if self.out is None:

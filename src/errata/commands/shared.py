@@ -14,6 +14,7 @@ from rich.console import Console
 from errata.data import Encoder, OnLong, new_file
 from errata.data.encoding import load_encoder
 from errata.labels import LabelRules
+from errata.ranges import Ranged, Size
 
 __all__ = [
     "Command",
@@ -39,12 +40,12 @@ class Command(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodingFlags:
+class EncodingFlags(Ranged):
     """How a prompt and a response become ids."""
 
     template: str = "auto"
     """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
-    max_length: int | None = None
+    max_length: Size | None = None
     """The most tokens of a row: prompt, response and control tokens together."""
     on_long: OnLong = OnLong.ERROR
     """What becomes of a row longer than --max-length. `error`: stop and name it. `drop`: leave it out, both sides of a

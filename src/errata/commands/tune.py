@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
@@ -16,6 +16,7 @@ from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
 from errata.labels.rules import DEFAULT
 from errata.models import Sampling, fingerprint_of, identity
+from errata.ranges import Range, Ranged
 from errata.reward import encoder_of
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
 from errata.types import PromptRow, TokenLabels
@@ -122,7 +123,7 @@ class TuneDPO:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunePPO:
+class TunePPO(Ranged):
     """Fine-grained PPO on a token-level reward model; ordinary PPO on a sequence-level one (--preset sequence).
 
     The defaults keep dense rewards sane (discount .5, KL .2); --preset paper sets the paper's recipe.
@@ -136,9 +137,9 @@ class TunePPO:
     """Rows with prompt; an edits file is one."""
     out: Path
     """Folder of the tuned model, with metrics.jsonl, samples.jsonl and report.html; plain transformers loads it."""
-    reward_coefficient: float = 1.0
+    reward_coefficient: Annotated[float, Range(low=-1e6, high=1e6)] = 1.0
     """What each of its rewards is multiplied by."""
-    reward_clip: float | None = None
+    reward_clip: Annotated[float, Range(above=0)] | None = None
     """The largest size of one of its rewards, before the coefficient; none by default."""
     reward_centred: bool = False
     """Whether the mean of the round is taken off its rewards."""
@@ -147,9 +148,9 @@ class TunePPO:
     terminal_reward: Path | None = None
     """A second one that pays for whole responses, with a discount and a critic head of its own; its advantages are
     mixed with those of --reward by --terminal-weight."""
-    terminal_coefficient: float = 1.0
+    terminal_coefficient: Annotated[float, Range(low=-1e6, high=1e6)] = 1.0
     """As --reward-coefficient, of the second one: its size beside --missing-eos-penalty."""
-    terminal_clip: float | None = None
+    terminal_clip: Annotated[float, Range(above=0)] | None = None
     """As --reward-clip, of the second one."""
     terminal_centred: bool = False
     """As --reward-centred, of the second one."""

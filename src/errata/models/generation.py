@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,22 +14,23 @@ from transformers import GenerationConfig
 from errata.data.encoding import Encoder
 from errata.models.cache import cache_for, those_that_stay
 from errata.models.logprobs import at_least_float32
+from errata.ranges import Range, Ranged, Seed, Size
 from errata.types import PromptRow, Rollout
 
 __all__ = ["Generator", "Sampling", "TransformersGenerator", "rollout_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sampling:
+class Sampling(Ranged):
     """How to draw responses."""
 
-    max_new_tokens: int = 128
+    max_new_tokens: Size = 128
     """Longest response, in tokens; one that gets there without an end counts as truncated."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(low=0, high=100)] = 1.0
     """0 is greedy decoding; otherwise plain ancestral sampling from the tempered distribution, no top-k, no top-p."""
-    samples: int = 1
+    samples: Size = 1
     """Responses for each prompt, next to each other in the result."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Generator(Protocol):

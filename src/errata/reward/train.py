@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from errata.models import (
     read_card,
     with_adapter,
 )
+from errata.ranges import Range, Size, Weight
 from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLabels
 
 __all__ = [
@@ -60,11 +61,11 @@ PairObjective = Literal["eq3", "changed_mean", "changed_sum"]
 class RewardConfig(OfflineConfig):
     """Settings of a reward model; the defaults are AlpacaFarm's recipe, on which Xu et al. build (PAPERS A6)."""
 
-    learning_rate: float = 3e-6
+    learning_rate: Annotated[float, Range(above=0)] = 3e-6
     """Peak learning rate of AdamW."""
-    epochs: float = 1.0
+    epochs: Annotated[float, Range(above=0, high=1e6)] = 1.0
     """Passes over the pairs."""
-    batch_size: int = 16
+    batch_size: Size = 16
     """Pairs in one optimizer step, over all processes."""
 
 
@@ -72,9 +73,9 @@ class RewardConfig(OfflineConfig):
 class TokenRewardConfig(RewardConfig):
     """Settings of a token-level reward model trained on classes of changed tokens."""
 
-    kept_coefficient: float = 0.1
+    kept_coefficient: Weight = 0.1
     """Weight of r² on kept tokens; it keeps them near 0, so that the level of the rewards has a meaning."""
-    sequence_coefficient: float = 0.0
+    sequence_coefficient: Weight = 0.0
     """Weight of Bradley-Terry on the two sums of token rewards, which makes the same model rank whole responses. What
     preferences without an edit teach, they teach by it."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from errata.models import (
     load_policy,
     read_card,
 )
+from errata.ranges import Range
 from errata.reward import encode_pair
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Encoded, Preference, TokenLabels
@@ -45,9 +46,9 @@ Pair = tuple[Encoded, Encoded]
 class DPOConfig(OfflineConfig):
     """Settings of DPO."""
 
-    learning_rate: float = 5e-7
+    learning_rate: Annotated[float, Range(above=0)] = 5e-7
     """Peak learning rate of AdamW."""
-    beta: float = 0.1
+    beta: Annotated[float, Range(above=0, high=1e6)] = 0.1
     """β: how strongly the policy is tied to the model that it starts from, in 1/nats."""
 
 

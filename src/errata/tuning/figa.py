@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from errata.models import (
     load_policy,
     read_card,
 )
+from errata.ranges import Range, Weight
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Encoded, TokenLabels
 
@@ -39,22 +41,22 @@ __all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa", "figa_step_
 class FIGAConfig(OfflineConfig):
     """Settings of FIGA. The defaults are what the demo world shows best; PAPER holds the paper's."""
 
-    good_weight: float = 1.0
+    good_weight: Weight = 1.0
     """α: weight of inserted and substitute tokens of the edited text, and of its end of sequence."""
-    kept_weight: float = 0.5
+    kept_weight: Weight = 0.5
     """γ: weight of kept tokens of the edited text; it holds the model to what people left alone. The paper has 0."""
-    bad_weight: float = 0.2
+    bad_weight: Weight = 0.2
     """β: size of the push away from deleted and substituted tokens of the original. The paper has 0.5."""
-    gate: float = 4.0
+    gate: Annotated[float, Range(low=0, high=inf)] = 4.0
     """A bad token is pushed only while its cross-entropy is at most this (nats; 4 is a probability of 0.018); inf
     pushes always. The paper has 0.6, a probability of 0.549."""
-    gate_low: float = 0.0
+    gate_low: Annotated[float, Range(low=0)] = 0.0
     """A bad token is pushed only from this cross-entropy on (nats); above 0: the band of the paper's earlier code."""
-    inserted_weight: float | None = None
+    inserted_weight: Weight | None = None
     """Weight of inserted tokens, where it is not that of substitutes (good_weight)."""
-    deleted_weight: float | None = None
+    deleted_weight: Weight | None = None
     """Push away from deleted tokens, where it is not that of substituted ones (bad_weight)."""
-    end_weight: float | None = None
+    end_weight: Weight | None = None
     """Weight of the edited text's end of sequence, where it is not good_weight."""
 
 

@@ -21,8 +21,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from accelerate.accelerator import Accelerator
@@ -58,6 +59,7 @@ from errata.models import (
 )
 from errata.models.training import check_tracker
 from errata.models.watch import Metrics
+from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
 from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
 from errata.tuning.collapse import signs_of_collapse
 from errata.tuning.streams import Stream, check_streams, group, last_token, paid, summed
@@ -76,81 +78,81 @@ class RewardScaling(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig:
+class PPOConfig(Ranged):
     """Settings of PPO. The defaults are those under which dense rewards stay sane; PAPER holds the paper's."""
 
-    steps: int = 50
+    steps: Size = 50
     """Rounds of sampling and learning."""
-    rollouts_per_step: int = 64
+    rollouts_per_step: Size = 64
     """Responses sampled in one round, over all processes."""
-    minibatch_size: int = 64
+    minibatch_size: Size = 64
     """Responses in one optimizer step, over all processes; divides ``rollouts_per_step``."""
-    micro_batch_size: int = 64
+    micro_batch_size: Size = 64
     """Responses whose activations one process holds at a time; lower it when memory runs out, the result stays the
     same. A single process on a CPU computes fewer at a time, which its cache holds."""
-    optimisation_epochs: int = 2
+    optimisation_epochs: Size = 2
     """Passes over the responses of a round."""
-    learning_rate: float = 1e-5
+    learning_rate: Annotated[float, Range(low=0)] = 1e-5
     """Learning rate of the policy's AdamW."""
-    value_learning_rate: float = 1e-5
+    value_learning_rate: Annotated[float, Range(low=0)] = 1e-5
     """Learning rate of the critic's AdamW; the critic is a model of its own."""
     schedule: Literal["constant", "linear"] = "constant"
     """Whether both learning rates stay, or fall to 0 at the end."""
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Range(low=0)] = 0
     """Rounds over which the learning rates rise from 0."""
-    max_new_tokens: int = 128
+    max_new_tokens: Size = 128
     """Longest response, in tokens; one that is cut off there bootstraps its value."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(above=0, high=100)] = 1.0
     """Sampling temperature; the policy that learns, and its reference, are those at this temperature."""
-    discount: float = 0.5
+    discount: Annotated[float, Range(low=0, high=1)] = 0.5
     """γ. A token reward already sits where the credit belongs: with 1, dense rewards pay for length and collapse."""
-    gae_lambda: float = 0.95
+    gae_lambda: Annotated[float, Range(low=0, high=1)] = 0.95
     """λ of generalised advantage estimation."""
-    terminal_discount: float = 1.0
+    terminal_discount: Annotated[float, Range(low=0, high=1)] = 1.0
     """γ of streams that pay for the whole response, where there are any beside dense ones."""
-    terminal_weight: float = 1.0
+    terminal_weight: Weight = 1.0
     """Weight of their whitened advantages beside the dense ones'."""
-    kl_coefficient: float = 0.2
+    kl_coefficient: Weight = 0.2
     """β of the penalty β·(log π_old − log π_start) on every token, in reward units per nat."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     """Which estimate of the KL is penalised; k1 is the log-ratio itself, k2 and k3 are never negative."""
-    missing_eos_penalty: float = 0.0
+    missing_eos_penalty: Weight = 0.0
     """Taken off at the last token of a response that was cut off."""
-    length_penalty: float = 0.0
+    length_penalty: Weight = 0.0
     """Taken off at every token."""
-    clip_range: float = 0.2
+    clip_range: Annotated[float, Range(above=0)] = 0.2
     """ε: the ratio π/π_old is clipped to 1 ± ε."""
-    value_clip_range: float = 0.2
+    value_clip_range: Annotated[float, Range(above=0, high=inf)] = 0.2
     """ε_V: a value moves at most this far from the one at sampling time before its loss is clipped."""
-    value_coefficient: float = 1.0
+    value_coefficient: Weight = 1.0
     """Weight of the value loss; the critic shares nothing with the policy, so it only matters beside clipping."""
-    target_kl: float | None = None
+    target_kl: Annotated[float, Range(above=0)] | None = None
     """A round ends early when policy and sampling policy are this far apart (k2, nats a token); none by default."""
     reward_scaling: RewardScaling = RewardScaling.START
     """What rewards are divided by: `start` or `batch`."""
-    max_grad_norm: float = 1.0
-    """Policy and critic gradients are each clipped to this norm."""
-    lora_rank: int = 0
+    max_grad_norm: Annotated[float, Range(low=0, high=inf)] = 1.0
+    """Policy and critic gradients are each clipped to this norm; 0 clips nothing."""
+    lora_rank: Rank = 0
     """Train an adapter of this rank on the policy (LoRA), which without it is the reference; 0 trains all weights."""
-    lora_alpha: int | None = None
+    lora_alpha: Size | None = None
     """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
     bf16: bool = False
     """Compute in bfloat16."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
-    save_every: int = 25
+    save_every: Size = 25
     """Steps between checkpoints; a run that was killed goes on from the last one."""
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, Range(low=0)] = 0
     """Steps between evaluations, where an evaluation is handed in; 0 is never."""
     best_by: str = ""
     """The measure of the evaluation by whose highest value the best policy is kept, in `best` beside the last one."""
     stop_on_collapse: bool = False
     """End the run when it is collapsing, which is warned of in any case."""
-    samples_per_step: int = 4
+    samples_per_step: Annotated[int, Range(low=0)] = 4
     """Rollouts of each round that are noted in samples.jsonl."""
     tracker: Tracker = "none"
     """Where metrics are also sent; metrics.jsonl is written anyway."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds prompts, sampling and minibatches."""
 
 
@@ -402,10 +404,6 @@ class _Run:
                 f"{config.rollouts_per_step} rollouts a step, minibatches of {config.minibatch_size} and {world} "
                 "process(es) must divide: choose multiples"
             )
-        if config.micro_batch_size < 1:
-            raise ValueError(f"micro-batches of {config.micro_batch_size} responses; give at least 1")
-        if config.temperature <= 0:
-            raise ValueError(f"temperature {config.temperature}: PPO samples; give one above 0, 1 is the policy itself")
         if config.best_by and not config.evaluate_every:
             raise ValueError(f"--best-by {config.best_by} names a measure of the evaluations; give --evaluate-every")
         self.model, self.prompts, self.encoder, self.config = model, prompts, encoder, config
@@ -646,7 +644,7 @@ class _Run:
                 break
             minibatches += 1
             for name, (model, optimizer) in zip(("grad_norm", "value_grad_norm"), pairs, strict=True):
-                found[name] = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+                found[name] = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or inf))
                 optimizer.step()
                 optimizer.zero_grad()
             totals = {name: totals.get(name, 0.0) + value for name, value in found.items()}

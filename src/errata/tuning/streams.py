@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from errata import losses
+from errata.ranges import Range, check_ranges
 from errata.reward import RewardFunction
 
 __all__ = ["Head", "Stream", "check_streams", "group", "last_token", "paid", "summed"]
@@ -30,9 +32,9 @@ class Stream:
     reward: Path | str | RewardFunction
     """A folder of ``errata reward train`` (scaled as the settings of the run say), or any function from rows to one
     float a response token, taken as it is."""
-    coefficient: float = 1.0
+    coefficient: Annotated[float, Range(low=-1e6, high=1e6)] = 1.0
     """What each of its rewards is multiplied by."""
-    clip: float | None = None
+    clip: Annotated[float, Range(above=0)] | None = None
     """The largest size of one reward, before the coefficient."""
     centred: bool = False
     """Whether the mean of the round, over all processes, is taken off: that of the tokens for a dense stream, that of
@@ -43,6 +45,10 @@ class Stream:
     far (docs/ppo_study.md)."""
     terminal: bool = False
     """Whether it speaks of the whole response: then it has the discount and the critic head of terminal rewards."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a number that is out of its range."""
+        check_ranges(self, flags=False, owner=f" of the stream {self.name!r}")
 
 
 @dataclass(frozen=True, slots=True)
