@@ -300,7 +300,7 @@ def test_every_prompt_has_its_turn_in_every_pass() -> None:
     [
         ({"rollouts_per_step": 12, "minibatch_size": 8}, "12 rollouts a step, minibatches of 8 .* must divide"),
         ({"rollouts_per_step": 4, "minibatch_size": 8}, "must divide"),
-        ({"temperature": 0.0}, "temperature 0.0: PPO samples"),
+        ({"temperature": 0.0}, "--temperature 0 is out of range: give a number above 0"),
     ],
 )
 def test_settings_that_cannot_work_are_errors(

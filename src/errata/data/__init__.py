@@ -3,6 +3,7 @@
 from errata.data.encoding import PLAIN_TEMPLATE, Encoder, LongRow, OnLong
 from errata.data.files import new_file, new_folder
 from errata.data.formats import FORMATS, Format, FormatName, recognise
+from errata.data.given import rows_of
 from errata.data.lengths import LengthCounts, encode_rows
 from errata.data.rows import (
     corrections_from,
@@ -45,6 +46,7 @@ __all__ = [
     "read_prompts",
     "recognise",
     "recognise_file",
+    "rows_of",
     "write_rows",
     "writing_rows",
 ]

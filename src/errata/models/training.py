@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ import torch
 from accelerate.state import PartialState
 from accelerate.utils.operations import send_to_device
 from torch import Tensor, nn
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from errata.models.adapters import Quantize, add_adapter, has_adapter, load_quantized, merged
@@ -232,7 +234,9 @@ def fit(
 
     Raises:
         ValueError: the batch does not divide over the processes; no row; no item was ever counted; the settings need
-            held-out rows and there are none; or the tracker is not installed.
+            held-out rows and there are none; the tracker is not installed; or a loss, a gradient, a weight or a
+            held-out figure is no finite number any more (it names the step; nothing is written to ``out``, and the
+            checkpoints before it stay).
     """
     # These take seconds to import, and most commands never train.
     from transformers import set_seed
@@ -277,6 +281,8 @@ def fit(
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.empty_steps == trainer.state.global_step and trainer.state.global_step:
         raise ValueError("no token was counted in any step; the loss saw nothing to learn from")
+    if evaluate is None:
+        trainer.check_result(collate(list(rows[: arguments.per_device_train_batch_size])))
     written = {**card, "steps": trainer.state.global_step, "empty_steps": trainer.empty_steps, **trainer.last}
     written |= _choose(trainer, work)
     _save(trainer, tokenizer, out, work, written, load)
@@ -350,6 +356,9 @@ def _last_complete(work: Path, fingerprint: str) -> str | None:
     mark = work / "fingerprint"
     if not mark.exists() or mark.read_text() != fingerprint:
         # Checkpoints of other settings must not leak into this run.
+        if mark.exists():
+            words = f"{work} holds a run with other settings or data that did not end; this one starts anew"
+            tqdm.write(words, file=sys.stderr)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         mark.write_text(fingerprint)

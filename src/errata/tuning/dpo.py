@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,14 @@ from torch import nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows
+from errata.labels import label_rows, sides_of
 from errata.models import (
     Layout,
     LayoutKind,
     OfflineConfig,
     StepLoss,
     Wanted,
+    check_ids,
     choose_layout,
     common_length,
     device,
@@ -33,7 +35,7 @@ from errata.models import (
     read_card,
 )
 from errata.ranges import Range
-from errata.reward import encode_pair
+from errata.reward import encode_pair, pair_rows
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Encoded, Preference, TokenLabels
 
@@ -62,12 +64,12 @@ class _Row:
 
 def dpo(
     model: Path | str,
-    rows: Sequence[Preference | Correction],
+    rows: Iterable[Preference | Correction],
     encoder: Encoder,
     config: DPOConfig,
-    out: Path,
+    out: Path | str,
     *,
-    heldout: Sequence[TokenLabels] | None = None,
+    heldout: Iterable[TokenLabels] | None = None,
 ) -> dict[str, Any]:
     """L = −log σ(β [log π/π_ref(y_w) − log π/π_ref(y_l)]); the reference is ``model`` itself, scored once beforehand.
 
@@ -78,10 +80,14 @@ def dpo(
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left, or one cannot be encoded (the message names it).
+        ValueError: no row is left, or one cannot be encoded (the message names it); or as ``fit``.
+        TypeError: ``rows`` or ``heldout`` are rows of another kind.
     """
+    out, rows = Path(out), pair_rows(rows, "rows")
+    heldout = None if heldout is None else label_rows(heldout, "heldout")
     counts = LengthCounts()
-    pairs = [pair for _, pair in encode_rows(rows, partial(encode_pair, encoder=encoder), counts)]
+    found = list(encode_rows(rows, partial(encode_pair, encoder=encoder), counts))
+    pairs = [pair for _, pair in found]
     kept = [pair for pair in pairs if pair[0].ids != pair[1].ids]
     data = [(better.ids, worse.ids) for better, worse in pairs]
     card: dict[str, Any] = {
@@ -96,6 +102,7 @@ def dpo(
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     policy = load_policy(model, config)
+    check_ids(policy, [*((row.id, side) for row, pair in found for side in pair), *sides_of(heldout)])
     kind, card["layout"] = choose_layout(policy, config.layout)
     reference = partial(_with_reference, policy, encoder=encoder, batch_size=config.micro_batch_size, kind=kind)
     collate, loss = partial(collate_pairs, encoder=encoder, kind=kind), partial(dpo_step_loss, beta=config.beta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import inf
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts
-from errata.labels import count_labels, token_weights
+from errata.labels import check_row_weights, count_labels, label_rows, sides_of, token_weights
 from errata.models import (
     LayoutKind,
     OfflineConfig,
     StepLoss,
     Wanted,
+    check_ids,
     choose_layout,
     fingerprint_of,
     fit,
@@ -122,13 +123,13 @@ def _times(pair: WeightedPair, factor: float) -> WeightedPair:
 
 def figa(
     model: Path | str,
-    labels: Sequence[TokenLabels],
+    labels: Iterable[TokenLabels],
     encoder: Encoder,
     config: FIGAConfig,
-    out: Path,
+    out: Path | str,
     *,
     counts: LengthCounts | None = None,
-    heldout: Sequence[TokenLabels] | None = None,
+    heldout: Iterable[TokenLabels] | None = None,
     row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """L = [Σ_t w_t CE_t(ỹ) − β Σ_{t changed, CE_t(ŷ) ≤ gate} CE_t(ŷ)] / N, N over the whole optimizer step.
@@ -141,9 +142,12 @@ def figa(
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left.
+        ValueError: no row is left, a weight is no number from 0 to a million; or as ``fit``.
+        TypeError: ``labels`` or ``heldout`` are rows of another kind.
     """
-    pairs = [_times(weigh(row, config), (row_weights or {}).get(row.id, 1.0)) for row in labels]
+    out, weights, labels = Path(out), check_row_weights(row_weights), label_rows(labels, "labels")
+    heldout = None if heldout is None else label_rows(heldout, "heldout")
+    pairs = [_times(weigh(row, config), weights.get(row.id, 1.0)) for row in labels]
     rows = [pair for pair in pairs if pair.has_gradient]
     data = [(p.edited.ids, p.edited_weights, p.original.ids, p.original_weights) for p in pairs]
     card: dict[str, Any] = {
@@ -159,6 +163,7 @@ def figa(
     if is_finished(out, card["fingerprint"]):
         return read_card(out)
     policy = load_policy(model, config)
+    check_ids(policy, [*sides_of(labels), *sides_of(heldout)])
     kind, card["layout"] = choose_layout(policy, config.layout)
     collate = partial(collate_weighted, encoder=encoder, kind=kind)
     loss = partial(figa_step_loss, low=config.gate_low, high=config.gate)

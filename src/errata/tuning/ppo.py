@@ -16,7 +16,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -34,15 +34,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from errata import losses
-from errata.data import Encoder, LengthCounts, encode_rows, new_folder
+from errata.data import Encoder, LengthCounts, encode_rows, new_folder, rows_of
 from errata.models import (
     Actor,
+    NotFinite,
     Sampling,
     TokenBatch,
     Tracker,
     TransformersGenerator,
     adapter_off,
     add_adapter,
+    check_finite,
+    check_ids,
     critic_values,
     fingerprint_of,
     has_adapter,
@@ -51,6 +54,7 @@ from errata.models import (
     load_causal,
     load_critic,
     merged,
+    norm_of,
     pad,
     pad_stream,
     read_card,
@@ -62,7 +66,7 @@ from errata.models.watch import Metrics
 from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
 from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
 from errata.tuning.collapse import signs_of_collapse
-from errata.tuning.streams import Stream, check_streams, group, last_token, paid, summed
+from errata.tuning.streams import Stream, check_streams, group, last_token, paid, rewards_of, summed
 from errata.types import Encoded, PromptRow, Rollout
 
 __all__ = ["PAPER", "SEQUENCE", "Experience", "PPOConfig", "RewardScaling", "policy_and_value_loss", "ppo"]
@@ -273,11 +277,11 @@ def policy_and_value_loss(
 
 def ppo(
     model: Path | str,
-    reward: Path | str | RewardFunction | Sequence[Stream],
-    prompts: Sequence[PromptRow],
+    reward: Path | str | RewardFunction | Iterable[Stream],
+    prompts: Iterable[PromptRow],
     encoder: Encoder,
     config: PPOConfig,
-    out: Path,
+    out: Path | str,
     *,
     critic: Path | str | None = None,
     evaluate: Evaluate | None = None,
@@ -305,12 +309,19 @@ def ppo(
         The card written beside the model; ``warnings`` says in words how the run went wrong, if it did.
 
     Raises:
-        ValueError: no prompt is left, settings that do not go together, or a folder that is no reward model.
+        ValueError: no prompt is left, settings that do not go together, or a folder that is no reward model; a reward
+            function gives something else than one finite number for each response token; or a number of a step is not
+            finite any more (the message names the step; nothing is written to ``out``, and the checkpoints before it
+            stay).
+        TypeError: ``prompts`` or ``reward`` are of another kind.
     """
+    out, prompts = Path(out), rows_of(prompts, PromptRow, "prompts", "read them with read_prompts")
     if not prompts:
         raise ValueError("no prompt to sample responses for")
     streams = (
-        [Stream(name="reward", reward=reward)] if isinstance(reward, Path | str) or callable(reward) else list(reward)
+        [Stream(name="reward", reward=reward)]
+        if isinstance(reward, Path | str) or callable(reward)
+        else rows_of(reward, Stream, "reward", "give a folder, a function or streams")
     )
     check_streams(streams)
     counts = LengthCounts()
@@ -420,6 +431,7 @@ class _Run:
             add_adapter(self.policy, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
         else:
             self.reference = load_causal(model).to(self.accelerator.device).eval().requires_grad_(False)
+        check_ids(self.policy, ((row.id, _bare(row, encoder=encoder)[0]) for row in prompts))
         value_model: Any = load_critic(critic or model, heads=len(self.heads))
         if config.gradient_checkpointing:
             both: list[Any] = [self.policy, value_model]
@@ -441,6 +453,7 @@ class _Run:
             torch.optim.AdamW(value_model.parameters(), lr=config.value_learning_rate, weight_decay=0.0),
         )
         self.policy.to(self.accelerator.device)
+        self.models = nn.ModuleDict({"policy": self.learner, "critic": value_model})
         self.judge = None if self.reference is None else Actor(self.reference)
         self.generator = TransformersGenerator(self.policy, encoder)
         # With several processes each forward pass meets the others', and what is learned from must be a single one.
@@ -488,14 +501,34 @@ class _Run:
             found = evaluate(self.generator, step)
         if self.config.best_by and self.config.best_by not in found:
             raise ValueError(f"--best-by {self.config.best_by}: the evaluation measures {', '.join(found)}")
+        if self.config.best_by:
+            self.insist({self.config.best_by: found[self.config.best_by]}, step, trained=step > 0)
         return found
+
+    def insist(self, numbers: Mapping[str, float], step: int, *, trained: bool) -> None:
+        """Stop where a number of a step is none. What was saved before stays, and a rerun comes to the same end."""
+        rates = f"--learning-rate ({self.config.learning_rate:g}) or --value-learning-rate"
+        remedy = f"lower {rates} ({self.config.value_learning_rate:g}), or scale the rewards down"
+        check_finite(numbers, step, self.models, remedy=remedy, trained=trained)
 
     def round(self, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Sample, score, estimate advantages, learn; what to note, and some rollouts."""
         started = time.perf_counter()
-        experience, metrics, samples = self._collect(step)
+        try:
+            experience, metrics, samples = self._collect(step)
+        except NotFinite as error:
+            raise ValueError(f"step {step + 1}: {error}") from error
         metrics |= self._learn(experience, step)
+        self._check_result(experience.batch[:1], step)
         return {**metrics, "seconds": time.perf_counter() - started}, samples
+
+    def _check_result(self, batch: TokenBatch, step: int) -> None:
+        """Insist that policy and critic, as this step leaves them, give numbers: no later step may come to show it."""
+        with torch.no_grad(), self.accelerator.autocast():
+            logprob_BT, _ = self.actor(batch, self.config.temperature)
+            value_HBT, _ = critic_values(self.critic, batch)
+        after = {"log-probability after it": float(logprob_BT.sum()), "value after it": float(value_HBT.sum())}
+        self.insist(after, step + 1, trained=True)
 
     def _collect(self, step: int) -> tuple[Experience, dict[str, float], list[dict[str, Any]]]:
         config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
@@ -508,9 +541,11 @@ class _Run:
         *read, live = self._read(batch)
         old_BT, entropy_BT, ref_BT, value_HBT, bootstrap_HB = read
         raw = {
-            each.name: pad_stream(reward(rows), batch) for each, reward in zip(self.streams, self.rewards, strict=True)
+            each.name: pad_stream(rewards_of(each, reward(rows), rollouts), batch)
+            for each, reward in zip(self.streams, self.rewards, strict=True)
         }
-        streams_BT = {each.name: paid(each, raw[each.name], mask_BT, self._moments) for each in self.streams}
+        names = [rollout.id for rollout in rollouts]
+        streams_BT = {each.name: paid(each, raw[each.name], mask_BT, self._moments, names) for each in self.streams}
         streams_BT["kl"] = -config.kl_coefficient * KL[config.kl_estimator](old_BT, ref_BT, mask_BT)
         if config.length_penalty:
             streams_BT["length"] = -config.length_penalty * mask_BT.float()
@@ -550,8 +585,12 @@ class _Run:
                 "response/repetition": torch.tensor([repetition(row.response_ids) for row in rows]).to(length_B),
                 "value/sum": value_HBT.sum((0, 2)),
                 "entropy": entropy_BT.sum(1),
+                "advantages": advantage_BT.sum(1),
+                "returns": torch.stack(returns).sum((0, 2)),
             },
         )
+        self.insist(metrics, step + 1, trained=step > 0)
+        del metrics["advantages"], metrics["returns"]
         metrics["policy/entropy_avg"] = metrics.pop("entropy") / max(metrics["response/length"], 1e-9)
         metrics["val/num_eos_tokens"] = round(metrics["response/ended"] * config.rollouts_per_step)
         metrics["val/explained_variance"] = min(explained)
@@ -637,17 +676,22 @@ class _Run:
                 shown |= {"policy_loss": policy_loss.detach().double(), "value_loss": value_loss.detach().double()}
                 sums = {name: each + sums.get(name, 0) for name, each in shown.items()}
             found = self._sum(sums)
+            self.insist(found, step + 1, trained=step > 0 or minibatches > 0)
             if minibatches and config.target_kl is not None and found["approxkl"] > config.target_kl:
                 for _, optimizer in pairs:
                     optimizer.zero_grad()
                 stopped = 1.0
                 break
             minibatches += 1
-            for name, (model, optimizer) in zip(("grad_norm", "value_grad_norm"), pairs, strict=True):
+            for name, (model, _) in zip(("grad_norm", "value_grad_norm"), pairs, strict=True):
                 found[name] = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or inf))
+            self.insist(found, step + 1, trained=step > 0 or minibatches > 1)
+            for _, optimizer in pairs:
                 optimizer.step()
                 optimizer.zero_grad()
             totals = {name: totals.get(name, 0.0) + value for name, value in found.items()}
+        norms = {f"norm of the weights of the {name}": norm_of(model) for name, model in self.models.items()}
+        self.insist(norms, step + 1, trained=True)
         self._gather()
         mean = {name: value / minibatches for name, value in totals.items()}
         return {
@@ -764,6 +808,8 @@ class _Run:
         mark = work / "fingerprint"
         if self.accelerator.is_main_process and not (mark.exists() and mark.read_text() == fingerprint):
             # Checkpoints of other settings must not leak into this run.
+            if mark.exists():
+                self._say(f"{work} holds a run with other settings or data that did not end; this one starts anew")
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             mark.write_text(fingerprint)
