@@ -52,12 +52,13 @@ COMMANDS: Mapping[str, str] = {
 IN_SHORT: Mapping[str, str] = {"learn": "errata.commands.learn:LearnInShort"}
 """What ``--help`` shows of verbs with many keys; ``--help-all`` shows all of them."""
 
-PRESETS: Mapping[tuple[str, str], str] = {
-    ("tune figa", "paper"): "errata.tuning.figa:PAPER",
-    ("doctor", "paper"): "errata.tuning.figa:PAPER",
-    ("tune ppo", "paper"): "errata.tuning.ppo:PAPER",
-    ("tune ppo", "sequence"): "errata.tuning.ppo:SEQUENCE",
+PRESETS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("tune figa", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
+    ("doctor", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
+    ("tune ppo", "paper"): ("errata.tuning.ppo:PAPER",),
+    ("tune ppo", "sequence"): ("errata.tuning.ppo:SEQUENCE",),
 }
+"""The settings that stand under a verb's flags, of whatever part of it: all that has a flag may stand there."""
 
 
 def load(where: str) -> Any:
@@ -79,7 +80,7 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     path, typed = _take_config(arguments)
     from_file = _flags(_read_config(path, kind)) if path else []
     preset = _preset([*from_file, *typed])
-    under = _flags(load(PRESETS[verb, preset])) if (verb, preset) in PRESETS else []
+    under = [flag for where in PRESETS.get((verb, preset), ()) for flag in _flags(load(where))]
     if verb in IN_SHORT and "--help-all" in typed:
         typed = ["--help"]
     elif verb in IN_SHORT and {"-h", "--help"} & set(typed):

@@ -47,7 +47,7 @@ class EditsDiff:
     """What one edit changes; token is the papers' choice and needs --model."""
     ties: Ties = Ties.DEPARTURE
     """Which edits, where others are as few: departure where a reader from left to right sees the texts part, as labels
-    are made; tagger as the tags of quality estimation."""
+    are made; tagger as the tags of quality estimation; released as FIGA's released code."""
     model: Path | None = None
     """A model folder, for its tokenizer."""
     out: Path | None = None

@@ -14,6 +14,7 @@ from rich.console import Console
 from errata.data import Encoder, OnLong, new_file
 from errata.data.encoding import load_encoder
 from errata.labels import LabelRules
+from errata.labels.rules import DEFAULT
 from errata.ranges import Ranged, Size
 
 __all__ = [
@@ -66,13 +67,13 @@ def set_aside(out: Path) -> Path:
     return out.with_name(f"{out.name}.bad_rows.jsonl")
 
 
-def check_labels_stand(rules: LabelRules, encoding: EncodingFlags) -> None:
-    """Refuse flags that a file of labels cannot follow any more.
+def check_labels_stand(rules: LabelRules, encoding: EncodingFlags, usual: LabelRules = DEFAULT) -> None:
+    """Refuse flags that a file of labels cannot follow any more; ``usual`` is what nobody asked for.
 
     Raises:
         ValueError: they say how edits become labels.
     """
-    if rules != LabelRules() or encoding.max_length is not None:
+    if rules != usual or encoding.max_length is not None:
         raise ValueError(
             "--unit, --ties, --omissions, --inventions, --reasoning and --max-length say how edits become labels, and "
             "--labels holds labels; leave them out, or give --edits"

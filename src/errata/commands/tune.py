@@ -19,6 +19,7 @@ from errata.models import Sampling, fingerprint_of, identity
 from errata.ranges import Range, Ranged
 from errata.reward import encoder_of
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
+from errata.tuning.figa import PAPER_LABELS
 from errata.types import PromptRow, TokenLabels
 from errata.views import rollouts_page
 from errata.winrate import reward_judge, win_rate_over_start
@@ -63,7 +64,8 @@ class TuneSFT:
 class TuneFIGA:
     """FIGA: imitate what the editor wrote, unlearn what the editor struck out; no reward model, no sampling.
 
-    --preset paper sets the paper's weights: 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6.
+    --preset paper is the released code's: weights 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6, and
+    labels of token ids with its ties.
     """
 
     model: Path
@@ -88,7 +90,8 @@ class TuneFIGA:
             raise ValueError("give either --edits or --labels")
         counts = None
         if self.labels is not None:
-            check_labels_stand(self.rules, self.encoding)
+            usual = LabelRules(**PAPER_LABELS) if self.preset == "paper" else DEFAULT
+            check_labels_stand(self.rules, self.encoding, usual)
             rows = read_labels(self.labels, encoder)
         else:
             assert self.edits is not None

@@ -64,6 +64,9 @@ class FIGAConfig(OfflineConfig):
 PAPER = {"good_weight": 1.0, "kept_weight": 0.0, "bad_weight": 0.5, "gate": 0.6, "epochs": 5.0, "batch_size": 128}
 """The released recipe (PAPERS B3, B4): ``--preset paper``."""
 
+PAPER_LABELS: dict[str, Any] = {"unit": "token", "ties": "released"}
+"""How the released code labels, for ``LabelRules``: ids aligned with ids, ties as its package takes them."""
+
 
 @dataclass(frozen=True, slots=True)
 class WeightedPair:
