@@ -364,7 +364,9 @@ def ppo(
             samples.add({"step": done, **row})
         bar.set_postfix(reward=f"{found['objective/scores']:.3f}", kl=f"{found['objective/kl']:.2f}")
         if done % config.save_every == 0 and done < config.steps:
+            run.check_result(done)
             run.save(work, done, metrics)
+    run.check_result(done)
     warnings = [*(noted or {}).get("warnings", ()), *run.told.values()]
     card = {
         "stage": "ppo",
@@ -425,6 +427,7 @@ class _Run:
             terminal_weight=config.terminal_weight,
         )
         self.done, self.told = -1, dict[str, str]()
+        self.few: TokenBatch | None = None  # of the last round
         self.policy: Any = load_causal(model)
         self.reference: Any = None
         if config.lora_rank:
@@ -497,8 +500,11 @@ class _Run:
         every, last = self.config.evaluate_every, self.config.steps
         if evaluate is None or not every or not (step % every == 0 or step == last):
             return {}
-        with self.accelerator.autocast():
-            found = evaluate(self.generator, step)
+        try:
+            with self.accelerator.autocast():
+                found = evaluate(self.generator, step)
+        except NotFinite as error:
+            raise ValueError(f"step {step}: {error}") from error
         if self.config.best_by and self.config.best_by not in found:
             raise ValueError(f"--best-by {self.config.best_by}: the evaluation measures {', '.join(found)}")
         if self.config.best_by:
@@ -519,16 +525,18 @@ class _Run:
         except NotFinite as error:
             raise ValueError(f"step {step + 1}: {error}") from error
         metrics |= self._learn(experience, step)
-        self._check_result(experience.batch[:1], step)
+        self.few = experience.batch[:1]
         return {**metrics, "seconds": time.perf_counter() - started}, samples
 
-    def _check_result(self, batch: TokenBatch, step: int) -> None:
-        """Insist that policy and critic, as this step leaves them, give numbers: no later step may come to show it."""
+    def check_result(self, step: int) -> None:
+        """Insist that policy and critic, as they are saved now, give numbers: no later round has shown it yet."""
+        if self.few is None:
+            return
         with torch.no_grad(), self.accelerator.autocast():
-            logprob_BT, _ = self.actor(batch, self.config.temperature)
-            value_HBT, _ = critic_values(self.critic, batch)
+            logprob_BT, _ = self.actor(self.few, self.config.temperature)
+            value_HBT, _ = critic_values(self.critic, self.few)
         after = {"log-probability after it": float(logprob_BT.sum()), "value after it": float(value_HBT.sum())}
-        self.insist(after, step + 1, trained=True)
+        self.insist(after, step, trained=True)
 
     def _collect(self, step: int) -> tuple[Experience, dict[str, float], list[dict[str, Any]]]:
         config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
