@@ -315,7 +315,7 @@ def test_what_ppo_needs_is_asked_for(start: Path, tmp_path: Path) -> None:
         ppo(start, pays_for_cats, [], ENCODER, CONFIG, tmp_path / "out")
     with pytest.raises(ValueError, match="is no reward model"):
         ppo(start, start, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
-    with pytest.raises(ValueError, match="gives row .* 1 rewards for 8 response tokens; give one list for each row"):
+    with pytest.raises(ValueError, match=r"gives row .* 1 rewards for 8 response tokens; give one list for each row"):
         ppo(start, lambda rows: [[1.0] for _ in rows], PROMPTS, ENCODER, CONFIG, tmp_path / "out")
 
 
