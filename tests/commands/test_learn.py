@@ -87,7 +87,7 @@ def test_what_is_not_safe_is_exit_code_3(folder: Path, capsys: pytest.CaptureFix
     ("flags", "log", "code", "said"),
     [
         (["--min-rows=90"], "log.jsonl", 1, "are needed"),
-        (["--heldout-share=2"], "log.jsonl", 1, "between 0 and 1"),
+        (["--heldout-share=2"], "log.jsonl", 1, "--heldout-share 2 is out of range: give a number above 0 and below 1"),
         (["--split-by=users"], "log.jsonl", 1, "--user-field"),
         ([], "none.jsonl", 1, "none.jsonl"),
         (["--split-by=moon"], "log.jsonl", 2, "moon"),

@@ -323,3 +323,18 @@ def test_blame_for_omissions_from_edits_to_ppo(folder: Path, tmp_path: Path) -> 
     assert ppo(folder, tmp_path / "ppo", *ALL, f"--reward={tmp_path / 'blame'}") == 0
     ended = [row for row in lines_of(tmp_path / "ppo", "samples") if row["ended"]]
     assert all(any(row["rewards/reward"]) for row in ended)
+
+
+def test_the_papers_preset_labels_ids_and_takes_labels_that_are_there(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edits, labels = tmp_path / "edits.jsonl", tmp_path / "labels.jsonl"
+    write_rows(edits, tiny.corrections(4))
+    rules = ["--unit=token", "--ties=released"]
+    assert main(["labels", f"--edits={edits}", f"--model={folder / 'start'}", f"--out={labels}", *rules]) == 0
+    given = ["tune", "figa", f"--model={folder / 'start'}", "--preset=paper", "--epochs=1", "--batch-size=4"]
+    assert main([*given, f"--edits={edits}", f"--out={tmp_path / 'edits'}"]) == 0
+    assert main([*given, f"--labels={labels}", f"--out={tmp_path / 'labels'}"]) == 0
+    assert tiny.difference(tmp_path / "edits", tmp_path / "labels") == 0
+    assert main([*given, f"--labels={labels}", f"--out={tmp_path / 'other'}", "--unit=word"]) == 1
+    assert "--unit, --ties" in capsys.readouterr().err

@@ -252,7 +252,7 @@ def test_a_function_that_says_nothing_is_never_the_same(what: str, folders: Mapp
         assert told(call) == told(call)
 
 
-def test_reward_models_and_judges_say_what_they_are() -> None:
+def test_reward_models_and_judges_say_what_they_are(folders: dict[str, Path]) -> None:
     scorer = TokenScorer(None, 0, level_is_free=False)
     assert identity_of(scorer) is None, "a model that came from nowhere"
     known = replace(scorer, source=["folder", "abc"])
@@ -268,11 +268,11 @@ def test_reward_models_and_judges_say_what_they_are() -> None:
     evaluations = [
         win_rate_over_start(model, prompts, judge, ENCODER, sampling)
         for model, prompts, judge, sampling in (
-            (Path("m"), PROMPTS, judges[0], Sampling()),
-            (Path("n"), PROMPTS, judges[0], Sampling()),
-            (Path("m"), PROMPTS[:2], judges[0], Sampling()),
-            (Path("m"), PROMPTS, judges[1], Sampling()),
-            (Path("m"), PROMPTS, judges[0], Sampling(seed=1)),
+            (folders["one"], PROMPTS, judges[0], Sampling()),
+            (folders["other"], PROMPTS, judges[0], Sampling()),
+            (folders["one"], PROMPTS[:2], judges[0], Sampling()),
+            (folders["one"], PROMPTS, judges[1], Sampling()),
+            (folders["one"], PROMPTS, judges[0], Sampling(seed=1)),
         )
     ]
     assert len({fingerprint_of(identity_of(one)) for one in evaluations}) == len(evaluations)

@@ -302,7 +302,7 @@ def test_every_prompt_has_its_turn_in_every_pass() -> None:
     [
         ({"rollouts_per_step": 12, "minibatch_size": 8}, "12 rollouts a step, minibatches of 8 .* must divide"),
         ({"rollouts_per_step": 4, "minibatch_size": 8}, "must divide"),
-        ({"temperature": 0.0}, "temperature 0.0: PPO samples"),
+        ({"temperature": 0.0}, "--temperature 0 is out of range: give a number above 0"),
     ],
 )
 def test_settings_that_cannot_work_are_errors(
@@ -317,7 +317,7 @@ def test_what_ppo_needs_is_asked_for(start: Path, tmp_path: Path) -> None:
         ppo(start, pays_for_cats, [], ENCODER, CONFIG, tmp_path / "out")
     with pytest.raises(ValueError, match="is no reward model"):
         ppo(start, start, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
-    with pytest.raises(ValueError, match="response tokens and 1 values"):
+    with pytest.raises(ValueError, match=r"gives row .* 1 rewards for 8 response tokens; give one list for each row"):
         ppo(start, lambda rows: [[1.0] for _ in rows], PROMPTS, ENCODER, CONFIG, tmp_path / "out")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import tyro
 import yaml
 
+from errata.ranges import raised_at_the_end
 from errata.runs import locked
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ COMMANDS: Mapping[str, str] = {
 IN_SHORT: Mapping[str, str] = {"learn": "errata.commands.learn:LearnInShort"}
 """What ``--help`` shows of verbs with many keys; ``--help-all`` shows all of them."""
 
-PRESETS: Mapping[tuple[str, str], str] = {
-    ("tune figa", "paper"): "errata.tuning.figa:PAPER",
-    ("doctor", "paper"): "errata.tuning.figa:PAPER",
-    ("tune ppo", "paper"): "errata.tuning.ppo:PAPER",
-    ("tune ppo", "sequence"): "errata.tuning.ppo:SEQUENCE",
+PRESETS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("tune figa", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
+    ("doctor", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
+    ("tune ppo", "paper"): ("errata.tuning.ppo:PAPER",),
+    ("tune ppo", "sequence"): ("errata.tuning.ppo:SEQUENCE",),
 }
+"""The settings that stand under a verb's flags, of whatever part of it: all that has a flag may stand there."""
 
 
 def load(where: str) -> Any:
@@ -71,7 +73,8 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     """Read the flags of a verb; ``--preset`` stands under ``--config``, which stands under what is typed.
 
     Raises:
-        ValueError: the config file is no mapping, or has a key that the verb does not know (names the nearest).
+        ValueError: the config file is no mapping, or has a key that the verb does not know (names the nearest); or a
+            number is out of its range.
     """
     # Read when transformers is imported, which may be late: bars for the loading of weights tell nobody anything.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -79,17 +82,18 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     path, typed = _take_config(arguments)
     from_file = _flags(_read_config(path, kind)) if path else []
     preset = _preset([*from_file, *typed])
-    under = _flags(load(PRESETS[verb, preset])) if (verb, preset) in PRESETS else []
+    under = [flag for where in PRESETS.get((verb, preset), ()) for flag in _flags(load(where))]
     if verb in IN_SHORT and "--help-all" in typed:
         typed = ["--help"]
     elif verb in IN_SHORT and {"-h", "--help"} & set(typed):
         kind = load(IN_SHORT[verb])
-    command: Command = tyro.cli(
-        kind,
-        args=_switches([*under, *from_file, *typed], kind),
-        prog=f"errata {verb}",
-        config=(tyro.conf.EnumChoicesFromValues,),
-    )
+    with raised_at_the_end():  # tyro would put them in a frame, with another exit code than other wrong values
+        command: Command = tyro.cli(
+            kind,
+            args=_switches([*under, *from_file, *typed], kind),
+            prog=f"errata {verb}",
+            config=(tyro.conf.EnumChoicesFromValues,),
+        )
     return command
 
 

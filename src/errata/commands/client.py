@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,13 @@ from rich.table import Table
 
 from errata.client import Engine, Ledger, Limits, Price, check_server, connect, open_chat
 from errata.commands.shared import console
+from errata.ranges import Range, Ranged, Size
 
 __all__ = ["ClientCheck", "ClientCosts", "ClientFlags", "JudgeFlags"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientFlags:
+class ClientFlags(Ranged):
     """Which chat model is asked, how hard, and for how much."""
 
     llm: str | None = None
@@ -26,19 +28,19 @@ class ClientFlags:
     """A server that stands in for the provider's."""
     ledger: Path = Path("ledger.sqlite")
     """All requests and answers: what stands there is not asked (and paid) again. See `errata client costs`."""
-    max_cost: float | None = None
+    max_cost: Annotated[float, Range(low=0, high=inf)] | None = None
     """Stop before this job has cost more, in US dollars; the same command with more goes on."""
-    price_in: float | None = None
+    price_in: Annotated[float, Range(low=0)] | None = None
     """US dollars for a million tokens read, where the list does not know the model."""
-    price_out: float | None = None
+    price_out: Annotated[float, Range(low=0)] | None = None
     """US dollars for a million tokens written."""
-    concurrency: int = 8
+    concurrency: Size = 8
     """Requests at a time."""
-    rpm: float | None = None
+    rpm: Annotated[float, Range(above=0)] | None = None
     """Most requests a minute."""
-    tries: int = 6
+    tries: Size = 6
     """Of one request: rate limits, server errors, time-outs."""
-    timeout: float = 300.0
+    timeout: Annotated[float, Range(above=0)] = 300.0
     """Longest wait for one answer, in seconds."""
     dry_run: bool = False
     """Print the first prompts and what all would cost, and send nothing."""
@@ -70,7 +72,7 @@ class ClientFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeFlags:
+class JudgeFlags(Ranged):
     """The chat model that judges what another wrote."""
 
     judge: str | None = None
@@ -79,9 +81,9 @@ class JudgeFlags:
     answers are in the same ledger, and what it costs counts against --max-cost."""
     judge_url: str | None = None
     """A server that stands in for the judge's provider."""
-    judge_price_in: float | None = None
+    judge_price_in: Annotated[float, Range(low=0)] | None = None
     """US dollars for a million tokens that the judge reads, where the list does not know it."""
-    judge_price_out: float | None = None
+    judge_price_out: Annotated[float, Range(low=0)] | None = None
     """US dollars for a million tokens that the judge writes."""
 
     def open(self, client: ClientFlags, *, shares: Engine) -> Engine:
@@ -99,7 +101,7 @@ class JudgeFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientCheck:
+class ClientCheck(Ranged):
     """What a server honours of a request (temperature, seed, schema, logprobs, n, …), and what it ignores in silence.
 
     It is asked some twenty short things. `errata client check http://127.0.0.1:8000/v1`
@@ -107,7 +109,7 @@ class ClientCheck:
 
     server: Annotated[str, tyro.conf.Positional]
     """anthropic:MODEL, openai:MODEL, MODEL@URL or URL, or local:MODEL."""
-    timeout: float = 60.0
+    timeout: Annotated[float, Range(above=0)] = 60.0
     """Longest wait for one answer, in seconds."""
 
     def run(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 from rich.text import Text
 from tyro.conf import OmitArgPrefixes as Flat  # the fields of the flags below are flags of the verb itself
@@ -29,6 +29,7 @@ from errata.edits import (
     statistics,
     words_within,
 )
+from errata.ranges import Range, Ranged
 from errata.runs import new_file
 from errata.types import Correction, Prompt
 from errata.views import statistics_to_terminal, visible
@@ -64,7 +65,7 @@ class EditsStats:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditsFilter:
+class EditsFilter(Ranged):
     """Keep the corrections worth training on; what is dropped is written beside --out with the reason, and counted.
 
     Only what is asked for is looked at, in the order of the flags below. A row whose edited text equals its original is
@@ -82,28 +83,28 @@ class EditsFilter:
     """NAME=VALUE,VALUE: keep rows whose field is one of these, such as annotator=anna,bob."""
     reason: tuple[str, ...] = ()
     """Keep rows that were edited for one of these."""
-    min_original_words: int = 0
+    min_original_words: Annotated[int, Range(low=0)] = 0
     """Of the original."""
-    max_original_words: int | None = None
+    max_original_words: Annotated[int, Range(low=0)] | None = None
     """Of the original."""
-    min_edited_words: int = 0
+    min_edited_words: Annotated[int, Range(low=0)] = 0
     """Of the edited text."""
-    max_edited_words: int | None = None
+    max_edited_words: Annotated[int, Range(low=0)] | None = None
     """Of the edited text."""
-    min_edit_ratio: float = 0.0
+    min_edit_ratio: Annotated[float, Range(low=0, high=1)] = 0.0
     """Share of the words of the longer text that were edited, at least."""
-    max_edit_ratio: float = 1.0
+    max_edit_ratio: Annotated[float, Range(low=0, high=1)] = 1.0
     """The same, at most: near 1 an edit is a rewrite."""
     duplicates: Literal["keep", "drop-same", "drop-near"] = "keep"
     """Whether to drop all but the first of rows that are the same, or also of those that are nearly so."""
     reward: Path | None = None
     """A folder of `errata reward train`, for --eta1, --eta2 and --eta3 (FIGA's filter; y is the field `output`, else
     the edited text)."""
-    eta1: float = inf
+    eta1: Annotated[float, Range(low=-inf, high=inf)] = inf
     """Keep if R(original) < η₁. FIGA has 1, with its own reward model."""
-    eta2: float = -inf
+    eta2: Annotated[float, Range(low=-inf, high=inf)] = -inf
     """Keep if R(y) > η₂. FIGA has 3."""
-    eta3: float = -inf
+    eta3: Annotated[float, Range(low=-inf, high=inf)] = -inf
     """Keep if R(y) − R(original) > η₃. FIGA has 3.5."""
     normal: Flat[NormalizeFlags] = NormalizeFlags()
     encoding: Flat[EncodingFlags] = EncodingFlags()
@@ -134,10 +135,6 @@ class EditsFilter:
             filters.append(words_within("original", self.min_original_words, _or_inf(self.max_original_words)))
         if self.min_edited_words or self.max_edited_words is not None:
             filters.append(words_within("edited", self.min_edited_words, _or_inf(self.max_edited_words)))
-        if self.max_edit_ratio > 1:
-            raise ValueError(
-                f"--max-edit-ratio {self.max_edit_ratio:g} is above 1, all words; give a share from 0 to 1"
-            )
         if (self.min_edit_ratio, self.max_edit_ratio) != (0, 1):
             filters.append(edit_ratio_within(self.min_edit_ratio, self.max_edit_ratio))
         if self.duplicates != "keep":

@@ -48,7 +48,7 @@ class EditsDiff:
     """What one edit changes; token is the papers' choice and needs --model."""
     ties: Ties = Ties.DEPARTURE
     """Which edits, where others are as few: departure where a reader from left to right sees the texts part, as labels
-    are made; tagger as the tags of quality estimation."""
+    are made; tagger as the tags of quality estimation; released as FIGA's released code."""
     model: Path | None = None
     """A model, for its tokenizer: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     out: Path | None = None

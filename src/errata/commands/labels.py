@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
@@ -26,6 +27,7 @@ from errata.data import Encoder, iter_corrections, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
 from errata.labels import LabelRules, label_all, label_file, read_labels
+from errata.ranges import Range, Ranged, Size
 from errata.runs import new_file
 from errata.types import Correction, LabeledTokens, TokenLabels
 from errata.views import (
@@ -44,7 +46,7 @@ __all__ = ["Labels", "View"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels:
+class Labels(Ranged):
     """Edits → one label for every token: kept, inserted, deleted, substituted; each side of a pair has its own.
 
     Files of any size, in constant memory; stopped at any moment, rerun the same command to resume.
@@ -58,7 +60,7 @@ class Labels:
     """A model, for its tokenizer: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     out: Path
     """labels.jsonl; it names the tokenizer that it was made with."""
-    workers: int = 0
+    workers: Annotated[int, Range(low=0, high=1024)] = 0
     """Processes; 0 is one for each core. A small file is done in one."""
     normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
@@ -90,7 +92,7 @@ class Labels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class View(Ranged):
     """Labelled edits as coloured tokens: in the terminal, or with --out as one self-contained HTML file.
 
     Original and edited text stand word by word opposite each other; hovering, focus or a click tells id, text, label,
@@ -113,7 +115,7 @@ class View:
     """A folder of `errata reward train`, or a file of `errata reward score`, which may hold the rewards of one side."""
     out: Path | None = None
     """The HTML file; without it the first rows are shown here."""
-    rows: int = 20
+    rows: Size = 20
     """How many rows to show."""
     rules: Flat[LabelRules] = LabelRules()
     encoding: Flat[EncodingFlags] = EncodingFlags()
@@ -126,8 +128,6 @@ class View:
             raise ValueError("edits are shown as tokens of a model; give --model, or --rollouts instead of edits")
         if self.show == Show.REWARDS and self.reward is None:
             raise ValueError("--show rewards needs --reward, a reward model or a file of `errata reward score`")
-        if self.rows < 1:
-            raise ValueError(f"--rows {self.rows} shows nothing; give at least 1")
         check_not_itself(self.out, self.edits, self.labels, self.reward)
         encoder = self.encoding.encoder(self.model)
         pairs, reasons, total, unlabelled = self._pairs(encoder)
@@ -151,8 +151,6 @@ class View:
         )
 
     def _rollouts(self, path: Path) -> None:
-        if self.rows < 1:
-            raise ValueError(f"--rows {self.rows} shows nothing; give at least 1")
         check_not_itself(self.out, path)
         rows = [json.loads(text) for _, text in read_lines(path)][-self.rows :]
         if self.out is None:

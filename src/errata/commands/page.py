@@ -13,6 +13,7 @@ from tqdm import tqdm
 from errata.commands.shared import check_not_itself, console, set_aside
 from errata.data import FORMATS, FormatName, write_rows, writing_rows
 from errata.edits import statistics
+from errata.ranges import Range, Ranged, Size
 
 if TYPE_CHECKING:
     from errata.page.store import NewItem, Store
@@ -21,7 +22,7 @@ __all__ = ["EditsExport", "EditsPage"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditsPage:
+class EditsPage(Ranged):
     """Serve a page on which people correct responses; what they type is saved as they type.
 
     Without --annotators it is for whoever sits at this machine. With them it prints one link for each, and one for the
@@ -42,7 +43,7 @@ class EditsPage:
     """Names of people; each gets a link, which is shown once."""
     new_links: bool = False
     """Make new links for those named; their old ones end."""
-    overlap: int | None = None
+    overlap: Size | None = None
     """How many people correct each response; 1 unless it was set before."""
     guideline: Path | None = None
     """Markdown that annotators see; another text is a new version, and each edit says which one it was made under."""
@@ -50,7 +51,7 @@ class EditsPage:
     """The tags that say why something was edited."""
     host: str = "127.0.0.1"
     """Where to listen; another than this machine needs --annotators, and a proxy in front that speaks https."""
-    port: int = 8765
+    port: Annotated[int, Range(low=0, high=65_535)] = 8765
     """Port to listen on."""
 
     @property
@@ -59,8 +60,6 @@ class EditsPage:
         return [] if "://" in self.db else [Path(self.db)]
 
     def run(self) -> None:
-        if self.overlap is not None and self.overlap < 1:
-            raise ValueError(f"--overlap {self.overlap}: each response needs one person at least; give 1 or more")
         store = open_store(self.db)
         from errata.page.serve import check_host, make_links, serve
 

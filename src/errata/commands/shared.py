@@ -15,7 +15,9 @@ from errata.data import Encoder, OnLong
 from errata.data.encoding import load_encoder
 from errata.edits import Normalizer, kinds_of
 from errata.labels import LabelRules
+from errata.labels.rules import DEFAULT
 from errata.pretrained import is_hub_id
+from errata.ranges import Ranged, Size
 from errata.runs import new_file
 
 __all__ = [
@@ -51,12 +53,12 @@ class Command(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodingFlags:
+class EncodingFlags(Ranged):
     """How a prompt and a response become ids."""
 
     template: str = "auto"
     """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
-    max_length: int | None = None
+    max_length: Size | None = None
     """The most tokens of a row: prompt, response and control tokens together."""
     on_long: OnLong = OnLong.ERROR
     """What becomes of a row longer than --max-length. `error`: stop and name it. `drop`: leave it out, both sides of a
@@ -98,13 +100,19 @@ def set_aside(out: Path) -> Path:
     return out.with_name(f"{out.name}.bad_rows.jsonl")
 
 
-def check_labels_stand(rules: LabelRules, encoding: EncodingFlags, normal: NormalizeFlags = NormalizeFlags()) -> None:
-    """Refuse flags that a file of labels cannot follow any more.
+def check_labels_stand(
+    rules: LabelRules,
+    encoding: EncodingFlags,
+    normal: NormalizeFlags = NormalizeFlags(),
+    *,
+    usual: LabelRules = DEFAULT,
+) -> None:
+    """Refuse flags that a file of labels cannot follow any more; ``usual`` is what nobody asked for.
 
     Raises:
         ValueError: they say how edits become labels.
     """
-    if rules != LabelRules() or encoding.max_length is not None or normal.normalizer().kinds:
+    if rules != usual or encoding.max_length is not None or normal.normalizer().kinds:
         raise ValueError(
             "--unit, --ties, --omissions, --inventions, --reasoning, --max-length and --normalize say how edits become "
             "labels, and --labels holds labels; leave them out, or give --edits"

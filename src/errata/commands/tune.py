@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
@@ -25,9 +25,11 @@ from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
 from errata.labels.rules import DEFAULT
 from errata.models import Sampling, identity
+from errata.ranges import Range, Ranged
 from errata.reward import encoder_of
 from errata.runs import fingerprint_of, new_file
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
+from errata.tuning.figa import PAPER_LABELS
 from errata.types import PromptRow, TokenLabels
 from errata.views import rollouts_page
 from errata.winrate import reward_judge, win_rate_over_start
@@ -81,7 +83,8 @@ class TuneSFT:
 class TuneFIGA:
     """FIGA: imitate what the editor wrote, unlearn what the editor struck out; no reward model, no sampling.
 
-    --preset paper sets the paper's weights: 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6.
+    --preset paper is the released code's: weights 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6, and
+    labels of token ids with its ties.
     """
 
     stopped = RESUMES_TRAINING
@@ -109,7 +112,8 @@ class TuneFIGA:
             raise ValueError("give either --edits or --labels")
         counts = None
         if self.labels is not None:
-            check_labels_stand(self.rules, self.encoding, self.normal)
+            usual = LabelRules(**PAPER_LABELS) if self.preset == "paper" else DEFAULT
+            check_labels_stand(self.rules, self.encoding, self.normal, usual=usual)
             rows = read_labels(self.labels, encoder)
         else:
             assert self.edits is not None
@@ -148,7 +152,7 @@ class TuneDPO:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunePPO:
+class TunePPO(Ranged):
     """Fine-grained PPO on a token-level reward model; ordinary PPO on a sequence-level one (--preset sequence).
 
     The defaults keep dense rewards sane (discount .5, KL .2); --preset paper sets the paper's recipe.
@@ -165,9 +169,9 @@ class TunePPO:
     """Rows with prompt; an edits file is one."""
     out: Path
     """Folder of the tuned model, with metrics.jsonl, samples.jsonl and report.html; plain transformers loads it."""
-    reward_coefficient: float = 1.0
+    reward_coefficient: Annotated[float, Range(low=-1e6, high=1e6)] = 1.0
     """What each of its rewards is multiplied by."""
-    reward_clip: float | None = None
+    reward_clip: Annotated[float, Range(above=0)] | None = None
     """The largest size of one of its rewards, before the coefficient; none by default."""
     reward_centred: bool = False
     """Whether the mean of the round is taken off its rewards."""
@@ -176,9 +180,9 @@ class TunePPO:
     terminal_reward: Path | None = None
     """A second one that pays for whole responses, with a discount and a critic head of its own; its advantages are
     mixed with those of --reward by --terminal-weight."""
-    terminal_coefficient: float = 1.0
+    terminal_coefficient: Annotated[float, Range(low=-1e6, high=1e6)] = 1.0
     """As --reward-coefficient, of the second one: its size beside --missing-eos-penalty."""
-    terminal_clip: float | None = None
+    terminal_clip: Annotated[float, Range(above=0)] | None = None
     """As --reward-clip, of the second one."""
     terminal_centred: bool = False
     """As --reward-centred, of the second one."""

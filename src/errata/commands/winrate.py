@@ -14,6 +14,7 @@ from tyro.conf import UseAppendAction
 from errata.commands.client import ClientFlags
 from errata.commands.shared import RESUMES, EncodingFlags, check_not_itself, console, is_model
 from errata.data import read_corrections, read_demonstrations, read_prompts
+from errata.ranges import Range, Ranged, Seed, Size
 from errata.runs import new_file
 from errata.types import Demonstration
 from errata.winrate import (
@@ -48,7 +49,7 @@ NO_VERDICT = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class WinRate:
+class WinRate(Ranged):
     """One or more models, or files of responses, against a baseline on the same prompts, with 95 % intervals.
 
     The judge is one of four: what people really sent (--references: fewer words to change wins, edit cost left is
@@ -82,11 +83,11 @@ class WinRate:
     """A field of the baseline's rows: win rates by its values, too."""
     prompts: Path | None = None
     """Rows with prompt, for models to answer; with --references not needed."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(low=0, high=100)] = 1.0
     """Of sampling; 0 is greedy. All sides decode alike."""
-    max_new_tokens: int = 256
+    max_new_tokens: Size = 256
     """Longest response, in tokens."""
-    seed: int = 0
+    seed: Seed = 0
     """Of sampling and of the sign flips."""
     out: Path | None = None
     """Write the numbers and each prompt's verdict here as JSON."""
@@ -189,7 +190,7 @@ class WinRate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate:
+class Generate(Ranged):
     """A model's answers to a file of prompts, to be judged or edited: greedy unless a temperature is given.
 
     Prompts are encoded as they are for training. Stopped at any moment, rerun the same command to resume.
@@ -203,13 +204,13 @@ class Generate:
     """Rows with prompt; their further fields travel into the answers."""
     out: Path
     """Rows with id, prompt and response; or, with --form alpaca_eval, a .json file of model outputs."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Range(low=0, high=100)] = 0.0
     """0 is greedy; else plain sampling, no top-k, no top-p."""
-    samples: int = 1
+    samples: Size = 1
     """Answers for each prompt; with more than one their ids are ID#0, ID#1, …"""
-    seed: int = 0
+    seed: Seed = 0
     """Of sampling."""
-    max_new_tokens: int = 256
+    max_new_tokens: Size = 256
     """Longest answer, in tokens."""
     name: str | None = None
     """What the answers' field generator says; the folder's name if not given."""
@@ -217,7 +218,7 @@ class Generate:
     """errata's rows, or AlpacaEval's model outputs."""
     backend: Literal["transformers", "vllm"] = "transformers"
     """vllm where it is installed: the same ids go in, and other numbers come out."""
-    chunk: int = 64
+    chunk: Size = 64
     """Prompts answered at once; after each chunk the answers are on disk."""
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
@@ -225,8 +226,6 @@ class Generate:
         check_not_itself(self.out, self.prompts)
         if self.form == "alpaca_eval" and self.out.suffix != ".json":
             raise ValueError(f"--out {self.out}: AlpacaEval reads JSON arrays; name a file .json")
-        if self.samples < 1 or self.chunk < 1 or self.temperature < 0:
-            raise ValueError("--samples and --chunk are 1 or more, --temperature is 0 or more")
         from errata.models import Sampling, TransformersGenerator, device, identity, load_causal, load_vllm
 
         prompts = read_prompts(self.prompts)

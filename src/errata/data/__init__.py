@@ -2,6 +2,7 @@
 
 from errata.data.encoding import PLAIN_TEMPLATE, Encoder, LongRow, OnLong
 from errata.data.formats import FORMATS, Format, FormatName, recognise
+from errata.data.given import rows_of
 from errata.data.lengths import LengthCounts, encode_rows
 from errata.data.rows import (
     corrections_from,
@@ -42,6 +43,7 @@ __all__ = [
     "read_prompts",
     "recognise",
     "recognise_file",
+    "rows_of",
     "write_rows",
     "writing_rows",
 ]

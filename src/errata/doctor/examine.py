@@ -348,6 +348,8 @@ class _Examination:
         sides = [(row.edited, streams.edited), (row.original, streams.original)]
         if not has_change(row):
             totals["without_label"] += 1
+        totals["edited_ended"] += row.edited.encoded.ended
+        totals["with_own_weights"] += any(side.weights is not None for side in (row.original, row.edited))
         for side, weights in sides:
             marks = changed(side.labels)
             ids = side.encoded.ids
@@ -487,11 +489,42 @@ class _Examination:
             detail = said.get(name, detail)
             yield _finding(name, rows=rows, example=first, detail=detail)
 
+    def _end_remedy(self) -> str:
+        """What keeps the weight from the ends."""
+        config = self._config
+        if not self._totals["edited_ended"]:
+            return "truncate fewer rows: raise --max-length, or drop those that are longer"
+        if self._weights is not None:
+            return "give the end a weight in the weights that you hand in"
+        if config.end_weight == 0:
+            return "raise --end-weight above 0, or leave it out"
+        if config.end_weight is None and config.good_weight == 0:
+            return "raise --good-weight above 0, or give --end-weight"
+        return "give the end a weight in the rows' own weights: [n, n, 1] for a text of n characters"
+
+    def _balance_remedy(self) -> str:
+        """What weighs below zero, and what could weigh more above it."""
+        if self._weights is not None:
+            return "lower the weights below zero that you hand in"
+        config = self._config
+        lower = [] if not config.bad_weight else ["--bad-weight"]
+        lower += ["--deleted-weight"] if config.deleted_weight else []
+        lower += ["the rows' own weights"] if self._totals["with_own_weights"] else []
+        return f"lower {' or '.join(lower)}, or raise --kept-weight or --good-weight"
+
     def _of_all(self, figures: Mapping[str, Any]) -> Iterator[Finding]:
         """Findings that rest on the figures."""
         if not figures["rows_trained"]:
             yield _finding("no_rows")
-        yield from _of_ends(figures, self._method)
+        # The originals of FIGA and the pairs of a reward model end without a weight, and rightly so.
+        if self._method in ("figa", "sft") and figures["rows_trained"] and not figures["ended_with_weight"]:
+            yield Finding(
+                severity=Severity.ERROR,
+                name="no_end_trained",
+                what=f"none of {figures['ended']:,} responses that end has a weight on its end: the model never learns "
+                "to stop",
+                remedy=self._end_remedy(),
+            )
         if (unknown := figures["unknown_share_of_changed_tokens"]) > 0:
             yield _finding("unknown_in_changes", detail=f"{unknown:.1%} of the changed tokens")
         if figures["median_edit_ratio"] > 0.5:
@@ -527,7 +560,7 @@ class _Examination:
                 name="unlearns_more",
                 what=f"the weights below zero sum to {figures['weight_below_zero']:,.0f} and those above to "
                 f"{figures['weight_above_zero']:,.0f}: more is unlearned than imitated",
-                remedy="lower --bad-weight, or raise --kept-weight",
+                remedy=self._balance_remedy(),
             )
         ends, stops = self._encoder.end_id, self._model.ends
         if self._method != "reward" and stops is not None and ends not in stops and figures["ended_with_weight"]:
@@ -550,19 +583,6 @@ class _Examination:
 
 
 _REFUSED = ("not_encoded", "sampled_ids_lie", "same_tokens", "too_long", "offsets_lie")
-
-
-def _of_ends(figures: Mapping[str, Any], method: Method) -> Iterator[Finding]:
-    """Of the responses that are imitated, do those that end teach to stop?"""
-    # The originals of FIGA and the pairs of a reward model end without a weight, and rightly so.
-    if method in ("figa", "sft") and figures["rows_trained"] and not figures["ended_with_weight"]:
-        yield Finding(
-            severity=Severity.ERROR,
-            name="no_end_trained",
-            what=f"none of {figures['ended']:,} responses that end has a weight on its end: the model never learns to "
-            "stop",
-            remedy="give the end a weight (FIGA: --good-weight), and do not truncate every row",
-        )
 
 
 def _finding(name: str, *, rows: int = 0, example: str | None = None, detail: str = "") -> Finding:

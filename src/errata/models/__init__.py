@@ -5,6 +5,7 @@ from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
 from errata.models.critic import critic_values, load_critic
 from errata.models.divergence import token_kl
+from errata.models.finite import NotFinite, check_finite, check_ids, check_scores, norm_of, not_finite
 from errata.models.generation import Generator, Sampling, TransformersGenerator
 from errata.models.layout import (
     Layout,
@@ -55,6 +56,7 @@ __all__ = [
     "Generator",
     "Layout",
     "LayoutKind",
+    "NotFinite",
     "OfflineConfig",
     "Precision",
     "Sampling",
@@ -68,6 +70,9 @@ __all__ = [
     "Wanted",
     "adapter_off",
     "add_adapter",
+    "check_finite",
+    "check_ids",
+    "check_scores",
     "choose_layout",
     "common_length",
     "critic_values",
@@ -89,6 +94,8 @@ __all__ = [
     "load_vllm",
     "loss_shares",
     "merged",
+    "norm_of",
+    "not_finite",
     "pad",
     "pad_stream",
     "precision_of",

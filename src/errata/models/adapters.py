@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,9 @@ def add_adapter(model: Any, *, rank: int, alpha: int | None, seed: int) -> nn.Mo
         rank: r, the rank of BA.
         alpha: α; 2r if None.
         seed: of A.
+
+    Raises:
+        ValueError: the rank is larger than any of these layers can use.
     """
     from peft import LoraConfig  # here and below: seconds to import, for who has an adapter
     from transformers.pytorch_utils import Conv1D
@@ -82,12 +85,35 @@ def add_adapter(model: Any, *, rank: int, alpha: int | None, seed: int) -> nn.Mo
         modules_to_save=heads or None,
         task_type="TOKEN_CLS" if heads else "CAUSAL_LM",
     )
+    largest = max(map(min, _linear_shapes(model, heads)), default=0)
+    if rank > largest:
+        raise ValueError(
+            f"--lora-rank {rank} is more than any layer of this model can use: the largest useful one is {largest}; "
+            "8 to 64 are usual, and 0 trains all weights"
+        )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model.add_adapter(config)
+    # Its sets of names would be written in another order by each process.
+    for written in model.peft_config.values():
+        for name, value in vars(written).items():
+            if isinstance(value, set):
+                setattr(written, name, sorted(value))
     for name in heads:
         getattr(model, name).register_forward_pre_hook(_in_its_type)
     return without_dropout(_in_float32(model))
+
+
+def _linear_shapes(model: Any, heads: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Of the layers that get an adapter: all linear ones but the output's and the heads."""
+    from transformers.pytorch_utils import Conv1D
+
+    left_out = [model.get_output_embeddings(), *(getattr(model, name) for name in heads)]
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not any(module is one for one in left_out):
+            yield module.in_features, module.out_features
+        elif isinstance(module, Conv1D):
+            yield module.nx, module.nf
 
 
 def _in_float32(model: Any) -> Any:

@@ -13,8 +13,9 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from accelerate.state import PartialState
@@ -34,6 +35,7 @@ from errata.models.load import (
     save_model,
 )
 from errata.models.watch import best_step, evaluations, warnings_of
+from errata.ranges import Range, Ranged, Rank, Seed, Size
 from errata.runs import Metrics, RunFolder, read_json, writes_out
 
 if TYPE_CHECKING:
@@ -69,33 +71,33 @@ class StepLoss(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineConfig:
+class OfflineConfig(Ranged):
     """What all training on files has in common."""
 
-    learning_rate: float = 1e-5
+    learning_rate: Annotated[float, Range(above=0)] = 1e-5
     """Peak learning rate of AdamW."""
-    epochs: float = 3.0
+    epochs: Annotated[float, Range(above=0, high=1e6)] = 3.0
     """Passes over the rows."""
-    batch_size: int = 64
+    batch_size: Size = 64
     """Rows in one optimizer step, over all processes."""
-    micro_batch_size: int = 64
+    micro_batch_size: Size = 64
     """Rows in one forward pass on one process; lower it when memory runs out, the result stays the same."""
     schedule: str = "constant"
     """Learning-rate schedule, by its Hugging Face name: constant, linear, cosine, …"""
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Range(low=0)] = 0
     """Steps over which the learning rate rises from 0."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(low=0)] = 0.0
     """AdamW's weight decay."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Range(low=0, high=inf)] = 1.0
     """Gradients are clipped to this norm after normalisation; 0 clips nothing."""
     bf16: bool = False
     """Compute in bfloat16."""
     layout: Literal["auto", "plain"] = "auto"
     """auto: compute what the two sides of a pair share once, and nothing that no loss reads, where the model gives the
     same numbers so (it is tried out; the card says). plain: each side a row of its own."""
-    lora_rank: int = 0
+    lora_rank: Rank = 0
     """Train an adapter of this rank on all linear layers (LoRA); 0 trains all weights."""
-    lora_alpha: int | None = None
+    lora_alpha: Size | None = None
     """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
     quantize: Quantize = "none"
     """Hold the frozen weights in 4 bits (QLoRA); needs --lora-rank, and bitsandbytes."""
@@ -104,18 +106,18 @@ class OfflineConfig:
     save_dtype: SaveDtype = "auto"
     """Type of the weights that are written. What learns is trained in float32; auto rounds it once, at the end, to the
     type that each weight had in --model."""
-    save_every: int = 200
+    save_every: Size = 200
     """Steps between checkpoints; a run that was killed goes on from the last complete one."""
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, Range(low=0)] = 0
     """Steps between evaluations on held-out rows, which are also seen at the start and at the end; 0: only then."""
-    patience: int = 0
+    patience: Annotated[int, Range(low=0)] = 0
     """Stop after so many evaluations in a row without a new lowest held-out loss (of reward models: highest held-out
     accuracy), and save the model that had the best; 0 never stops, and saves the last."""
-    stop_when_kept_falls: float | None = None
+    stop_when_kept_falls: Annotated[float, Range(low=0)] | None = None
     """Stop when kept tokens of held-out rows are less likely than at the start by more than this, nats a token."""
     tracker: Tracker = "none"
     """Where metrics are also sent; metrics.jsonl is written anyway."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds the order of the rows and new heads."""
 
 
@@ -126,7 +128,6 @@ def load_policy(folder: Path | str, config: OfflineConfig) -> Any:
     Raises:
         ValueError: there is none, or the settings do not go together.
     """  # noqa: D205
-    _check_rank(config)
     if config.quantize != "none" and not config.lora_rank:
         raise ValueError(f"weights in {config.quantize} stay as they are; give --lora-rank to train an adapter on them")
     loaded = (
@@ -146,17 +147,11 @@ def with_adapter(model: Any, config: OfflineConfig) -> Any:
     """``model`` as ``config`` wants it trained: as it is, or in place frozen with an adapter.
 
     Raises:
-        ValueError: the rank is none.
+        ValueError: as ``add_adapter``.
     """
-    _check_rank(config)
     if not config.lora_rank:
         return model
     return add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
-
-
-def _check_rank(config: OfflineConfig) -> None:
-    if config.lora_rank < 0:
-        raise ValueError(f"--lora-rank {config.lora_rank} is no rank; 0 trains all weights, 8 to 64 are usual")
 
 
 Share = tuple[str, Tensor, Tensor]
@@ -239,7 +234,9 @@ def fit(
 
     Raises:
         ValueError: the batch does not divide over the processes; no row; no item was ever counted; the settings need
-            held-out rows and there are none; or the tracker is not installed.
+            held-out rows and there are none; the tracker is not installed; or a loss, a gradient, a weight or a
+            held-out figure is no finite number any more (it names the step; nothing is written to ``out``, and the
+            checkpoints before it stay).
     """
     # These take seconds to import, and most commands never train.
     from transformers import set_seed
@@ -285,6 +282,8 @@ def fit(
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.empty_steps == trainer.state.global_step and trainer.state.global_step:
         raise ValueError("no token was counted in any step; the loss saw nothing to learn from")
+    if evaluate is None:
+        trainer.check_result(collate(list(rows[: arguments.per_device_train_batch_size])))
     written = {**card, "steps": trainer.state.global_step, "empty_steps": trainer.empty_steps, **trainer.last}
     written |= _choose(trainer, work)
     written["trained_dtype"] = dtypes_in_words({n: p for n, p in model.named_parameters() if p.requires_grad})

@@ -19,6 +19,8 @@ from errata.data import Encoder, LongRow
 from errata.data.encoding import load_encoder
 from errata.models import (
     TokenBatch,
+    check_ids,
+    check_scores,
     device,
     identity,
     load_sequence_reward_model,
@@ -210,11 +212,18 @@ def encode_rollout(rollout: Rollout) -> Encoded:
 def _in_batches(
     rows: Sequence[Encoded], model: Any, pad_id: int, score: Callable[[TokenBatch], list[FloatArray]]
 ) -> list[FloatArray]:
-    """Score rows beside others of about their length, so that little is computed of padding; in the order given."""
+    """Score rows beside others of about their length, so that little is computed of padding; in the order given.
+
+    Raises:
+        ValueError: the model does not know an id, or gives a score that is no finite number.
+    """
+    check_ids(model, ((f"{number} of those to score", row) for number, row in enumerate(rows, start=1)))
     found: dict[int, FloatArray] = {}
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda k: len(rows[k].ids))
     for start in range(0, len(rows), BATCH_SIZE):
         part = order[start : start + BATCH_SIZE]
         found |= zip(part, score(pad([rows[k] for k in part], pad_id=pad_id).to(device)), strict=True)
-    return [found[k] for k in range(len(rows))]
+    scores = [found[k] for k in range(len(rows))]
+    check_scores((values.tolist() for values in scores), model, "reward")
+    return scores

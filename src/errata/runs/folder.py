@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ class RunFolder:
         if mark.exists() and mark.read_text(encoding="utf-8") == self.fingerprint:
             return True
         # Checkpoints of other settings must not leak into this run.
+        if mark.exists():
+            words = f"{self.work} holds a run with other settings or data that did not end; this one starts anew"
+            print(words, file=sys.stderr)
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True)
         mark.write_text(self.fingerprint, encoding="utf-8")

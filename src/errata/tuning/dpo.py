@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ from torch import nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows
+from errata.labels import label_rows, sides_of
 from errata.models import (
     Layout,
     LayoutKind,
     OfflineConfig,
     StepLoss,
     Wanted,
+    check_ids,
     choose_layout,
     common_length,
     device,
@@ -30,7 +32,8 @@ from errata.models import (
     load_policy,
     read_card,
 )
-from errata.reward import encode_pair
+from errata.ranges import Range
+from errata.reward import encode_pair, pair_rows
 from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
@@ -45,9 +48,9 @@ Pair = tuple[Encoded, Encoded]
 class DPOConfig(OfflineConfig):
     """Settings of DPO."""
 
-    learning_rate: float = 5e-7
+    learning_rate: Annotated[float, Range(above=0)] = 5e-7
     """Peak learning rate of AdamW."""
-    beta: float = 0.1
+    beta: Annotated[float, Range(above=0, high=1e6)] = 0.1
     """β: how strongly the policy is tied to the model that it starts from, in 1/nats."""
 
 
@@ -62,12 +65,12 @@ class _Row:
 @writes_out
 def dpo(
     model: Path | str,
-    rows: Sequence[Preference | Correction],
+    rows: Iterable[Preference | Correction],
     encoder: Encoder,
     config: DPOConfig,
-    out: Path,
+    out: Path | str,
     *,
-    heldout: Sequence[TokenLabels] | None = None,
+    heldout: Iterable[TokenLabels] | None = None,
 ) -> dict[str, Any]:
     """L = −log σ(β [log π/π_ref(y_w) − log π/π_ref(y_l)]); the reference is ``model`` itself, scored once beforehand.
 
@@ -78,10 +81,14 @@ def dpo(
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left, or one cannot be encoded (the message names it).
+        ValueError: no row is left, or one cannot be encoded (the message names it); or as ``fit``.
+        TypeError: ``rows`` or ``heldout`` are rows of another kind.
     """
+    out, rows = Path(out), pair_rows(rows, "rows")
+    heldout = None if heldout is None else label_rows(heldout, "heldout")
     counts = LengthCounts()
-    pairs = [pair for _, pair in encode_rows(rows, partial(encode_pair, encoder=encoder), counts)]
+    found = list(encode_rows(rows, partial(encode_pair, encoder=encoder), counts))
+    pairs = [pair for _, pair in found]
     kept = [pair for pair in pairs if pair[0].ids != pair[1].ids]
     data = [[(side.ids, side.prompt_length) for side in pair] for pair in pairs]
     card: dict[str, Any] = {
@@ -96,6 +103,7 @@ def dpo(
     if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
     policy = load_policy(model, config)
+    check_ids(policy, [*((row.id, side) for row, pair in found for side in pair), *sides_of(heldout)])
     kind, card["layout"] = choose_layout(policy, config.layout)
     reference = partial(_with_reference, policy, encoder=encoder, config=config, kind=kind)
     collate, loss = partial(collate_pairs, encoder=encoder, kind=kind), partial(dpo_step_loss, beta=config.beta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 from torch import nn
 
 from errata import losses
-from errata.data import Encoder, LengthCounts, encode_rows
+from errata.data import Encoder, LengthCounts, encode_rows, rows_of
+from errata.labels import check_row_weights, label_rows, sides_of
 from errata.models import (
     LayoutKind,
     OfflineConfig,
     StepLoss,
     Wanted,
+    check_ids,
     choose_layout,
     fit,
     identity,
@@ -46,12 +48,12 @@ def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
 @writes_out
 def sft(
     model: Path | str,
-    rows: Sequence[Demonstration],
+    rows: Iterable[Demonstration],
     encoder: Encoder,
     config: SFTConfig,
-    out: Path,
+    out: Path | str,
     *,
-    heldout: Sequence[TokenLabels] | None = None,
+    heldout: Iterable[TokenLabels] | None = None,
     row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Imitate the responses: L = −(1/N) Σ_t w log π(y_t | x, y_<t), N response tokens (end of sequence included).
@@ -64,11 +66,16 @@ def sft(
         The card written beside the model.
 
     Raises:
-        ValueError: a row cannot be encoded (the message names it), or none is left.
+        ValueError: a row cannot be encoded (the message names it), none is left, a weight is no number from 0 to a
+            million; or as ``fit``.
+        TypeError: ``rows`` or ``heldout`` are rows of another kind.
     """
+    out, weights = Path(out), check_row_weights(row_weights)
+    rows = rows_of(rows, Demonstration, "rows", "corrections become such rows by demonstrations(corrections)")
+    heldout = None if heldout is None else label_rows(heldout, "heldout")
     counts = LengthCounts()
-    found = encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts)
-    weighted = [(side, (row_weights or {}).get(row.id, 1.0)) for row, (side,) in found]
+    found = list(encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts))
+    weighted = [(side, weights.get(row.id, 1.0)) for row, (side,) in found]
     # Where the response begins is not in the ids: a line may move from one to the other.
     data: list[Any] = [(side.ids, side.prompt_length) for side, _ in weighted]
     if row_weights:
@@ -84,6 +91,7 @@ def sft(
     if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
     policy = load_policy(model, config)
+    check_ids(policy, [*((row.id, side) for row, (side,) in found), *sides_of(heldout)])
     kind, card["layout"] = choose_layout(policy, config.layout)
     collate = partial(collate_demonstrations, encoder=encoder, kind=kind)
     evaluate = None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rich.console import Console
 from tqdm import tqdm
@@ -36,6 +36,7 @@ from errata.doctor import Diagnosis, examine, read_model_facts
 from errata.edits import MechanicalOf, Normalizer, kinds_of, word_distance
 from errata.labels import label_all
 from errata.models import Sampling, device, identity, load_causal, read_card
+from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
 from errata.runs import (
     SUMS,
     Damaged,
@@ -76,22 +77,22 @@ DECODINGS = ("greedy", "sampled")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnConfig:
+class LearnConfig(Ranged):
     """What one decides about a run."""
 
-    heldout_share: float = 0.2
+    heldout_share: Annotated[float, Range(above=0, below=1)] = 0.2
     """Share of the rows used that judge the result and are never trained on."""
     mask_private: bool = True
     """Replace e-mail addresses, telephone, card and account numbers, IP addresses and private links by placeholders
     before anything is stored. Best effort: names stay."""
-    accepted_weight: float = 0.0
+    accepted_weight: Weight = 0.0
     """Weight of drafts that were sent without a change, which is no proof that they were good: 0 leaves them out, 1
     imitates them like the rest."""
-    max_new_tokens: int = 256
+    max_new_tokens: Size = 256
     """Longest draft, in tokens."""
-    epochs: float = 3.0
+    epochs: Annotated[float, Range(above=0, high=1e6)] = 3.0
     """Passes over the rows."""
-    learning_rate: float = 2e-4
+    learning_rate: Annotated[float, Range(above=0)] = 2e-4
     """Peak learning rate; without an adapter (--lora-rank 0) take a tenth of it or less."""
 
 
@@ -117,40 +118,40 @@ class LearnDetails(Limits):
     """What the held-out rows are set apart by; auto: the first of these that the log has the fields for."""
     method: Literal["both", "figa", "sft"] = "both"
     """What is trained; of both, the better one on a part of the training rows is judged."""
-    selection_share: float = 0.1
+    selection_share: Annotated[float, Range(above=0, below=1)] = 0.1
     """Share of the training rows that choose between two methods and are trained on by neither."""
-    min_rows: int = 20
+    min_rows: Size = 20
     """Fewest edited rows to train on, and to be judged by."""
     judge_by: Literal["users", "rows"] = "users"
     """What counts once when the models are compared: users, where the log has several, or rows. Rows of one user
     resemble each other, so a verdict by rows is about these users and says nothing of others."""
-    heldout_rows: int = 500
+    heldout_rows: Size = 500
     """Most rows, edited and accepted each, that are drafted anew."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(above=0, high=100)] = 1.0
     """Of the drafts that are sampled; others are greedy."""
-    kept_weight: float = 0.5
+    kept_weight: Weight = 0.5
     """FIGA: weight of kept tokens."""
-    bad_weight: float = 0.2
+    bad_weight: Weight = 0.2
     """FIGA: size of the push away from what was struck out."""
-    lora_rank: int = 16
+    lora_rank: Rank = 16
     """Train an adapter of this rank, merged when it is saved (LoRA); 0 trains all weights, at a lower learning rate."""
     quantize: Literal["none", "4bit"] = "none"
     """Hold the frozen weights in 4 bits while an adapter is trained (QLoRA); needs bitsandbytes."""
     gradient_checkpointing: bool = False
     """Less memory, a third more time."""
-    batch_size: int = 32
+    batch_size: Size = 32
     """Rows in one optimizer step."""
-    micro_batch_size: int = 8
+    micro_batch_size: Size = 8
     """Rows in one forward pass; lower it when memory runs out, the result stays the same."""
     bf16: bool = False
     """Train in bfloat16."""
     template: str = "auto"
     """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
-    max_length: int | None = None
+    max_length: Size | None = None
     """The most tokens of a row; longer ones are left out and counted. Default: what the model can take."""
-    general_tokens: int = 50_000
+    general_tokens: Size = 50_000
     """So many tokens of the general text are read."""
-    seed: int = 0
+    seed: Seed = 0
     """Of training and sampling."""
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from errata.data import Encoder
 from errata.edits import word_distance
 from errata.edits.words import split_words
-from errata.models import Sampling, TransformersGenerator, pad, to_lists, token_logprobs
+from errata.models import Sampling, TransformersGenerator, check_ids, check_scores, pad, to_lists, token_logprobs
 from errata.types import Correction, Encoded, Label, PromptRow, Rollout, TokenLabels
 from errata.winrate import Interval, by_user, mean_interval, smallest_shown
 
@@ -282,4 +282,7 @@ def _scored(model: Any, rows: Sequence[Encoded], encoder: Encoder) -> list[list[
     device = next(model.parameters()).device
     model.eval()
     batch = pad(rows, pad_id=encoder.pad_id).to(device)
-    return to_lists(token_logprobs(model, batch), batch)
+    check_ids(model, ((f"{number} of a batch", row) for number, row in enumerate(rows, start=1)))
+    found = to_lists(token_logprobs(model, batch), batch)
+    check_scores(found, model, "log-probability")
+    return found

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
+from typing import Annotated
 
+from errata.ranges import Range, Ranged
 from errata.winrate import FEWEST, Interval
 from errata.workflows.measure import Comparison, DraftFigures, TokenLogprobs
 
@@ -13,18 +16,18 @@ __all__ = ["Condition", "Decision", "Limits", "Measured", "decide"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(Ranged):
     """How far something else may get worse before a model that leaves less to correct is refused all the same."""
 
-    max_repetition_rise: float = 0.05
+    max_repetition_rise: Annotated[float, Range(low=-1, high=1)] = 0.05
     """Rise of the mean share of repeated runs of four words (1 is all)."""
-    max_length_ratio: float = 1.5
+    max_length_ratio: Annotated[float, Range(above=0, high=inf)] = 1.5
     """Mean length of the new drafts over that of the old model's."""
-    max_ended_drop: float = 0.05
+    max_ended_drop: Annotated[float, Range(low=-1, high=1)] = 0.05
     """Fall of the share of drafts that end before the limit (1 is all)."""
-    max_general_rise: float = 0.1
+    max_general_rise: Annotated[float, Range(high=inf)] = 0.1
     """Rise of the loss on the general text, in nats a token."""
-    max_kept_drop: float = 0.1
+    max_kept_drop: Annotated[float, Range(high=inf)] = 0.1
     """Fall of the log-probability of tokens that people left alone, in nats a token."""
 
 
