@@ -372,7 +372,8 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     for name, value in asdict(DemoConfig()).items():
         if name not in ("out", "seeds", "workers"):
-            assert seen(DemoConfig()) != seen(replace(DemoConfig(), **{name: value + 1})), name
+            other = value + 1 if isinstance(value, int) else value / 2  # within the range of a share, too
+            assert seen(DemoConfig()) != seen(replace(DemoConfig(), **{name: other})), name
     assert seen(DemoConfig()) == seen(DemoConfig(workers=1)) == seen(DemoConfig(seeds=2))
 
 
