@@ -20,7 +20,7 @@ import tiny
 from errata.cli import main
 from errata.data import Encoder, write_rows
 from errata.labels import label_all
-from errata.models import Sampling, TransformersGenerator, fit, load_causal
+from errata.models import Sampling, TransformersGenerator, check_finite, fit, load_causal
 from errata.reward import (
     RewardConfig,
     TokenRewardConfig,
@@ -53,15 +53,31 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.llama(tmp_path_factory.mktemp("start"))
 
 
+def with_one_weight(start: Path, folder: Path, value: float) -> Path:
+    shutil.copytree(start, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][0, 0] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
 @pytest.fixture(scope="module")
 def broken(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with one NaN."""
-    folder = tmp_path_factory.mktemp("broken") / "model"
-    shutil.copytree(start, folder)
-    weights = load_file(folder / "model.safetensors")
-    weights["model.layers.1.mlp.down_proj.weight"][0, 0] = math.nan
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+    return with_one_weight(start, tmp_path_factory.mktemp("broken") / "model", math.nan)
+
+
+@pytest.fixture(scope="module")
+def overflowing(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one weight so large that what is computed with it is no number."""
+    return with_one_weight(start, tmp_path_factory.mktemp("overflowing") / "model", 3e38)
+
+
+def with_nan(folder: Path) -> Any:
+    """The model in ``folder`` with one NaN, put there after it was loaded and checked."""
+    model: Any = load_causal(folder)
+    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = math.nan
+    return model
 
 
 @pytest.mark.parametrize("method", OFFLINE)
@@ -107,16 +123,23 @@ def test_the_last_good_checkpoint_stays_and_other_settings_start_anew(
 
 
 @pytest.mark.parametrize("method", OFFLINE)
-def test_a_start_that_is_broken(method: str, broken: Path, tmp_path: Path) -> None:
+def test_a_start_that_is_broken(method: str, broken: Path, overflowing: Path, tmp_path: Path) -> None:
     train, rows, config = OFFLINE[method]
-    with pytest.raises(ValueError, match=r"step 1: .*the start model's weight .*down_proj.weight holds NaN"):
+    with pytest.raises(ValueError, match=r"model.safetensors holds NaN or infinity in .*down_proj.weight"):
         train(broken, rows, ENCODER, config, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"step [01]: no finite .*nothing was learned before, so it is the data or"):
+        train(overflowing, rows, ENCODER, config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_held_out_rows_show_it_before_the_first_step(broken: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"step 0: no finite number .*\(eval_loss nan.*the start model's weight"):
-        sft(broken, tiny.demonstrations(4), ENCODER, SFTConfig(**FEW), tmp_path / "out", heldout=LABELS)
+def test_a_weight_that_broke_in_memory_is_named(start: Path) -> None:
+    with pytest.raises(ValueError, match=r"step 1: .*the start model's weight .*down_proj.weight holds NaN"):
+        check_finite({"loss": math.nan}, 1, with_nan(start), remedy="lower it", trained=False)
+
+
+def test_held_out_rows_show_it_before_the_first_step(overflowing: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"step 0: no finite number .*\(eval_loss (nan|inf).*nothing was learned"):
+        sft(overflowing, tiny.demonstrations(4), ENCODER, SFTConfig(**FEW), tmp_path / "out", heldout=LABELS)
 
 
 def test_the_last_step_is_looked_at_too(start: Path, tmp_path: Path) -> None:
@@ -220,10 +243,12 @@ def test_ppo_keeps_the_last_good_checkpoint(start: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("critic", [False, True])
-def test_ppo_from_a_start_that_is_broken(critic: bool, start: Path, broken: Path, tmp_path: Path) -> None:
-    said = r"step 1: .*weight critic\..*down_proj.weight holds NaN" if critic else r"step 1: .*its weight .*down_proj"
-    with pytest.raises(ValueError, match=said):
-        ppo(start if critic else broken, pays_for_cats, PROMPTS, ENCODER, CONFIG, tmp_path / "out", critic=broken)
+def test_ppo_from_a_start_that_is_broken(
+    critic: bool, start: Path, broken: Path, overflowing: Path, tmp_path: Path
+) -> None:
+    for bad, said in ((broken, r"holds NaN or infinity in .*down_proj.weight"), (overflowing, "no finite")):
+        with pytest.raises(ValueError, match=said):
+            ppo(start if critic else bad, pays_for_cats, PROMPTS, ENCODER, CONFIG, tmp_path / "out", critic=bad)
 
 
 # What a model says without being trained.
@@ -232,27 +257,27 @@ def test_ppo_from_a_start_that_is_broken(critic: bool, start: Path, broken: Path
 @pytest.mark.parametrize("own_loop", [True, False])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_broken_model_answers_nothing(
-    own_loop: bool, temperature: float, broken: Path, monkeypatch: pytest.MonkeyPatch
+    own_loop: bool, temperature: float, start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TransformersGenerator, "_has_own_loop", own_loop)
-    generator = TransformersGenerator(load_causal(broken), ENCODER)
+    generator = TransformersGenerator(with_nan(start), ENCODER)
     with pytest.raises(ValueError, match=r"no finite probabilities for row 1: its weight .*down_proj.weight holds NaN"):
         generator(PROMPTS[:2], Sampling(max_new_tokens=3, temperature=temperature))
 
 
-def test_a_broken_model_is_not_measured(broken: Path) -> None:
+def test_a_broken_model_is_not_measured(start: Path) -> None:
     with pytest.raises(ValueError, match="no finite log-probability for row 1: its weight"):
-        token_logprobs_by_label(load_causal(broken), LABELS, ENCODER, batch_size=2)
+        token_logprobs_by_label(with_nan(start), LABELS, ENCODER, batch_size=2)
 
 
 @pytest.mark.parametrize("kind", ["token", "sequence"])
 def test_a_broken_reward_model_scores_nothing(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = reward_model(tmp_path, tiny.tokenizer(), kind=kind)
     weights = load_file(folder / "model.safetensors")
-    weights["score.weight"][0, 0] = math.inf
+    weights["score.weight"][0] = 3e38  # a number, but not what is computed with it
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     rows = tiny.demonstrations(3)
-    with pytest.raises(ValueError, match=r"no finite reward for row 1: its weight score.weight holds NaN or infinity"):
+    with pytest.raises(ValueError, match=r"no finite reward for row 1, though all its weights are numbers"):
         load_scorer(folder, ENCODER)([ENCODER.encode(row.prompt, row.response) for row in rows])
     write_rows(tmp_path / "rows.jsonl", rows)
     given = [f"--reward={folder}", f"--data={tmp_path / 'rows.jsonl'}", f"--out={tmp_path / 'out.jsonl'}"]
