@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.client import DryRun, Engine
 from errata.commands.client import ClientFlags, JudgeFlags
-from errata.commands.shared import check_not_itself, console, set_aside
+from errata.commands.shared import Corrections, check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
 from errata.data.fields import take_ids
 from errata.data.files import write_json
@@ -42,6 +42,7 @@ class EditsLLM:
     text."""
     guideline: Path | None = None
     """A text file: what your team wants and does not want, for the model."""
+    source: Flat[Corrections] = Corrections()
     settings: Flat[LLMEditorConfig] = LLMEditorConfig()
     judging: Flat[JudgeFlags] = JudgeFlags()
     client: Flat[ClientFlags] = ClientFlags()
@@ -85,7 +86,7 @@ class EditsLLM:
 
     def _drafts(self) -> Iterator[Draft]:
         if self.side == "response":
-            for row in iter_demonstrations(self.data, set_aside=set_aside(self.out)):
+            for row in iter_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how):
                 if "rejected" in row.extra and "chosen" not in row.extra:
                     raise ValueError(f"row {row.id!r} is a pair; say --side rejected to correct its worse text")
                 extra = dict(row.extra)
@@ -99,9 +100,11 @@ class EditsLLM:
                     extra=extra,
                 )
             return
-        form, why = recognise_file(self.data)
-        console.print(why, highlight=False, markup=False, soft_wrap=True)
-        for pair in iter_corrections(self.data, form=form, set_aside=set_aside(self.out)):
+        form = self.source.form
+        if form is None:
+            form, why = recognise_file(self.data, **self.source.how)
+            console.print(why, highlight=False, markup=False, soft_wrap=True)
+        for pair in iter_corrections(self.data, form=form, set_aside=set_aside(self.out), **self.source.how):
             yield Draft(
                 id=pair.id,
                 prompt=pair.prompt,

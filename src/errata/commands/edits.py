@@ -6,21 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import tyro
 from rich.text import Text
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import check_not_itself, console, set_aside
-from errata.data import (
-    FORMATS,
-    Format,
-    FormatName,
-    iter_corrections,
-    recognise_file,
-    writing_rows,
-)
+from errata.commands.shared import Corrections, check_not_itself, console, set_aside
+from errata.data import Format, iter_corrections, recognise_file, writing_rows
 from errata.data.encoding import load_tokenizer
 from errata.data.rows import write_lines
 from errata.edits import StatisticsOf, diff, statistics
@@ -51,7 +44,8 @@ class EditsDiff:
     model: Path | None = None
     """A model folder, for its tokenizer."""
     out: Path | None = None
-    """Write JSON lines here instead of showing the edits."""
+    """Write JSON lines here instead of showing the edits; rows of --data that cannot be read go beside it."""
+    source: Flat[Corrections] = Corrections()
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
@@ -74,7 +68,8 @@ class EditsDiff:
 
     def _rows(self) -> Iterable[Correction]:
         if self.data is not None and self.original is None and self.edited is None:
-            return iter_corrections(self.data)
+            aside = None if self.out is None else set_aside(self.out)
+            return iter_corrections(self.data, form=self.source.form, set_aside=aside, **self.source.how)
         if self.data is None and self.original is not None and self.edited is not None:
             return [Correction(id="edit", prompt="", original=self.original, edited=self.edited)]
         raise ValueError("give --data, or --original and --edited")
@@ -84,7 +79,7 @@ class EditsDiff:
 class EditsImport:
     """Turn a file of corrections into edits.jsonl, whose rows are preference rows too (chosen = edited).
 
-    Reads the formats that --from names, from JSONL, a JSON array, CSV, Parquet or a saved data set of any size. Bad
+    Reads the formats that --from names, from JSONL, JSON, CSV, Excel, Parquet or a saved data set of any size. Bad
     rows are written beside --out with their line numbers and what to mend; the good ones go on.
     """
 
@@ -92,19 +87,18 @@ class EditsImport:
     """The file to read, or a folder of Dataset.save_to_disk."""
     out: Path
     """The file to write: .jsonl, .jsonl.gz or .parquet."""
-    from_: Annotated[Literal["auto"] | FormatName, tyro.conf.arg(name="from")] = "auto"
-    """The format of --data; auto judges by the first 100 rows and says why."""
+    source: Flat[Corrections] = Corrections()
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
-        rows = iter_corrections(self.data, form=self._form(), set_aside=set_aside(self.out))
+        rows = iter_corrections(self.data, form=self._form(), set_aside=set_aside(self.out), **self.source.how)
         shown = tqdm(writing_rows(self.out, rows), unit=" rows", leave=False, delay=2, disable=None)
         console.print(str(statistics(shown)), highlight=False, markup=False)
 
     def _form(self) -> Format:
-        if self.from_ != "auto":
-            return FORMATS[self.from_]
-        form, why = recognise_file(self.data)
+        if self.source.form is not None:
+            return self.source.form
+        form, why = recognise_file(self.data, **self.source.how)
         console.print(why, highlight=False, markup=False, soft_wrap=True)
         return form
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_labels_stand, check_not_itself, console, set_aside
+from errata.commands.shared import Corrections, EncodingFlags, check_labels_stand, check_not_itself, console, set_aside
 from errata.data import Encoder, iter_corrections, new_file, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
@@ -48,6 +48,7 @@ class Labels:
     workers: int = 0
     """Processes; 0 is one for each core. A small file is done in one."""
     rules: Flat[LabelRules] = LabelRules()
+    source: Flat[Corrections] = Corrections()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -57,11 +58,11 @@ class Labels:
         state = self.edits.stat()
         with tqdm(unit=" rows", leave=False, delay=2, disable=None) as shown:
             report = label_file(
-                iter_corrections(self.edits, set_aside=set_aside(self.out)),
+                iter_corrections(self.edits, form=self.source.form, set_aside=set_aside(self.out), **self.source.how),
                 self.out,
                 self.encoding.loader(self.model),
                 self.rules,
-                source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns}",
+                source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns}{self._otherwise()}",
                 set_aside=self.out.with_name(f"{self.out.name}.unlabelled.jsonl"),
                 workers=self.workers or os.cpu_count() or 1,
                 progress=shown.update,
@@ -72,6 +73,10 @@ class Labels:
         if report.unlabelled:
             aside = f"{report.unlabelled} rows could not be labelled and are in {self.out.name}.unlabelled.jsonl"
             console.print(f"{aside}; the first, {report.first_error}", highlight=False, markup=False)
+
+    def _otherwise(self) -> str:
+        """What makes other rows of the same file: labels made with other flags are not gone on with."""
+        return "" if self.source == Corrections() else f" {self.source}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +106,7 @@ class View:
     rows: int = 20
     """How many rows to show."""
     rules: Flat[LabelRules] = LabelRules()
+    source: Flat[Corrections] = Corrections()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -156,7 +162,7 @@ class View:
             labelled = read_labels(self.labels, encoder)
             return labelled[: self.rows], {}, len(labelled), ()
         assert self.edits is not None
-        corrections = read_corrections(self.edits)
+        corrections = read_corrections(self.edits, form=self.source.form, **self.source.how)
         first = corrections[: self.rows]
         reasons = {row.id: row.reasons for row in first}
         unlabelled: list[str] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import Positional, Suppress
 
-from errata.commands.shared import console
+from errata.commands.shared import Corrections, console
 from errata.data import new_file
 from errata.doctor import diagnosis_to_terminal
 from errata.workflows import LearnConfig, LearnDetails, NotSafe, learn, learned_html, learned_terminal
@@ -42,13 +42,22 @@ class Learn:
     """Folder of the run."""
     general: Path | None = None
     """A text file of general language: a model that has forgotten it is refused."""
+    source: Flat[Corrections] = Corrections()
     config: Flat[LearnConfig] = LearnConfig()
     details: Flat[LearnDetails] = LearnDetails()
 
     def run(self) -> int:
         try:
             found = learn(
-                self.log, self.model, self.out, self.config, self.details, general=self.general, console=console
+                self.log,
+                self.model,
+                self.out,
+                self.config,
+                self.details,
+                general=self.general,
+                console=console,
+                form=self.source.form,
+                **self.source.how,
             )
         except NotSafe as error:
             console.print(diagnosis_to_terminal(error.diagnosis))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import tyro
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import check_not_itself, console, set_aside
-from errata.data import FORMATS, FormatName, write_rows, writing_rows
+from errata.commands.shared import Corrections, check_not_itself, console, set_aside
+from errata.data import write_rows, writing_rows
 from errata.edits import statistics
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ class EditsPage:
     data: Path | None = None
     """Responses to correct: any format of `errata edits import`, or rows of prompt and response. Those that the
     database has already are left as they are."""
-    from_: Annotated[Literal["auto"] | FormatName, tyro.conf.arg(name="from")] = "auto"
-    """The format of --data."""
+    source: Flat[Corrections] = Corrections()
     annotators: tuple[str, ...] = ()
     """Names of people; each gets a link, which is shown once."""
     new_links: bool = False
@@ -81,8 +80,7 @@ class EditsPage:
         from errata.page.items import items_of
 
         if self.data is not None:
-            form = None if self.from_ == "auto" else FORMATS[self.from_]
-            yield from items_of(self.data, form=form, set_aside=set_aside(self.data))
+            yield from items_of(self.data, form=self.source.form, set_aside=set_aside(self.data), **self.source.how)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_labels_stand, console, set_aside, tell
+from errata.commands.shared import Corrections, EncodingFlags, Source, check_labels_stand, console, set_aside, tell
 from errata.data import Encoder, new_file, read_corrections, read_demonstrations, read_preferences, read_prompts
 from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
@@ -25,12 +25,14 @@ from errata.winrate import reward_judge, win_rate_over_start
 __all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
 
 
-def _heldout(path: Path | None, encoder: Encoder, rules: LabelRules = DEFAULT) -> list[TokenLabels] | None:
+def _heldout(
+    path: Path | None, source: Source, encoder: Encoder, rules: LabelRules = DEFAULT
+) -> list[TokenLabels] | None:
     """Held-out corrections as labels; what length does to them is told."""
     if path is None:
         return None
     counts = LengthCounts()
-    rows = list(label_all(read_corrections(path), encoder, rules, counts=counts))
+    rows = list(label_all(read_corrections(path, **source.how), encoder, rules, counts=counts))
     counts.check()
     if counts.dropped_too_long or counts.truncated:
         console.print(f"held out: {counts}", highlight=False)
@@ -49,13 +51,15 @@ class TuneSFT:
     """Folder of the tuned model; plain transformers loads it."""
     heldout: Path | None = None
     """Corrections to look at during training and never to learn from."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[SFTConfig] = SFTConfig()
 
     def run(self) -> None:
-        rows = read_demonstrations(self.data, set_aside=set_aside(self.out))
+        rows = read_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
-        tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=_heldout(self.heldout, encoder)), self.out)
+        heldout = _heldout(self.heldout, self.source, encoder)
+        tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +82,7 @@ class TuneFIGA:
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings stand under what else is given."""
+    source: Flat[Corrections] = Corrections()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[FIGAConfig] = FIGAConfig()
 
@@ -91,12 +96,13 @@ class TuneFIGA:
             rows = read_labels(self.labels, encoder)
         else:
             assert self.edits is not None
-            edits = read_corrections(self.edits, set_aside=set_aside(self.out))
+            aside = set_aside(self.out)
+            edits = read_corrections(self.edits, form=self.source.form, set_aside=aside, **self.source.how)
             counts = LengthCounts()
             rows = list(label_all(edits, encoder, self.rules, counts=counts))
             counts.check()
         console.print(str(count_labels(rows)), highlight=False)
-        heldout = _heldout(self.heldout, encoder, self.rules)
+        heldout = _heldout(self.heldout, self.source, encoder, self.rules)
         tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout), self.out)
 
 
@@ -107,18 +113,20 @@ class TuneDPO:
     model: Path
     """A causal language model in a local folder; also the reference."""
     data: Path
-    """Rows with prompt, chosen and rejected; an edits file is one."""
+    """Rows with prompt, chosen and rejected, or the names of another pair (draft, sent); an edits file is one."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
     heldout: Path | None = None
     """Corrections to look at during training and never to learn from."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[DPOConfig] = DPOConfig()
 
     def run(self) -> None:
-        rows = read_preferences(self.data, set_aside=set_aside(self.out))
+        rows = read_preferences(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
-        tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=_heldout(self.heldout, encoder)), self.out)
+        heldout = _heldout(self.heldout, self.source, encoder)
+        tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,11 +171,12 @@ class TunePPO:
     """A model to start the critic from; the policy, if not given."""
     preset: Literal["default", "paper", "sequence"] = "default"
     """Whose settings stand under what else is given."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[PPOConfig] = PPOConfig()
 
     def run(self) -> None:
-        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out))
+        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         streams = [self._stream("reward", self.reward)]
         if self.terminal_reward is not None:
@@ -199,7 +208,7 @@ class TunePPO:
             raise ValueError("--heldout names the prompts, and --judge who compares the answers to them; give both")
         if not self.settings.evaluate_every:
             raise ValueError("--heldout is answered every --evaluate-every steps; give a number, a tenth of --steps")
-        rows, (_, *judge) = read_prompts(self.heldout), identity(self.judge)
+        rows, (_, *judge) = read_prompts(self.heldout, **self.source.how), identity(self.judge)
         warnings = []
         if judge in [identity(str(stream.reward))[1:] for stream in streams]:
             warnings.append(

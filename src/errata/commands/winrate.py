@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import UseAppendAction
 
 from errata.commands.client import ClientFlags
-from errata.commands.shared import EncodingFlags, check_not_itself, console
+from errata.commands.shared import EncodingFlags, Source, check_not_itself, console, set_aside
 from errata.data import new_file, read_corrections, read_demonstrations, read_prompts
 from errata.types import Demonstration
 from errata.winrate import (
@@ -89,6 +89,7 @@ class WinRate:
     alpaca_eval: Path | None = None
     """Write the verdicts here as AlpacaEval's annotations (.json)."""
     client: Flat[ClientFlags] = ClientFlags()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -149,7 +150,7 @@ class WinRate:
 
     def _judge(self) -> Judge:
         if self.references is not None:
-            return reference_judge(read_corrections(self.references), name=str(self.references))
+            return reference_judge(read_corrections(self.references, **self.source.how), name=str(self.references))
         if self.reward is not None:
             return reward_judge(self.reward, self.encoding.encoder(self.reward))
         if self.verdicts is not None:
@@ -160,7 +161,7 @@ class WinRate:
 
     def _responses(self, source: Path) -> list[Demonstration]:
         if not source.is_dir():
-            return read_outputs(source) if is_outputs(source) else read_demonstrations(source)
+            return read_outputs(source) if is_outputs(source) else read_demonstrations(source, **self.source.how)
         asked = self.prompts or self.references
         if asked is None:
             raise ValueError(f"{source} is a model; give --prompts for it to answer")
@@ -168,7 +169,7 @@ class WinRate:
 
         generator = TransformersGenerator(load_causal(source).to(device()), self.encoding.encoder(source))
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed)
-        rows = read_prompts(asked)
+        rows = read_prompts(asked, **self.source.how)
         drawn = generator(rows, sampling)
         return [
             Demonstration(id=row.id, prompt=row.prompt, response=one.text, extra=row.extra)
@@ -205,6 +206,7 @@ class Generate:
     """vllm where it is installed: the same ids go in, and other numbers come out."""
     chunk: int = 64
     """Prompts answered at once; after each chunk the answers are on disk."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -215,7 +217,7 @@ class Generate:
             raise ValueError("--samples and --chunk are 1 or more, --temperature is 0 or more")
         from errata.models import Sampling, TransformersGenerator, device, identity, load_causal, load_vllm
 
-        prompts = read_prompts(self.prompts)
+        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         settings: dict[str, Any] = {
             "model": identity(self.model),

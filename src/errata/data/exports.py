@@ -1,8 +1,8 @@
-"""Rows that annotation tools and tracing servers export: what was asked, what the model wrote, what a person made of it.
+"""Rows that annotation tools and tracing servers export: what was asked, the model's text, and a person's.
 
-Each function takes a prompt and both texts out of a row's fields and leaves the rest. Projects name their own fields, so
-names are looked up among the well-known ones of ``errata.data.columns``; a row where two could be meant is an error. A
-field ``prompt``, ``draft`` or ``sent`` that somebody named (``--columns draft=data.answer``) comes first.
+Each function takes a prompt and both texts out of a row's fields and leaves the rest. Projects name their own fields,
+so names are looked up among the well-known ones of ``errata.data.columns``; a row where two could be meant is an error.
+A field ``prompt``, ``draft`` or ``sent`` that somebody named (``--columns draft=data.answer``) comes first.
 """
 
 from __future__ import annotations
@@ -179,9 +179,10 @@ def _corrections(scores: object) -> list[Any]:
     scores = _unpacked(scores)
     if isinstance(scores, Mapping):
         # The export of the interface has the values by name; a correction is always called output.
-        found = scores.get("output")
-        return [each for each in (found if isinstance(found, list) else [found]) if isinstance(each, str)]
-    found = [each for each in scores or () if isinstance(each, Mapping) and each.get("dataType") == "CORRECTION"]
+        named = scores.get("output")
+        return [each for each in (named if isinstance(named, list) else [named]) if isinstance(each, str)]
+    listed = scores if isinstance(scores, list) else []
+    found = [each for each in listed if isinstance(each, Mapping) and each.get("dataType") == "CORRECTION"]
     values = [each["stringValue"] if isinstance(each.get("stringValue"), str) else each.get("value") for each in found]
     return [value for value in values if isinstance(value, str)]
 
@@ -246,8 +247,8 @@ def label_studio(fields: Fields) -> Parts:
     area = next((area for area in typed if len(typed) == 1 or name_key(area) in AFTER), None)
     if area is None or len([each for each in typed if name_key(each) in AFTER]) > 1:
         raise ValueError(
-            f"the text areas {', '.join(map(repr, typed))} could each be 'sent'; export the project as JSON-MIN or CSV, and "
-            "say which with --columns sent=NAME"
+            f"the text areas {', '.join(map(repr, typed))} could each be 'sent'; export the project as "
+            "JSON-MIN or CSV, and say which with --columns sent=NAME"
         )
     original = _agreed(predicted[area], "the prediction") if area in predicted else None
     prompt, draft = _asked(fields, dict(fields.pop("data")), "data.", original)
@@ -335,8 +336,8 @@ def _one_of(given: Iterable[str], names: Collection[str], own: str, inside: str 
     paths = {f"{inside}{name}{after}": name for name in found}
     if not found:
         raise ValueError(
-            f"none of the fields {', '.join(map(repr, given)) or '(none)'} is known as {own!r}; say which with --columns "
-            f"{own}={inside}FIELD{after}"
+            f"none of the fields {', '.join(map(repr, given)) or '(none)'} is known as {own!r}; say which "
+            f"with --columns {own}={inside}FIELD{after}"
         )
     return paths[only_one(list(paths), own)]
 

@@ -283,10 +283,13 @@ def _raw_line(data: bytes) -> str:
 def _without_blank_end(found: Iterator[Record]) -> Iterator[Record]:
     blank: list[Record] = []
     for record in found:
-        blank.append(record)
-        if not record.blank:
+        if record.blank:
+            blank.append(record)
+            continue
+        if blank:
             yield from blank
             blank.clear()
+        yield record
 
 
 def _load_json(data: bytes, line: int, decoder: _Decoder) -> Fields:
@@ -428,6 +431,8 @@ class _Header(NamedTuple):
     names: tuple[str, ...]
     width: int
     """More than there are names, where columns at the end have none."""
+    optional: tuple[str, ...]
+    """Those of which an empty cell says nothing."""
 
 
 def _header(path: Path, cells: Sequence[str], line: int) -> _Header:
@@ -448,7 +453,7 @@ def _header(path: Path, cells: Sequence[str], line: int) -> _Header:
         raise ValueError(
             f"{path}, line {line}: two columns have the same name; rename one of {', '.join(map(repr, twice))}"
         )
-    return _Header(tuple(names), len(cells))
+    return _Header(tuple(names), len(cells), tuple(name for name in names if _OPTIONAL.fullmatch(name)))
 
 
 def _open_table(
@@ -506,15 +511,13 @@ def _csv_rows(file: Iterable[str], dialect: Dialect) -> Iterator[tuple[int, list
     lines, waiting, held = iter(file), deque[str](), list[str]()
 
     def feed() -> Iterator[str]:
-        size = 0
-        while True:
-            text = waiting.popleft() if waiting else next(lines, None)
-            if text is None:
-                return
-            size = len(text) if not held else size + len(text)
-            if size > _ROW_CHARACTERS and held:
-                raise csv.Error("a quote is not closed")
+        while waiting:
+            held.append(waiting.popleft())
+            yield held[-1]
+        for text in lines:
             held.append(text)
+            if len(held) > 1 and not len(held) & (len(held) - 1) and sum(map(len, held)) > _ROW_CHARACTERS:
+                raise csv.Error("a quote is not closed")
             yield text
 
     line = 1
@@ -556,7 +559,11 @@ def _load_cells(header: _Header, cells: list[str], encoding: str) -> Fields:
             raise ValueError(f"not {name}; save the file as UTF-8, or say its --encoding, such as cp1252") from error
     if "\0" in text:
         raise ValueError("a cell holds a NUL byte; write the file again")
-    return {name: cell for name, cell in zip(header.names, cells, strict=True) if cell or not _OPTIONAL.fullmatch(name)}
+    fields = dict(zip(header.names, cells, strict=True))
+    for name in header.optional:
+        if not fields[name]:
+            del fields[name]
+    return fields
 
 
 def _open_spreadsheet(path: Path, known: Collection[str]) -> Opened:
@@ -606,7 +613,7 @@ def _load_sheet_row(header: _Header, cells: Sequence[Any]) -> Fields:
     # An empty cell of a text is an empty text; which columns hold texts, the caller knows.
     found = zip(header.names, (*cells, *[None] * len(header.names)), strict=False)
     fields = {name: "" if value is None else _plain(value, name) for name, value in found}
-    return {name: value for name, value in fields.items() if value != "" or not _OPTIONAL.fullmatch(name)}
+    return {name: value for name, value in fields.items() if value != "" or name not in header.optional}
 
 
 def _parquet_records(path: Path) -> Iterator[Record]:

@@ -62,8 +62,6 @@ from errata.data.sniff import name_key
 from errata.types import Correction, Demonstration, Preference, PromptRow
 
 __all__ = [
-    "EmptyTexts",
-    "Reading",
     "corrections_from",
     "holds_responses",
     "iter_corrections",
@@ -88,7 +86,6 @@ _FIRST = 100
 """So many rows say what the columns of a file are."""
 _TEXTS = ("prompt", "messages", "input", *(name for pair in TEXT_PAIRS for name in pair), "response", "completion")
 """Fields that may hold messages."""
-_AFTER = "after the edit (sent, edited, chosen)"
 
 
 _Written = TypeVar("_Written", bound=PromptRow | Demonstration | Preference | Correction)
@@ -133,8 +130,8 @@ def iter_demonstrations(
 def iter_preferences(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> Iterator[Preference]:
     """Yield preferences: ``prompt``, ``chosen`` and ``rejected``; the answers are texts, or lists of one message.
 
-    The other pairs of names and the published formats of corrections are read, too: the text after is chosen. Arguments,
-    ids, further fields and errors are those of ``iter_prompts``.
+    The other pairs of names and the published formats of corrections are read, too: the text after is chosen.
+    Arguments, ids, further fields and errors are those of ``iter_prompts``.
     """
     return _read(path, "preferences", None, set_aside, how)
 
@@ -152,8 +149,8 @@ def iter_corrections(
     The pairs are ``rejected, chosen``, ``original, edited`` and ``draft, sent``; texts are as in ``iter_preferences``.
     ``rejected_ids`` (or ``original_ids``) are the sampled ids of the former, where they are known; ``reason`` (a
     text or a list of texts) says why; ``rejected_weights`` and ``chosen_weights`` (or those names of another pair) are
-    lists of ``[start, stop, weight]``. ``form`` is another published format; where it is not given and most of the first
-    rows are none of errata's own, it is recognised as by ``recognise_file``, else by well-known names of columns.
+    lists of ``[start, stop, weight]``. ``form`` is another published format; where it is not given and most of the
+    first rows are none of errata's own, it is recognised as by ``recognise_file``, else by well-known names of columns.
     ``rewrite`` is given what is written to ``set_aside`` of a row, say to mask it. Arguments, ids, further fields and
     errors are else those of ``iter_prompts``.
     """
@@ -439,18 +436,19 @@ def _rows(
         # Not print: a progress bar may stand where this is to be said.
         tqdm.write(f"{source}: {said}", file=sys.stderr)
     counts = _Counts()
-    keep = how.get("empty_texts", "skip") == "keep"
+    keep, needed = how.get("empty_texts", "skip") == "keep", _NEEDED[kind]
+    cells = [name for name in _TEXTS if name in {*opened.columns, *plan.columns}] if opened.columns else ()
     with _FirstLines() as ids, nullcontext() if set_aside is None else _line_file(set_aside) as write:
         for record in chain(first, opened.records):
             try:
                 fields = record.load()
                 if plan.columns:
                     fields = renamed(fields, plan.columns)
-                if opened.columns:
-                    fields = with_messages(fields, _TEXTS)
+                if cells:
+                    fields = with_messages(fields, cells)
                 row = plan.parse(fields, record.line)
                 if not keep:
-                    counts.without_prompt += _check_not_empty(row)
+                    counts.without_prompt += _check_not_empty(row, needed)
                 if (before := ids.put(row.id, record.line)) is not None:
                     raise ValueError(f"field 'id': {row.id!r} is the id of line {before} too; make ids differ")
             except (ValueError, RecursionError) as error:  # the latter of rows nested to the limit of Python
@@ -518,24 +516,30 @@ class _Counts:
             tqdm.write(f"{source}: {self.without_prompt} of {self.usable} rows have an empty prompt", file=sys.stderr)
 
 
-def _check_not_empty(row: PromptRow | Demonstration | Preference | Correction) -> bool:
+def _check_not_empty(row: Any, texts: Sequence[tuple[str, str]]) -> bool:
     """Refuse a row without a text to learn from; whether its prompt is empty, which may be.
 
     Raises:
         EmptyTextError: a text is empty, or white space alone: nobody wrote it, and it is no wish for silence.
     """
-    if isinstance(row, Correction):
-        texts = (("before the edit (draft, original, rejected)", row.original), (_AFTER, row.edited))
-    elif isinstance(row, Preference):
-        texts = (("that was rejected", row.rejected), ("that was chosen", row.chosen))
-    elif isinstance(row, Demonstration):
-        texts = (("of the answer", row.response),)
-    else:
-        texts = (("of the prompt", row.prompt),) if isinstance(row.prompt, str) else ()
-    for what, text in texts:
-        if is_empty(text):
+    for name, what in texts:
+        text = getattr(row, name)
+        # A prompt may be messages.
+        if isinstance(text, str) and is_empty(text):
             raise EmptyTextError(f"the text {what} is empty; write it, or keep such rows with --empty-texts keep")
     return isinstance(row.prompt, str) and is_empty(row.prompt)
+
+
+_NEEDED: Mapping[Kind, tuple[tuple[str, str], ...]] = {
+    "prompts": (("prompt", "of the prompt"),),
+    "demonstrations": (("response", "of the answer"),),
+    "preferences": (("rejected", "that was rejected"), ("chosen", "that was chosen")),
+    "corrections": (
+        ("original", "before the edit (draft, original, rejected)"),
+        ("edited", "after the edit (sent, edited, chosen)"),
+    ),
+}
+"""The texts that a row needs, and what they are."""
 
 
 # What a row is made of.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from rich.console import Console
@@ -24,8 +24,10 @@ from tqdm import tqdm
 
 from errata.data import (
     Encoder,
+    Format,
     LengthCounts,
     OnLong,
+    Reading,
     iter_corrections,
     new_folder,
     read_corrections,
@@ -146,6 +148,8 @@ def learn(
     *,
     general: Path | None = None,
     console: Console | None = None,
+    form: Format | None = None,
+    **how: Unpack[Reading],
 ) -> Learned:
     """Learn from a log of drafts and what people sent, and judge the result on rows that nothing was chosen by.
 
@@ -161,6 +165,8 @@ def learn(
         details: what seldom has to be decided.
         general: a plain text file on which the loss must not rise.
         console: is told what is done.
+        form: the format of the log, where its first rows do not say it.
+        how: how the log is read, as of ``errata.data.iter_prompts``.
 
     Returns:
         All that was found; ``decision.promoted`` is the verdict.
@@ -169,8 +175,8 @@ def learn(
         NotSafe: the doctor found errors.
         ValueError: the log cannot be used or is too small; the folder holds a run with other settings.
     """
-    run = _Run(log, model, out, config or LearnConfig(), details or LearnDetails(), general, console or Console())
-    return run()
+    config, details, console = config or LearnConfig(), details or LearnDetails(), console or Console()
+    return _Run(log, model, out, config, details, general, console, form, how)()
 
 
 class _Run:
@@ -185,7 +191,10 @@ class _Run:
         details: LearnDetails,
         general: Path | None,
         console: Console,
+        form: Format | None,
+        how: Reading,
     ) -> None:
+        self.form, self.how = form, how
         self.log, self.model, self.out, self.general, self.console = log, model, out, general, console
         self.config, self.details = config, details
         self._loaded: tuple[Path, Any] | None = None
@@ -239,6 +248,9 @@ class _Run:
             "general": None if self.general is None else _digest(self.general),
             **asdict(self.config),
             **asdict(self.details),
+            # What was not said is no setting, so that runs from before these arguments go on.
+            **{f"read_{name}": value for name, value in self.how.items() if value not in (None, {}, "skip")},
+            **({} if self.form is None else {"read_format": self.form.title}),
         }
         mark, path = fingerprint_of(settings), self.out / "settings.json"
         if path.exists():
@@ -287,10 +299,10 @@ class _Run:
 
     def read_log(self, path: Path) -> None:
         """The rows as they are stored: masked, with user and time, without other fields. The counts come last."""
-        form, _ = recognise_file(self.log)
+        form = self.form or recognise_file(self.log, **self.how).format
         mask = (lambda text: mask_texts([text])[0][0]) if self.config.mask_private else None
         bad = path.with_name("bad_rows.jsonl")
-        read = iter_corrections(self.log, form=form, set_aside=bad, rewrite=mask)
+        read = iter_corrections(self.log, form=form, set_aside=bad, rewrite=mask, **self.how)
         rows = list(tqdm(read, desc="rows", leave=False, delay=2, disable=None))
         user = self.field(rows, self.details.user_field, USER_FIELDS, "user")
         time = self.field(rows, self.details.time_field, TIME_FIELDS, "time")
@@ -329,7 +341,7 @@ class _Run:
 
     def split(self, path: Path) -> None:
         """Rows to train on, to choose by, and to judge by; accepted drafts apart."""
-        rows, counts = read_corrections(self.out / "log" / "rows.jsonl"), self.counts("log")
+        rows, counts = read_corrections(self.out / "log" / "rows.jsonl", empty_texts="keep"), self.counts("log")
         outer = self.split_rows(rows, counts, self.config.heldout_share, self.details.split_by)
         train, selection = list(outer.train), list[Correction]()
         inner: Split | None = None
@@ -538,7 +550,7 @@ class _Run:
     def rows(self, side: str) -> list[Correction]:
         """Rows of the split; none where the file is empty."""
         path = self.out / "split" / f"{side}.jsonl"
-        return read_corrections(path) if path.stat().st_size else []
+        return read_corrections(path, empty_texts="keep") if path.stat().st_size else []
 
     def counts(self, stage: str) -> dict[str, Any]:
         """What a stage counted."""
