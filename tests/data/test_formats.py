@@ -171,7 +171,6 @@ ROWS: dict[FormatName, tuple[dict[str, Any], Correction]] = {
             edited="No, it is not.",
             extra={
                 "metadata": {"team": "a"},
-                "vectors": {},
                 "status": "completed",
                 "_server_id": "9f",
                 "source": "faq",

@@ -77,6 +77,7 @@ class Learn:
 class LearnInShort(Learn):
     """The keys of the common case: what ``--help`` shows."""
 
+    source: Suppress[Corrections] = Corrections()
     details: Suppress[LearnDetails] = LearnDetails()
 
 

@@ -13,7 +13,7 @@ from tyro.conf import UseAppendAction
 
 from errata.commands.client import ClientFlags
 from errata.commands.shared import EncodingFlags, Source, check_not_itself, console, set_aside
-from errata.data import new_file, read_corrections, read_demonstrations, read_prompts
+from errata.data import Reading, new_file, read_corrections, read_demonstrations, read_prompts
 from errata.types import Demonstration
 from errata.winrate import (
     ChatJudge,
@@ -161,7 +161,9 @@ class WinRate:
 
     def _responses(self, source: Path) -> list[Demonstration]:
         if not source.is_dir():
-            return read_outputs(source) if is_outputs(source) else read_demonstrations(source, **self.source.how)
+            # A model that answers nothing has answered.
+            how = Reading(**{**self.source.how, "empty_texts": "keep"})
+            return read_outputs(source) if is_outputs(source) else read_demonstrations(source, **how)
         asked = self.prompts or self.references
         if asked is None:
             raise ValueError(f"{source} is a model; give --prompts for it to answer")

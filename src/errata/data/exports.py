@@ -100,6 +100,9 @@ def argilla(fields: Fields) -> Parts:
     question, sent = _answer(answers, "responses.", "")
     before = suggestions.get(question, {}).get("value")
     prompt, draft = _asked(fields, dict(fields.pop("fields")), "fields.", before if isinstance(before, str) else None)
+    for name in ("metadata", "vectors"):
+        if not fields.get(name):  # Parquet has no empty record
+            fields.pop(name, None)
     return prompt, draft, sent
 
 

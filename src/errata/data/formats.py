@@ -284,6 +284,11 @@ def _is_answer(value: object) -> bool:
     return isinstance(value, str) or (is_conversation(value) and len(cast(list[Any], value)) == 1)
 
 
+def _is_exported(row: Mapping[str, Any], *, fits: Callable[[Mapping[str, Any]], bool]) -> bool:
+    """Whether a row is a tool's, and was not made one of errata's own, with which the tool's other fields travel."""
+    return fits(row) and not is_own(row)
+
+
 def _is_best_of_n(row: Mapping[str, Any]) -> bool:
     sides = (row.get("chosen"), row.get("rejected"))
     return all(isinstance(side, list) and side and all(isinstance(each, str) for each in side) for side in sides)
@@ -393,37 +398,37 @@ FORMATS: Mapping[FormatName, Format] = {
     "openai-preference": Format(
         "OpenAI's preference fine-tuning rows",
         ("input", "preferred_output", "non_preferred_output"),
-        is_openai,
+        partial(_is_exported, fits=is_openai),
         partial(_exported, parts=openai_preference),
     ),
     "argilla": Format(
         "Argilla records",
         ("fields", "responses"),
-        is_argilla,
+        partial(_is_exported, fits=is_argilla),
         partial(_exported, parts=argilla),
     ),
     "argilla-table": Format(
         "Argilla records, a column for each field and question",
         ("id", "status"),
-        is_argilla_table,
+        partial(_is_exported, fits=is_argilla_table),
         partial(_exported, parts=argilla_table),
     ),
     "langfuse": Format(
         "Langfuse traces or dataset items",
         ("input", "output"),
-        is_langfuse,
+        partial(_is_exported, fits=is_langfuse),
         partial(_exported, parts=langfuse),
     ),
     "label-studio": Format(
         "Label Studio tasks",
         ("data", "annotations"),
-        is_label_studio,
+        partial(_is_exported, fits=is_label_studio),
         partial(_exported, parts=label_studio),
     ),
     "label-studio-table": Format(
         "Label Studio annotations (CSV, JSON-MIN)",
         ("annotation_id", "lead_time"),
-        is_label_studio_table,
+        partial(_is_exported, fits=is_label_studio_table),
         partial(_exported, parts=label_studio_table),
     ),
 }

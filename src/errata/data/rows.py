@@ -346,7 +346,9 @@ def _plan(kind: Kind, form: Format | None, sample: Sequence[Fields], opened: Ope
     """
     columns = _columns(kind, form, sample, opened, how)
     rows = [renamed(dict(fields), columns) for fields in sample]
-    said, hint = [f"{theirs!r} is the {ours}" for ours, theirs in columns.items() if ours != theirs], ""
+    said, hint = [f"column {theirs!r} is {ours!r}" for ours, theirs in columns.items() if ours != theirs], ""
+    if how.get("columns") and not columns.keys() >= (how.get("columns") or {}).keys():
+        said.append("--columns is not applied: its columns are not there, and errata's own names are")
     if form is None and not _most(rows, _OWN[kind]):
         form = _format_of(rows)
         said += [] if form is None else [form.title]
@@ -358,21 +360,33 @@ def _plan(kind: Kind, form: Format | None, sample: Sequence[Fields], opened: Ope
 
 
 def _columns(kind: Kind, form: Format | None, sample: Sequence[Fields], opened: Opened, how: Reading) -> dict[str, str]:
+    """Errata's name of a column → its name in the file, where that is another."""
     names, given = _names(sample, opened), how.get("columns") or {}
+    missing = [f"{ours}={theirs}" for ours, theirs in given.items() if sample and not _has(sample, theirs)]
+    if missing and len(missing) == len(given) and _most(sample, _OWN[kind]):
+        # A second file of the same verb, such as the held-out rows, may have errata's own names.
+        given, missing = {}, []
+    if missing:
+        raise ValueError(f"--columns {missing[0]}: no row has that column; {naming(kind, names)}")
     columns = columns_of(kind, names, given, aliases=False)
-    for ours, theirs in given.items():
-        if sample and not any(renamed(dict(fields), {ours: theirs}).get(ours) is not None for fields in sample):
-            raise ValueError(
-                f"--columns {ours}={theirs}: there is no {theirs!r} in the first rows, which have: {', '.join(names)}"
-            )
     rows = [renamed(dict(fields), columns) for fields in sample]
-    if form is not None or _most(rows, _OWN[kind]):
+    if _most(rows, _OWN[kind]):
         return columns
-    found = _format_of(rows)
     # Of errata's own formats one that is not whole may have its other half under another name.
+    found = form or _format_of(rows)
     if found is not None and not _is_pair_format(found):
         return columns
-    return columns_of(kind, names, given, aliases=True)
+    try:
+        return columns_of(kind, names, given, aliases=True)
+    except ValueError:
+        if form is None:
+            raise
+        # Whoever named the format is told what its rows lack.
+        return columns
+
+
+def _has(sample: Sequence[Fields], theirs: str) -> bool:
+    return any(renamed(dict(fields), {"": theirs}).get("") is not None for fields in sample)
 
 
 def _format_of(rows: Sequence[Fields]) -> Format | None:

@@ -193,7 +193,7 @@ def sample_and_score(
         drafts = [_draft(row, one.text, one.response_ids) for row, one in zip(rows, rollouts, strict=True)]
         write_rows(samples, drafts)
     if not scored.exists():
-        drafts = read_corrections(samples)
+        drafts = read_corrections(samples, empty_texts="keep")
         answers: list[Answer] = [(row.prompt, row.original, row.original_ids) for row in drafts]
         answers += [(row.prompt, row.edited, None) for row in drafts]
         rewards = [None if isnan(reward) else float(reward) for reward in score(answers)]
@@ -204,7 +204,7 @@ def sample_and_score(
             scored,
             [_with(row, **dict(zip(_REWARDS, pair, strict=True))) for row, pair in zip(drafts, pairs, strict=True)],
         )
-    return read_corrections(scored)
+    return read_corrections(scored, empty_texts="keep")
 
 
 def suggest_thresholds(

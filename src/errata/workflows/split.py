@@ -216,7 +216,8 @@ def _fitting_groups(groups: Sequence[Hashable], share: float) -> NDArray[np.bool
 def _why_empty(by: SplitBy, rows: int, usable: int, groups: int, before: int) -> str:
     said = f"{rows} rows cannot be split by {by}: "
     if not usable:
-        return f"{said}no row has what is needed; name the fields with --user-field and --time-field, times in ISO 8601"
+        fields = [flag for what, flag in (("users", "--user-field"), ("time", "--time-field (ISO 8601)")) if what in by]
+        return f"{said}no row has what is needed; name the field that has it with {' and '.join(fields)}"
     if before:
         return (
             f"{said}every row to train on has a prompt that is held out, too; give each row the prompt that its draft "
@@ -225,6 +226,10 @@ def _why_empty(by: SplitBy, rows: int, usable: int, groups: int, before: int) ->
     if by == "time":
         return f"{said}they all have one time; give --split-by users or prompt"
     if groups < 2:
-        what = "user" if "users" in by else "prompt"
-        return f"{said}they all have one {what}; give {'--split-by time or prompt' if what == 'user' else 'more rows'}"
+        if "users" in by:
+            return f"{said}they all have one user; give --split-by time or prompt"
+        return (
+            f"{said}they all have one prompt; give more rows with other prompts, name the field that holds the prompts "
+            "with --columns prompt=FIELD, or give --split-by users or time, where the log says who sent a row or when"
+        )
     return f"{said}no cut in time leaves rows on both sides; give --split-by users"
