@@ -118,7 +118,8 @@ class EditsExport:
         shown = tqdm(writing_rows(self.out, filled()), unit=" rows", leave=False, delay=2, disable=None)
         console.print(str(statistics(shown)), highlight=False, markup=False)
         if empty:
-            told = f"{len(empty)} edits were left out for an empty text, the first {empty[0]!r}; --empty-texts keep writes them"
+            told = f"{len(empty)} edits were left out for an empty text, the first {empty[0]!r}; "
+            told += "--empty-texts keep writes them"
             console.print(told, highlight=False, markup=False, soft_wrap=True)
         if self.revisions is not None:
             check_not_itself(self.revisions, self.out, Path(self.db))

@@ -91,8 +91,8 @@ _WHAT: Mapping[str, tuple[Severity, str, str]] = {
     "inventions": (
         Severity.WARNING,
         "edits add numbers, names or links that the model could not have known",
-        "look at them with `errata edits stats`; `errata labels`, `tune figa` and `reward train` give them weight 0 with "
-        "--inventions ignore",
+        "look at them with `errata edits stats`; `errata labels`, `tune figa` and `reward train` give them weight 0 "
+        "with --inventions ignore",
     ),
     "unreadable": (
         Severity.WARNING,
