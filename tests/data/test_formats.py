@@ -239,7 +239,6 @@ ROWS: dict[FormatName, tuple[dict[str, Any], Correction]] = {
             "question": "Is it safe?",
             "answer": "Yes.",
             "better": "No, it is not.",
-            "annotator": "1",
             "annotation_id": "2",
             "created_at": "2026-01-02T03:04:05Z",
             "updated_at": "2026-01-02T03:04:05Z",
@@ -251,7 +250,6 @@ ROWS: dict[FormatName, tuple[dict[str, Any], Correction]] = {
             original="Yes.",
             edited="No, it is not.",
             extra={
-                "annotator": "1",
                 "annotation_id": "2",
                 "created_at": "2026-01-02T03:04:05Z",
                 "updated_at": "2026-01-02T03:04:05Z",

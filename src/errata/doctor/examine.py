@@ -97,7 +97,7 @@ _WHAT: Mapping[str, tuple[Severity, str, str]] = {
     "unreadable": (
         Severity.WARNING,
         "rows of the file cannot be used",
-        "mend them where the file of rows set aside says what is wrong",
+        "mend them or set them aside",
     ),
     "without_gradient": (Severity.NOTE, "rows have no weight at all and are left out", "nothing to do"),
     # Of batches.
