@@ -12,8 +12,8 @@ import pytest
 import tiny
 from errata.cli import main
 from errata.commands import COMMANDS, load, parse
-from errata.commands.shared import Corrections, Source
-from errata.data import read_corrections
+from errata.commands.shared import Source
+from errata.data import FORMATS, read_corrections
 
 READERS = {
     verb
@@ -54,19 +54,18 @@ def test_every_verb_that_reads_rows_has_the_flags(verb: str, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         parse(verb, ["--help-all" if verb == "learn" else "--help"])
     told = capsys.readouterr().out
-    assert all(flag in told for flag in ("--columns", "--encoding", "--delimiter", "--sep", "--empty-texts"))
-    assert ("--from" in told) == issubclass(kind, Corrections)
+    assert all(flag in told for flag in ("--columns", "--encoding", "--delimiter", "--sep", "--from", "--empty-texts"))
 
 
 def test_how() -> None:
-    found = Corrections(columns=(("draft=a b",), ("sent=c", "prompt=d=e")), from_="spa")
+    found = Source(columns=(("draft=a b",), ("sent=c", "prompt=d=e")), from_="spa")
     assert found.how == {
         "columns": {"draft": "a b", "sent": "c", "prompt": "d=e"},
         "encoding": None,
         "delimiter": None,
+        "form": FORMATS["spa"],
         "empty_texts": "skip",
     }
-    assert found.form is not None
     for wrong, message in (
         ("draft", "is not NAME=COLUMN"),
         ("draft=", "is not NAME=COLUMN"),

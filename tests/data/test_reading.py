@@ -378,6 +378,8 @@ def test_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert texts(path, columns={"draft": "x", "sent": "y"}) == [("prompt!", "draft!", "sent!")]
     assert "--columns is not applied" in capsys.readouterr().err
+    assert texts(path, form=FORMATS["spa"]) == [("prompt!", "draft!", "sent!")]
+    assert "--from is not applied" in capsys.readouterr().err
 
 
 def test_messages_in_a_cell(tmp_path: Path) -> None:

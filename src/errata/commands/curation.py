@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 from rich.text import Text
 from tyro.conf import OmitArgPrefixes as Flat  # the fields of the flags below are flags of the verb itself
 
-from errata.commands.shared import Corrections, EncodingFlags, check_not_itself, console, set_aside
+from errata.commands.shared import EncodingFlags, Source, check_not_itself, console, set_aside
 from errata.data import iter_corrections, new_file, writing_rows
 from errata.edits import (
     Curation,
@@ -47,12 +47,12 @@ class EditsStats:
     """Corrections."""
     out: Path | None = None
     """Write the numbers here as JSON, too; rows that cannot be read go beside it."""
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
         aside = None if self.out is None else set_aside(self.out)
-        rows = iter_corrections(self.data, form=self.source.form, set_aside=aside, **self.source.how)
+        rows = iter_corrections(self.data, set_aside=aside, **self.source.how)
         found = statistics(rows)
         console.print(statistics_to_terminal(found))
         if self.out is not None:
@@ -102,7 +102,7 @@ class EditsFilter:
     """Keep if R(y) > η₂. FIGA has 3."""
     eta3: float = -inf
     """Keep if R(y) − R(original) > η₃. FIGA has 3.5."""
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -113,7 +113,7 @@ class EditsFilter:
         curation = Curation(filters)
         with _dropped_rows(self.out.with_name(f"{self.out.name}.dropped.jsonl")) as drop:
             aside = set_aside(self.out)
-            rows = iter_corrections(self.data, form=self.source.form, set_aside=aside, **self.source.how)
+            rows = iter_corrections(self.data, set_aside=aside, **self.source.how)
             found = statistics(writing_rows(self.out, _some(curation, rows, drop)))
         _write_json(self.out.with_name(f"{self.out.name}.report.json"), curation.as_dict())
         _tell(curation)

@@ -12,7 +12,7 @@ from typing import Literal
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import Corrections, EncodingFlags, console, set_aside
+from errata.commands.shared import EncodingFlags, Source, console, set_aside
 from errata.data import iter_corrections, new_file
 from errata.data.records import read_lines
 from errata.doctor import Diagnosis, Method, Severity, diagnosis_to_terminal, examine, read_model_facts
@@ -45,7 +45,7 @@ class Doctor:
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings of FIGA stand under what else is given."""
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[FIGAConfig] = FIGAConfig()
 
@@ -56,7 +56,7 @@ class Doctor:
             unreadable: list[tuple[int, str]] = []
 
             def rows() -> Iterable[Correction]:
-                read = iter_corrections(self.data, form=self.source.form, set_aside=aside, **self.source.how)
+                read = iter_corrections(self.data, set_aside=aside, **self.source.how)
                 yield from tqdm(read, unit=" rows", leave=False, delay=2, disable=None)
                 # Only now is the file of unusable rows there.
                 for _, line in read_lines(aside):

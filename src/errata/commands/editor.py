@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.client import DryRun, Engine
 from errata.commands.client import ClientFlags, JudgeFlags
-from errata.commands.shared import Corrections, check_not_itself, console, set_aside
+from errata.commands.shared import Source, check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
 from errata.data.fields import take_ids
 from errata.data.files import write_json
@@ -42,7 +42,7 @@ class EditsLLM:
     text."""
     guideline: Path | None = None
     """A text file: what your team wants and does not want, for the model."""
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
     settings: Flat[LLMEditorConfig] = LLMEditorConfig()
     judging: Flat[JudgeFlags] = JudgeFlags()
     client: Flat[ClientFlags] = ClientFlags()
@@ -100,11 +100,11 @@ class EditsLLM:
                     extra=extra,
                 )
             return
-        form = self.source.form
-        if form is None:
-            form, why = recognise_file(self.data, **self.source.how)
+        how = self.source.how
+        if how["form"] is None:
+            how["form"], why = recognise_file(self.data, **how)
             console.print(why, highlight=False, markup=False, soft_wrap=True)
-        for pair in iter_corrections(self.data, form=form, set_aside=set_aside(self.out), **self.source.how):
+        for pair in iter_corrections(self.data, set_aside=set_aside(self.out), **how):
             yield Draft(
                 id=pair.id,
                 prompt=pair.prompt,

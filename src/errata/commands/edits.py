@@ -12,8 +12,8 @@ from rich.text import Text
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import Corrections, check_not_itself, console, set_aside
-from errata.data import Format, iter_corrections, recognise_file, writing_rows
+from errata.commands.shared import Source, check_not_itself, console, set_aside
+from errata.data import Reading, iter_corrections, recognise_file, writing_rows
 from errata.data.encoding import load_tokenizer
 from errata.data.rows import write_lines
 from errata.edits import StatisticsOf, diff, statistics
@@ -45,7 +45,7 @@ class EditsDiff:
     """A model folder, for its tokenizer."""
     out: Path | None = None
     """Write JSON lines here instead of showing the edits; rows of --data that cannot be read go beside it."""
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
@@ -69,7 +69,7 @@ class EditsDiff:
     def _rows(self) -> Iterable[Correction]:
         if self.data is not None and self.original is None and self.edited is None:
             aside = None if self.out is None else set_aside(self.out)
-            return iter_corrections(self.data, form=self.source.form, set_aside=aside, **self.source.how)
+            return iter_corrections(self.data, set_aside=aside, **self.source.how)
         if self.data is None and self.original is not None and self.edited is not None:
             return [Correction(id="edit", prompt="", original=self.original, edited=self.edited)]
         raise ValueError("give --data, or --original and --edited")
@@ -87,20 +87,20 @@ class EditsImport:
     """The file to read, or a folder of Dataset.save_to_disk."""
     out: Path
     """The file to write: .jsonl, .jsonl.gz or .parquet."""
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
-        rows = iter_corrections(self.data, form=self._form(), set_aside=set_aside(self.out), **self.source.how)
+        rows = iter_corrections(self.data, set_aside=set_aside(self.out), **self._how())
         shown = tqdm(writing_rows(self.out, rows), unit=" rows", leave=False, delay=2, disable=None)
         console.print(str(statistics(shown)), highlight=False, markup=False)
 
-    def _form(self) -> Format:
-        if self.source.form is not None:
-            return self.source.form
-        form, why = recognise_file(self.data, **self.source.how)
-        console.print(why, highlight=False, markup=False, soft_wrap=True)
-        return form
+    def _how(self) -> Reading:
+        how = self.source.how
+        if how["form"] is None:
+            how["form"], why = recognise_file(self.data, **how)
+            console.print(why, highlight=False, markup=False, soft_wrap=True)
+        return how
 
 
 def _spelled(edit: Edit) -> dict[str, Any]:

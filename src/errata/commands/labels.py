@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import Corrections, EncodingFlags, check_labels_stand, check_not_itself, console, set_aside
+from errata.commands.shared import EncodingFlags, Source, check_labels_stand, check_not_itself, console, set_aside
 from errata.data import Encoder, iter_corrections, new_file, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
@@ -48,7 +48,7 @@ class Labels:
     workers: int = 0
     """Processes; 0 is one for each core. A small file is done in one."""
     rules: Flat[LabelRules] = LabelRules()
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -58,7 +58,7 @@ class Labels:
         state = self.edits.stat()
         with tqdm(unit=" rows", leave=False, delay=2, disable=None) as shown:
             report = label_file(
-                iter_corrections(self.edits, form=self.source.form, set_aside=set_aside(self.out), **self.source.how),
+                iter_corrections(self.edits, set_aside=set_aside(self.out), **self.source.how),
                 self.out,
                 self.encoding.loader(self.model),
                 self.rules,
@@ -76,7 +76,7 @@ class Labels:
 
     def _otherwise(self) -> str:
         """What makes other rows of the same file: labels made with other flags are not gone on with."""
-        return "" if self.source == Corrections() else f" {self.source}"
+        return "" if self.source == Source() else f" {self.source}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class View:
     rows: int = 20
     """How many rows to show."""
     rules: Flat[LabelRules] = LabelRules()
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -162,7 +162,7 @@ class View:
             labelled = read_labels(self.labels, encoder)
             return labelled[: self.rows], {}, len(labelled), ()
         assert self.edits is not None
-        corrections = read_corrections(self.edits, form=self.source.form, **self.source.how)
+        corrections = read_corrections(self.edits, **self.source.how)
         first = corrections[: self.rows]
         reasons = {row.id: row.reasons for row in first}
         unlabelled: list[str] = []

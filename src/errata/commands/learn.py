@@ -8,7 +8,7 @@ from pathlib import Path
 from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import Positional, Suppress
 
-from errata.commands.shared import Corrections, console
+from errata.commands.shared import Source, console
 from errata.data import new_file
 from errata.doctor import diagnosis_to_terminal
 from errata.workflows import LearnConfig, LearnDetails, NotSafe, learn, learned_html, learned_terminal
@@ -42,7 +42,7 @@ class Learn:
     """Folder of the run."""
     general: Path | None = None
     """A text file of general language: a model that has forgotten it is refused."""
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
     config: Flat[LearnConfig] = LearnConfig()
     details: Flat[LearnDetails] = LearnDetails()
 
@@ -56,7 +56,6 @@ class Learn:
                 self.details,
                 general=self.general,
                 console=console,
-                form=self.source.form,
                 **self.source.how,
             )
         except NotSafe as error:
@@ -77,7 +76,7 @@ class Learn:
 class LearnInShort(Learn):
     """The keys of the common case: what ``--help`` shows."""
 
-    source: Suppress[Corrections] = Corrections()
+    source: Suppress[Source] = Source()
     details: Suppress[LearnDetails] = LearnDetails()
 
 

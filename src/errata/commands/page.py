@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import Corrections, check_not_itself, console, set_aside
+from errata.commands.shared import Source, check_not_itself, console, set_aside
 from errata.data import EmptyTexts, write_rows, writing_rows
 from errata.data.fields import is_empty
 from errata.edits import statistics
@@ -36,7 +36,7 @@ class EditsPage:
     data: Path | None = None
     """Responses to correct: any format of `errata edits import`, or rows of prompt and response. Those that the
     database has already are left as they are."""
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
     annotators: tuple[str, ...] = ()
     """Names of people; each gets a link, which is shown once."""
     new_links: bool = False
@@ -82,7 +82,7 @@ class EditsPage:
         from errata.page.items import items_of
 
         if self.data is not None:
-            yield from items_of(self.data, form=self.source.form, set_aside=set_aside(self.data), **self.source.how)
+            yield from items_of(self.data, set_aside=set_aside(self.data), **self.source.how)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,12 @@ from typing import Annotated, Any, Literal, Protocol
 from rich.console import Console
 from tyro.conf import UseAppendAction, arg
 
-from errata.data import FORMATS, EmptyTexts, Encoder, Format, FormatName, OnLong, Reading, new_file
+from errata.data import FORMATS, EmptyTexts, Encoder, FormatName, OnLong, Reading, new_file
 from errata.data.encoding import load_encoder
 from errata.labels import LabelRules
 
 __all__ = [
     "Command",
-    "Corrections",
     "EncodingFlags",
     "Source",
     "check_labels_stand",
@@ -52,6 +51,8 @@ class Source:
     """Of a file of text, such as cp1252; else it is recognised, and said."""
     delimiter: Annotated[str | None, arg(aliases=["--sep"])] = None
     """Between the cells of a table, such as ; or tab; else it is recognised, and said."""
+    from_: Annotated[Literal["auto"] | FormatName, arg(name="from")] = "auto"
+    """The published format of corrections; auto judges by the first 100 rows and says why."""
     empty_texts: EmptyTexts = "skip"
     """skip: leave out rows whose text is empty, and count them: nobody filled them in. keep: an empty text is meant."""
 
@@ -65,20 +66,13 @@ class Source:
                 why = "is given twice" if sign and name in columns else "is not NAME=COLUMN"
                 raise ValueError(f"--columns {given!r} {why}; write for example draft=model_output sent=final_text")
             columns[name] = column
-        return Reading(columns=columns, encoding=self.encoding, delimiter=self.delimiter, empty_texts=self.empty_texts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Corrections(Source):
-    """The same of files of corrections, which come in several formats."""
-
-    from_: Annotated[Literal["auto"] | FormatName, arg(name="from")] = "auto"
-    """The format of the corrections; auto judges by the first 100 rows and says why."""
-
-    @property
-    def form(self) -> Format | None:
-        """The format that was named."""
-        return None if self.from_ == "auto" else FORMATS[self.from_]
+        return Reading(
+            columns=columns,
+            encoding=self.encoding,
+            delimiter=self.delimiter,
+            form=None if self.from_ == "auto" else FORMATS[self.from_],
+            empty_texts=self.empty_texts,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import Corrections, EncodingFlags, Source, check_labels_stand, console, set_aside, tell
+from errata.commands.shared import EncodingFlags, Source, check_labels_stand, console, set_aside, tell
 from errata.data import Encoder, new_file, read_corrections, read_demonstrations, read_preferences, read_prompts
 from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
@@ -82,7 +82,7 @@ class TuneFIGA:
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings stand under what else is given."""
-    source: Flat[Corrections] = Corrections()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[FIGAConfig] = FIGAConfig()
 
@@ -97,7 +97,7 @@ class TuneFIGA:
         else:
             assert self.edits is not None
             aside = set_aside(self.out)
-            edits = read_corrections(self.edits, form=self.source.form, set_aside=aside, **self.source.how)
+            edits = read_corrections(self.edits, set_aside=aside, **self.source.how)
             counts = LengthCounts()
             rows = list(label_all(edits, encoder, self.rules, counts=counts))
             counts.check()

@@ -9,10 +9,13 @@ import ast
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from errata.data.fields import Fields, is_conversation
 from errata.data.sniff import name_key
+
+if TYPE_CHECKING:
+    from errata.data.formats import Format
 
 __all__ = [
     "AFTER",
@@ -45,6 +48,8 @@ class Reading(TypedDict, total=False):
     """Of a file of text, such as ``cp1252``."""
     delimiter: str | None
     """What stands between the cells of a table of text."""
+    form: Format | None
+    """The published format of corrections, where the first rows do not say it."""
     empty_texts: EmptyTexts
     """Whether rows are kept whose text is empty; by default they are skipped and counted."""
 

@@ -40,7 +40,6 @@ from errata.data.fields import (
     EmptyTextError,
     Fields,
     is_conversation,
-    is_empty,
     take_answer,
     take_conversation,
     take_id,
@@ -103,8 +102,8 @@ def iter_prompts(path: Path, *, set_aside: Path | None = None, **how: Unpack[Rea
         set_aside: where unusable rows go, as JSON lines ``{line, error, raw}`` (an empty file if there are none). It is
             there once the last row was yielded.
         how: ``columns`` (errata's name of a column → its name in the file), ``encoding`` and ``delimiter``, where they
-            cannot be recognised; ``empty_texts="keep"`` keeps rows whose text is empty, which are else skipped and
-            counted.
+            cannot be recognised; ``form``, the published format of corrections; ``empty_texts="keep"`` keeps rows
+            whose text is empty, which are else skipped and counted.
 
     Yields:
         The usable rows, in the order of the file. Without ``set_aside`` none after the first unusable one.
@@ -113,7 +112,7 @@ def iter_prompts(path: Path, *, set_aside: Path | None = None, **how: Unpack[Rea
         ValueError: unknown format or broken file; two columns could be meant; at the end, an unusable row and no
             ``set_aside``, or no usable row.
     """
-    return _read(path, "prompts", None, set_aside, how)
+    return _read(path, "prompts", set_aside, how)
 
 
 def iter_demonstrations(
@@ -124,7 +123,7 @@ def iter_demonstrations(
     Of ``messages``, as OpenAI's fine-tuning has them, the last one is the answer. Published formats of corrections are
     read, too. Arguments, ids, further fields and errors are those of ``iter_prompts``.
     """
-    return _read(path, "demonstrations", None, set_aside, how)
+    return _read(path, "demonstrations", set_aside, how)
 
 
 def iter_preferences(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> Iterator[Preference]:
@@ -133,13 +132,12 @@ def iter_preferences(path: Path, *, set_aside: Path | None = None, **how: Unpack
     The other pairs of names and the published formats of corrections are read, too: the text after is chosen.
     Arguments, ids, further fields and errors are those of ``iter_prompts``.
     """
-    return _read(path, "preferences", None, set_aside, how)
+    return _read(path, "preferences", set_aside, how)
 
 
 def iter_corrections(
     path: Path,
     *,
-    form: Format | None = None,
     set_aside: Path | None = None,
     rewrite: Callable[[str], str] | None = None,
     **how: Unpack[Reading],
@@ -154,7 +152,7 @@ def iter_corrections(
     ``rewrite`` is given what is written to ``set_aside`` of a row, say to mask it. Arguments, ids, further fields and
     errors are else those of ``iter_prompts``.
     """
-    return _read(path, "corrections", form, set_aside, how, rewrite)
+    return _read(path, "corrections", set_aside, how, rewrite)
 
 
 def corrections_from(
@@ -173,9 +171,9 @@ def corrections_from(
 
     Fields, arguments and errors are those of ``iter_corrections``; the number of a row stands for its line.
     """
-    how = Reading(columns=columns, empty_texts=empty_texts)
+    how = Reading(columns=columns, form=form, empty_texts=empty_texts)
     check_columns(columns or {})
-    return _rows(Opened(mapping_records(rows)), "the rows", "corrections", form, set_aside, how)
+    return _rows(Opened(mapping_records(rows)), "the rows", "corrections", set_aside, how)
 
 
 def recognise_file(path: Path, *, first: int = 100, **how: Unpack[Reading]) -> Recognised:
@@ -190,7 +188,7 @@ def recognise_file(path: Path, *, first: int = 100, **how: Unpack[Reading]) -> R
         told = f" among its first {first}: {refusal}" if refusal else ""
         raise ValueError(f"{path} has no usable row{told}; give it at least one")
     try:
-        columns = _columns("corrections", None, loaded, opened, how)
+        columns = _columns("corrections", loaded, opened, {**how, "form": None})
         return recognise([renamed(dict(fields), columns) for fields in loaded])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -219,11 +217,9 @@ def read_preferences(path: Path, *, set_aside: Path | None = None, **how: Unpack
     return list(iter_preferences(path, set_aside=set_aside, **how))
 
 
-def read_corrections(
-    path: Path, *, form: Format | None = None, set_aside: Path | None = None, **how: Unpack[Reading]
-) -> list[Correction]:
+def read_corrections(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> list[Correction]:
     """The rows of ``iter_corrections``, all of them at once."""
-    return list(iter_corrections(path, form=form, set_aside=set_aside, **how))
+    return list(iter_corrections(path, set_aside=set_aside, **how))
 
 
 def write_rows(path: Path, rows: Iterable[PromptRow | Demonstration | Preference | Correction]) -> None:
@@ -311,7 +307,6 @@ class _FirstLines:
 def _read(
     path: Path,
     kind: Kind,
-    form: Format | None,
     set_aside: Path | None,
     how: Reading,
     rewrite: Callable[[str], str] | None = None,
@@ -319,7 +314,7 @@ def _read(
     if set_aside is not None and set_aside.resolve() == path.resolve():
         raise ValueError(f"{path} cannot take the rows set aside from itself; name another file")
     check_columns(how.get("columns") or {})
-    return _rows(partial(_open, path, how), str(path), kind, form, set_aside, how, rewrite or str)
+    return _rows(partial(_open, path, how), str(path), kind, set_aside, how, rewrite or str)
 
 
 def _open(path: Path, how: Reading) -> Opened:
@@ -338,17 +333,20 @@ class _Plan(NamedTuple):
     """What to type, if no row can be used."""
 
 
-def _plan(kind: Kind, form: Format | None, sample: Sequence[Fields], opened: Opened, how: Reading) -> _Plan:
+def _plan(kind: Kind, sample: Sequence[Fields], opened: Opened, how: Reading) -> _Plan:
     """Choose by the first rows: errata's own names, a published format, or other well-known names of columns.
 
     Raises:
         ValueError: two formats fit, or two columns could be meant.
     """
-    columns = _columns(kind, form, sample, opened, how)
+    form, columns = how.get("form"), _columns(kind, sample, opened, how)
     rows = [renamed(dict(fields), columns) for fields in sample]
     said, hint = [f"column {theirs!r} is {ours!r}" for ours, theirs in columns.items() if ours != theirs], ""
     if how.get("columns") and not columns.keys() >= (how.get("columns") or {}).keys():
         said.append("--columns is not applied: its columns are not there, and errata's own names are")
+    if form is not None and not _most(rows, form.fits) and _most(rows, _OWN[kind]):
+        # As with --columns: a second file of the same verb.
+        form, said = None, [*said, "--from is not applied: its rows have errata's own names"]
     if form is None and not _most(rows, _OWN[kind]):
         form = _format_of(rows)
         said += [] if form is None else [form.title]
@@ -359,9 +357,9 @@ def _plan(kind: Kind, form: Format | None, sample: Sequence[Fields], opened: Ope
     return _Plan(_parser(kind, form), columns, tuple(said), hint)
 
 
-def _columns(kind: Kind, form: Format | None, sample: Sequence[Fields], opened: Opened, how: Reading) -> dict[str, str]:
+def _columns(kind: Kind, sample: Sequence[Fields], opened: Opened, how: Reading) -> dict[str, str]:
     """Errata's name of a column → its name in the file, where that is another."""
-    names, given = _names(sample, opened), how.get("columns") or {}
+    names, given, form = _names(sample, opened), how.get("columns") or {}, how.get("form")
     missing = [f"{ours}={theirs}" for ours, theirs in given.items() if sample and not _has(sample, theirs)]
     if missing and len(missing) == len(given) and _most(sample, _OWN[kind]):
         # A second file of the same verb, such as the held-out rows, may have errata's own names.
@@ -434,7 +432,6 @@ def _rows(
     opened: Opened | Callable[[], Opened],
     source: str,
     kind: Kind,
-    form: Format | None,
     set_aside: Path | None,
     how: Reading,
     rewrite: Callable[[str], str] = str,
@@ -443,7 +440,7 @@ def _rows(
     opened = opened if isinstance(opened, Opened) else opened()
     first = list(islice(opened.records, _FIRST))
     try:
-        plan = _plan(kind, form, _loaded(first)[0], opened, how)
+        plan = _plan(kind, _loaded(first)[0], opened, how)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     if said := "; ".join([*opened.taken, *plan.said]):
@@ -538,10 +535,11 @@ def _check_not_empty(row: Any, texts: Sequence[tuple[str, str]]) -> bool:
     """
     for name, what in texts:
         text = getattr(row, name)
-        # A prompt may be messages.
-        if isinstance(text, str) and is_empty(text):
+        # A prompt may be messages. As is_empty, without a call for each text of each row.
+        if not text or (text.__class__ is str and text.isspace()):
             raise EmptyTextError(f"the text {what} is empty; write it, or keep such rows with --empty-texts keep")
-    return isinstance(row.prompt, str) and is_empty(row.prompt)
+    prompt = row.prompt
+    return not prompt or (prompt.__class__ is str and prompt.isspace())
 
 
 _NEEDED: Mapping[Kind, tuple[tuple[str, str], ...]] = {

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from errata.data import (
     Encoder,
-    Format,
     LengthCounts,
     OnLong,
     Reading,
@@ -148,7 +147,6 @@ def learn(
     *,
     general: Path | None = None,
     console: Console | None = None,
-    form: Format | None = None,
     **how: Unpack[Reading],
 ) -> Learned:
     """Learn from a log of drafts and what people sent, and judge the result on rows that nothing was chosen by.
@@ -165,7 +163,6 @@ def learn(
         details: what seldom has to be decided.
         general: a plain text file on which the loss must not rise.
         console: is told what is done.
-        form: the format of the log, where its first rows do not say it.
         how: how the log is read, as of ``errata.data.iter_prompts``.
 
     Returns:
@@ -176,7 +173,7 @@ def learn(
         ValueError: the log cannot be used or is too small; the folder holds a run with other settings.
     """
     config, details, console = config or LearnConfig(), details or LearnDetails(), console or Console()
-    return _Run(log, model, out, config, details, general, console, form, how)()
+    return _Run(log, model, out, config, details, general, console, how)()
 
 
 class _Run:
@@ -191,10 +188,9 @@ class _Run:
         details: LearnDetails,
         general: Path | None,
         console: Console,
-        form: Format | None,
         how: Reading,
     ) -> None:
-        self.form, self.how = form, how
+        self.how = how
         self.log, self.model, self.out, self.general, self.console = log, model, out, general, console
         self.config, self.details = config, details
         self._loaded: tuple[Path, Any] | None = None
@@ -242,6 +238,7 @@ class _Run:
         Raises:
             ValueError: the folder holds another run, or something else.
         """
+        said = {**self.how, "form": form.title} if (form := self.how.get("form")) else self.how
         settings = {
             "log": _digest(self.log),
             "model": identity(self.model),
@@ -249,8 +246,7 @@ class _Run:
             **asdict(self.config),
             **asdict(self.details),
             # What was not said is no setting, so that runs from before these arguments go on.
-            **{f"read_{name}": value for name, value in self.how.items() if value not in (None, {}, "skip")},
-            **({} if self.form is None else {"read_format": self.form.title}),
+            **{f"read_{name}": value for name, value in said.items() if value not in (None, {}, "skip")},
         }
         mark, path = fingerprint_of(settings), self.out / "settings.json"
         if path.exists():
@@ -299,10 +295,10 @@ class _Run:
 
     def read_log(self, path: Path) -> None:
         """The rows as they are stored: masked, with user and time, without other fields. The counts come last."""
-        form = self.form or recognise_file(self.log, **self.how).format
+        how: Reading = {**self.how, "form": self.how.get("form") or recognise_file(self.log, **self.how).format}
         mask = (lambda text: mask_texts([text])[0][0]) if self.config.mask_private else None
         bad = path.with_name("bad_rows.jsonl")
-        read = iter_corrections(self.log, form=form, set_aside=bad, rewrite=mask, **self.how)
+        read = iter_corrections(self.log, set_aside=bad, rewrite=mask, **how)
         rows = list(tqdm(read, desc="rows", leave=False, delay=2, disable=None))
         user = self.field(rows, self.details.user_field, USER_FIELDS, "user")
         time = self.field(rows, self.details.time_field, TIME_FIELDS, "time")
