@@ -344,7 +344,7 @@ def _plan(kind: Kind, sample: Sequence[Fields], opened: Opened, how: Reading) ->
     said, hint = [f"column {theirs!r} is {ours!r}" for ours, theirs in columns.items() if ours != theirs], ""
     if how.get("columns") and not columns.keys() >= (how.get("columns") or {}).keys():
         said.append("--columns is not applied: its columns are not there, and errata's own names are")
-    if form is not None and not _most(rows, form.fits) and _most(rows, _OWN[kind]):
+    if form is not None and not any(map(form.fits, rows)) and _most(rows, _OWN[kind]):
         # As with --columns: a second file of the same verb.
         form, said = None, [*said, "--from is not applied: its rows have errata's own names"]
     if form is None and not _most(rows, _OWN[kind]):
