@@ -542,7 +542,7 @@ def _escaped(text: str) -> str:
 
 def _load_cells(header: _Header, cells: list[str], encoding: str) -> Fields:
     text = "".join(cells)
-    if is_empty(text):
+    if not text or text.isspace():
         raise EmptyTextError("the row is empty")
     if len(cells) == header.width != len(header.names):
         extra = cells[len(header.names) :]
@@ -567,17 +567,8 @@ def _load_cells(header: _Header, cells: list[str], encoding: str) -> Fields:
 
 
 def _open_spreadsheet(path: Path, known: Collection[str]) -> Opened:
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise ValueError("Excel files need openpyxl: pip install 'errata[excel]'") from error
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (KeyError, OSError, ValueError, BadZipFile, openpyxl.utils.exceptions.InvalidFileException) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} is not an Excel file that can be read ({error}); save it again") from error
-    headers = {sheet.title: _sheet_header(sheet) for sheet in book.worksheets}
+    with _workbook(path) as book:
+        headers = {sheet.title: _sheet_header(sheet) for sheet in book.worksheets}
     filled = {title: found for title, found in headers.items() if found is not None}
     named = [title for title, (_, cells) in filled.items() if any(name_key(str(cell)) in known for cell in cells)]
     chosen = named if len(filled) > 1 else list(filled)
@@ -588,7 +579,30 @@ def _open_spreadsheet(path: Path, known: Collection[str]) -> Opened:
     line, cells = filled[chosen[0]]
     header = _header(path, ["" if cell is None else str(cell) for cell in cells], line)
     said = (f"sheet {chosen[0]}", f"{len(header.names)} columns: {', '.join(header.names)}")
-    return Opened(_without_blank_end(_sheet_records(book[chosen[0]], header, line)), said, header.names)
+    return Opened(_without_blank_end(_sheet_records(path, chosen[0], header, line)), said, header.names)
+
+
+@contextmanager
+def _workbook(path: Path) -> Iterator[Any]:
+    """A workbook whose rows are read one at a time.
+
+    Raises:
+        ValueError: openpyxl is not installed, or the file is no workbook.
+    """
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise ValueError("Excel files need openpyxl: pip install 'errata[excel]'") from error
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except FileNotFoundError:
+        raise
+    except (KeyError, OSError, ValueError, BadZipFile, openpyxl.utils.exceptions.InvalidFileException) as error:
+        raise ValueError(f"{path} is not an Excel file that can be read ({error}); save it again") from error
+    try:
+        yield book
+    finally:
+        book.close()
 
 
 def _sheet_header(sheet: Any) -> tuple[int, Sequence[Any]] | None:
@@ -599,10 +613,12 @@ def _sheet_header(sheet: Any) -> tuple[int, Sequence[Any]] | None:
     return None
 
 
-def _sheet_records(sheet: Any, header: _Header, first: int) -> Iterator[Record]:
-    for number, cells in enumerate(sheet.iter_rows(min_row=first + 1, values_only=True), start=first + 1):
-        raw = partial(json.dumps, [*cells], default=str)
-        yield Record(number, raw, partial(_load_sheet_row, header, cells), all(cell is None for cell in cells))
+def _sheet_records(path: Path, title: str, header: _Header, first: int) -> Iterator[Record]:
+    with _workbook(path) as book:
+        rows = book[title].iter_rows(min_row=first + 1, values_only=True)
+        for number, cells in enumerate(rows, start=first + 1):
+            raw = partial(json.dumps, [*cells], default=str)
+            yield Record(number, raw, partial(_load_sheet_row, header, cells), all(cell is None for cell in cells))
 
 
 def _load_sheet_row(header: _Header, cells: Sequence[Any]) -> Fields:

@@ -455,8 +455,10 @@ def _rows(
                 fields = record.load()
                 if plan.columns:
                     fields = renamed(fields, plan.columns)
-                if cells:
-                    fields = with_messages(fields, cells)
+                for name in cells:
+                    text = fields.get(name)
+                    if text.__class__ is str and text.startswith("["):
+                        fields = with_messages(fields, (name,))
                 row = plan.parse(fields, record.line)
                 if not keep:
                     counts.without_prompt += _check_not_empty(row, needed)
