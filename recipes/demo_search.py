@@ -154,12 +154,20 @@ def _figa(run: SeedRun, values: Mapping[str, Any], out: Path) -> None:
 
 
 def _dpo(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:
-    rows = run.edits() if data == "edited" else read_preferences(run.folder / "data" / "preferences.jsonl")
+    rows = (
+        run.edits()
+        if data == "edited"
+        else read_preferences(run.folder / "data" / "preferences.jsonl", empty_texts="keep")
+    )
     dpo(_start(run), rows, run.encoder, replace(run.recipe.dpo("dpo_edited"), **values), out)
 
 
 def _reward(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:
-    rows = run.edits() if data == "edited" else read_preferences(run.folder / "data" / "preferences.jsonl")
+    rows = (
+        run.edits()
+        if data == "edited"
+        else read_preferences(run.folder / "data" / "preferences.jsonl", empty_texts="keep")
+    )
     train_sequence_reward(_start(run), rows, run.encoder, replace(run.recipe.reward, **values), out)
 
 

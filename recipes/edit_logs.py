@@ -121,7 +121,7 @@ def run(settings: Settings) -> dict[str, Any]:
 def _run(settings: Settings, stage: post_edits.Stages) -> dict[str, Any]:
     out, log = settings.out, settings.out / "log.jsonl"
     stage(log, partial(write_log, settings), "prompt, draft, sent: the log")
-    rows = read_corrections(log)
+    rows = read_corrections(log, empty_texts="keep")
     drafts = [replace(row, edited=row.original) for row in rows]
     blank, old, copies = out / "models/blank", out / "models/old", out / "models/copies"
     sizes = {name: getattr(settings, name) for name in ("vocabulary", "hidden_size", "layers", "seed")}
@@ -140,7 +140,7 @@ def _run(settings: Settings, stage: post_edits.Stages) -> dict[str, Any]:
     )
     config, details = _learning(settings)
     found = learn(log, old, out / "learn", config, details, console=stage.console)
-    trained = {row.id for row in read_corrections(out / "learn/split/train.jsonl")}
+    trained = {row.id for row in read_corrections(out / "learn/split/train.jsonl", empty_texts="keep")}
     more = SFTConfig(
         learning_rate=config.learning_rate,
         epochs=config.epochs,
@@ -167,7 +167,11 @@ def _run(settings: Settings, stage: post_edits.Stages) -> dict[str, Any]:
 
 def write_log(settings: Settings, path: Path) -> None:
     """The file that ``errata learn`` reads; ``source`` numbers the sentences, whose edits must stay on one side."""
-    rows = [row for row in read_corrections(settings.data / FILES[settings.log]) if _usable(row, settings.max_words)]
+    rows = [
+        row
+        for row in read_corrections(settings.data / FILES[settings.log], empty_texts="keep")
+        if _usable(row, settings.max_words)
+    ]
     # Of a sentence revised twice, what was sent first stands in the second prompt, which may be on the other side.
     drafts = {_clean(row.original) for row in rows}
     rows = [row for row in rows if _clean(row.edited) not in drafts]
@@ -238,7 +242,7 @@ def _learning(settings: Settings) -> tuple[LearnConfig, LearnDetails]:
 
 def measure(settings: Settings, model: Path, encoder: Encoder, path: Path) -> None:
     """What one model writes and thinks on the rows that ``errata learn`` held out; nothing is chosen by it."""
-    rows = read_corrections(settings.out / "learn/split/heldout.jsonl")
+    rows = read_corrections(settings.out / "learn/split/heldout.jsonl", empty_texts="keep")
     sent = {row.id: row.edited for row in rows}
     config, details = _learning(settings)
     net = load_causal(model).to(device())

@@ -159,7 +159,7 @@ def edit_rejected(run: SeedRun, chat: Chat, config: LLMEditorConfig, path: Path)
             response_ids=row.rejected_ids,
             extra={"output": row.chosen},
         )
-        for row in read_preferences(run.folder / "data/preferences.jsonl")
+        for row in read_preferences(run.folder / "data/preferences.jsonl", empty_texts="keep")
     ]
     found = edit_drafts(chat, drafts, config)
     write_json(path.with_name("report.json"), found.report.as_dict())
@@ -174,9 +174,9 @@ def train(run: SeedRun, path: Path) -> None:
     start, recipe = run.folder / "data/start", run.recipe
     rows: list[Preference | Correction] = []
     if data != "edits":
-        rows += read_preferences(run.folder / "data/preferences.jsonl")
+        rows += read_preferences(run.folder / "data/preferences.jsonl", empty_texts="keep")
     if data != "preferences":
-        rows += read_corrections(run.folder / "edits/rejected.jsonl")
+        rows += read_corrections(run.folder / "edits/rejected.jsonl", empty_texts="keep")
     if kind == "sequence":
         train_sequence_reward(start, rows, run.encoder, recipe.reward, path)
         return

@@ -269,7 +269,7 @@ def rows_of(run: SeedRun, arm: Arm) -> list[Any]:
     """The first corrections, or preferences, of the arm's kind."""
     if arm.data in ("edits", "thorough"):
         return run.edits("thorough" if arm.data == "thorough" else "start")[: arm.rows]
-    rows = read_preferences(run.folder / "data" / "preferences.jsonl")[: arm.rows]
+    rows = read_preferences(run.folder / "data" / "preferences.jsonl", empty_texts="keep")[: arm.rows]
     return [without_noise(row) for row in rows] if arm.data == "certain" else rows
 
 

@@ -163,7 +163,7 @@ class Road:
         settings = self.settings
         if settings.prompts is None:
             return self.demo.make_prompts(path)
-        rows = read_prompts(settings.prompts)
+        rows = read_prompts(settings.prompts, empty_texts="keep")
         if len(rows) < settings.train + settings.heldout:
             raise ValueError(
                 f"{settings.prompts} has {len(rows)} prompts; lower --train {settings.train} and --heldout"
@@ -173,7 +173,7 @@ class Road:
 
     def sample(self, path: Path) -> None:
         """One answer to each prompt, with the ids that were sampled."""
-        prompts = read_prompts(path.with_name("prompts.jsonl"))
+        prompts = read_prompts(path.with_name("prompts.jsonl"), empty_texts="keep")
         sampling = Sampling(max_new_tokens=self.settings.max_new_tokens, seed=self.settings.seed)
         drawn = TransformersGenerator(load_causal(self.start).to(device()), self.encoder)(prompts, sampling)
         fields = [{"response": row.text, "response_ids": list(row.response_ids)} for row in drawn]
@@ -186,7 +186,7 @@ class Road:
         Raises:
             ValueError: nothing was edited.
         """
-        rows = read_demonstrations(self.settings.out / "data/samples.jsonl")
+        rows = read_demonstrations(self.settings.out / "data/samples.jsonl", empty_texts="keep")
         drafts = [
             Draft(
                 id=row.id,
@@ -210,7 +210,9 @@ class Road:
     def label(self, path: Path) -> None:
         """Edits projected on tokens."""
         write_labels(
-            path, label_all(read_corrections(self.settings.out / "edits/edits.jsonl"), self.encoder), self.encoder
+            path,
+            label_all(read_corrections(self.settings.out / "edits/edits.jsonl", empty_texts="keep"), self.encoder),
+            self.encoder,
         )
 
     def tune(self, path: Path) -> None:
@@ -223,7 +225,7 @@ class Road:
 
     def answer(self, model: Path, path: Path) -> None:
         """Held-out prompts, greedily."""
-        prompts = read_prompts(self.settings.out / "data/heldout.jsonl")
+        prompts = read_prompts(self.settings.out / "data/heldout.jsonl", empty_texts="keep")
         sampling = Sampling(max_new_tokens=self.settings.max_new_tokens, temperature=0)
         drawn = TransformersGenerator(load_causal(model).to(device()), self.encoder)(prompts, sampling)
         write_rows(path, [Demonstration(id=row.id, prompt=row.prompt, response=row.text) for row in drawn])
@@ -237,7 +239,7 @@ class Road:
         costs: dict[str, dict[str, int]] = {}
         reports = {}
         for name in ("start", "figa"):
-            rows = read_demonstrations(path.with_name(f"{name}.jsonl"))
+            rows = read_demonstrations(path.with_name(f"{name}.jsonl"), empty_texts="keep")
             drafts = [Draft(id=row.id, prompt=row.prompt, response=row.response) for row in rows]
             found = edit_drafts(self.chat, drafts, self.settings.editor, guideline=self.guideline)
             costs[name] = {row.id: word_distance(row.original, row.edited) for row in found.corrections}
@@ -250,7 +252,9 @@ class Road:
 
     def compare(self, path: Path) -> None:
         """What ``errata winrate`` does: the judge on both answers to every prompt, as numbers, page and Markdown."""
-        old, new = (read_demonstrations(path.with_name(f"{name}.jsonl")) for name in ("start", "figa"))
+        old, new = (
+            read_demonstrations(path.with_name(f"{name}.jsonl"), empty_texts="keep") for name in ("start", "figa")
+        )
         editors = list(read_json(self.settings.out / "edits/report.json")["models"])
         date = datetime.now(UTC).isoformat(timespec="seconds")
         found, _ = contest({"figa": new}, old, self.judge, baseline_name="start", editors=editors, date=date)

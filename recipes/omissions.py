@@ -348,7 +348,7 @@ def tag_stages(settings: Settings, seed: int) -> Iterator[Stage]:
 
 def train_rows(settings: Settings, seed: int) -> list[Correction]:
     """Rows of the pair, in an order of the seed."""
-    rows = [row for row in read_corrections(settings.data / TRAIN) if row.extra["lang"] == PAIR]
+    rows = [row for row in read_corrections(settings.data / TRAIN, empty_texts="keep") if row.extra["lang"] == PAIR]
     random.Random(seed).shuffle(rows)
     return rows[: settings.train_rows]
 
@@ -361,7 +361,7 @@ def dev_rows(settings: Settings) -> dict[str, list[Correction]]:
     """
     sets: dict[str, list[Correction]] = {}
     for name in DEV:
-        for row in read_corrections(settings.data / name):
+        for row in read_corrections(settings.data / name, empty_texts="keep"):
             words, extra = len(row.original.split(" ")), row.extra
             if len(extra["word_tags"]) != words or len(extra["gap_tags"]) != words + 1:
                 raise ValueError(f"row {row.id!r} of {name} has {words} words and other tags; mend the file")

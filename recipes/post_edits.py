@@ -136,7 +136,7 @@ def _run(settings: Settings, stage: Stages) -> dict[str, Any]:
     edits, labels, blank, language_model = out / "edits", out / "labels", out / "data/blank", out / "data/language"
 
     stage(edits, partial(import_edits, settings), "post-edits, some of the training rows held out")
-    train = read_corrections(edits / "train.jsonl")
+    train = read_corrections(edits / "train.jsonl", empty_texts="keep")
     stage.note(statistics(train))
 
     stage(blank, partial(make_blank, settings, train), "a tokenizer of the training text, a Llama that knows nothing")
@@ -148,7 +148,7 @@ def _run(settings: Settings, stage: Stages) -> dict[str, Any]:
     )
 
     def label(path: Path) -> None:
-        write_labels(path, label_all(read_corrections(edits / path.name), encoder), encoder)
+        write_labels(path, label_all(read_corrections(edits / path.name, empty_texts="keep"), encoder), encoder)
 
     sets = ["train", "heldout", *sorted(path.stem for path in edits.glob("dev_*.jsonl"))]
     for name in sets:
@@ -237,12 +237,12 @@ def read_seconds(out: Path) -> dict[str, float]:
 
 def import_edits(settings: Settings, folder: Path) -> None:
     """Read the three files; part the training rows in two, and the dev rows by language pair."""
-    rows = read_corrections(settings.data / TRAIN)
+    rows = read_corrections(settings.data / TRAIN, empty_texts="keep")
     random.Random(settings.seed).shuffle(rows)
     cut = settings.heldout_rows
     sets = {"heldout": rows[:cut], "train": rows[cut : cut + settings.train_rows]}
     for name in DEV:
-        for row in read_corrections(settings.data / name):
+        for row in read_corrections(settings.data / name, empty_texts="keep"):
             sets.setdefault(f"dev_{row.extra['lang']}", []).append(row)
     with new_folder(folder) as unfinished:
         for name, part in sets.items():
@@ -330,7 +330,10 @@ def measure(settings: Settings, sets: Sequence[str], encoder: Encoder, path: Pat
         scorers[name] = partial(_negated, load_scorer(out / "reward" / name, encoder))
     words: dict[str, dict[str, Words]] = {}
     for one in sets:
-        rows, labels = read_corrections(out / f"edits/{one}.jsonl"), read_labels(out / f"labels/{one}.jsonl", encoder)
+        rows, labels = (
+            read_corrections(out / f"edits/{one}.jsonl", empty_texts="keep"),
+            read_labels(out / f"labels/{one}.jsonl", encoder),
+        )
         encoded = [row.original.encoded for row in labels]
         words[one] = {name: words_of(rows, encoded, scorer(encoded)) for name, scorer in scorers.items()}
         words[one]["the edit itself"] = words_of(rows, encoded, [changed(row.original.labels) for row in labels])

@@ -284,7 +284,7 @@ class Study:
         demo, (kind, rows) = self.demo, path.name.split(" ")
         start, edits = demo.folder / "data" / "start", demo.edits()[: int(rows)]
         if kind == "sequence_preference":
-            preferences = read_preferences(demo.folder / "data" / "preferences.jsonl")[: int(rows)]
+            preferences = read_preferences(demo.folder / "data" / "preferences.jsonl", empty_texts="keep")[: int(rows)]
             train_sequence_reward(start, preferences, demo.encoder, demo.recipe.reward, path)
         elif kind == "sequence_edited":
             train_sequence_reward(start, edits, demo.encoder, demo.recipe.reward, path)

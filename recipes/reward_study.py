@@ -177,7 +177,11 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def _train_and_measure(demo: SeedRun, name: str, rows: int, rate: float, epochs: float, path: Path) -> None:
     arm, folder, start = ARMS[name], path.with_suffix(""), demo.folder / "data" / "start"
-    preferences = read_preferences(demo.folder / "data" / "preferences.jsonl")[-rows:] if arm.preferences else []
+    preferences = (
+        read_preferences(demo.folder / "data" / "preferences.jsonl", empty_texts="keep")[-rows:]
+        if arm.preferences
+        else []
+    )
     if arm.train is train_token_reward:
         config = replace(demo.recipe.token_reward, sequence_coefficient=0.0, learning_rate=rate, epochs=epochs)
         config = replace(config, **dict(arm.values))

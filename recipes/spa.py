@@ -149,7 +149,11 @@ def stages(settings: Settings, seed: int) -> Iterator[Stage]:
 def refer(settings: Settings, run: SeedRun, path: Path) -> None:
     """Prompts that neither the reward model nor the evaluation knows, and a better letter for each."""
     rng = run.rng("references")
-    known = {row.prompt for name in ("prompts", "heldout") for row in read_prompts(path.with_name(f"{name}.jsonl"))}
+    known = {
+        row.prompt
+        for name in ("prompts", "heldout")
+        for row in read_prompts(path.with_name(f"{name}.jsonl"), empty_texts="keep")
+    }
     drawn = [row for row in make_prompts(settings.rows + len(known), rng, prefix="spa") if row.prompt not in known]
     defects = START_DEFECTS.scaled(settings.reference_defects)
     write_rows(
@@ -163,7 +167,7 @@ def refer(settings: Settings, run: SeedRun, path: Path) -> None:
 
 def curate(settings: Settings, run: SeedRun, path: Path) -> None:
     """The library's workflow, with thresholds from the scores."""
-    rows = read_demonstrations(run.folder / "data/references.jsonl")
+    rows = read_demonstrations(run.folder / "data/references.jsonl", empty_texts="keep")
     generator = TransformersGenerator(load_causal(run.folder / "data/start"), run.encoder)
     score = partial(score_answers, load_scorer(run.folder / "reward" / REWARD, run.encoder), run.encoder)
     sampling = run.sampling("spa")
@@ -188,7 +192,10 @@ def editor(run: SeedRun) -> Editor:
 
 def choose(run: SeedRun, path: Path) -> None:
     """As many rows as the filter kept, chosen without a reward model, or all of them; revised by the same editor."""
-    scored, count = read_corrections(run.folder / "spa/scored.jsonl"), len(edits_of(run, "filtered"))
+    scored, count = (
+        read_corrections(run.folder / "spa/scored.jsonl", empty_texts="keep"),
+        len(edits_of(run, "filtered")),
+    )
     if path.stem == "random":
         rows = run.rng("random rows").sample(scored, count)
     elif path.stem == "flawed":
@@ -200,7 +207,7 @@ def choose(run: SeedRun, path: Path) -> None:
 
 def edits_of(run: SeedRun, arm: str) -> list[Correction]:
     """What an arm learns from."""
-    return run.edits(arm) if arm != "filtered" else read_corrections(run.folder / "spa/edits.jsonl")
+    return run.edits(arm) if arm != "filtered" else read_corrections(run.folder / "spa/edits.jsonl", empty_texts="keep")
 
 
 def tune(run: SeedRun, path: Path) -> None:
@@ -211,7 +218,7 @@ def tune(run: SeedRun, path: Path) -> None:
 
 def find(run: SeedRun, path: Path) -> None:
     """What the filters kept, what each arm learned from, and what it leaves to correct."""
-    scored = read_corrections(run.folder / "spa/scored.jsonl")
+    scored = read_corrections(run.folder / "spa/scored.jsonl", empty_texts="keep")
     rewards = np.array([[row.extra["original_reward"], row.extra["output_reward"]] for row in scored])
     defects = [defects_of(row.prompt, row.original) for row in scored]
     write_json(

@@ -297,6 +297,19 @@ def test_a_log_without_a_prompt_says_what_to_do(folder: Path, tmp_path: Path) ->
         learn(tmp_path / "log.csv", folder / "model", tmp_path / "run", console=QUIET)
 
 
+def test_a_log_as_a_spreadsheet_saves_it(folder: Path, tmp_path: Path) -> None:
+    """Semicolons, Windows-1252, other names and empty cells; what was skipped is set aside and counted."""
+    rows = ["Frage;Antwort;final_text;User;Date", "say é;a;b;ann;2026-01-01", "say two;a;;ann;2026-01-02", ";;;;"]
+    (tmp_path / "log.csv").write_bytes("\r\n".join(rows).encode("cp1252"))
+    columns = {"prompt": "Frage", "draft": "Antwort"}
+    with pytest.raises(ValueError, match="1 rows cannot be split"):
+        learn(tmp_path / "log.csv", folder / "model", tmp_path / "run", console=QUIET, columns=columns)
+    counts = json.loads((tmp_path / "run" / "log" / "counts.json").read_text())
+    found = [counts[name] for name in ("rows", "bad_rows", "user_field", "time_field")]
+    assert found == [1, 2, "User", "Date"]
+    assert [row.prompt for row in read_corrections(tmp_path / "run" / "log" / "rows.jsonl")] == ["say é"]
+
+
 def test_a_field_that_no_row_has_is_an_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="--user-field sender: no row has it; the further fields are User, date, phone"

@@ -173,7 +173,7 @@ def _read_config(path: Path, kind: type[Any]) -> dict[str, Any]:
         if str(key).replace("-", "_") not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
             raise ValueError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
-        if isinstance(value, dict | list):
+        if isinstance(value, dict | list) and not (key == "columns" and isinstance(value, dict)):
             raise ValueError(f"{path}: key {key!r} holds {type(value).__name__}; every key takes one value")
     return settings
 
@@ -187,7 +187,12 @@ def _fields(kind: type[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:
-    return [f"--{str(key).replace('_', '-')}={value}" for key, value in settings.items()]
+    flags: list[str] = []
+    for key, value in settings.items():
+        # A mapping of columns is NAME=COLUMN, several times.
+        values = [f"{name}={column}" for name, column in value.items()] if isinstance(value, dict) else [value]
+        flags += [f"--{str(key).replace('_', '-')}={each}" for each in values]
+    return flags
 
 
 def _switches(flags: Sequence[str], kind: type[Any]) -> list[str]:

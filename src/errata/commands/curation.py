@@ -13,7 +13,15 @@ from typing import IO, Annotated, Any, Literal
 from rich.text import Text
 from tyro.conf import OmitArgPrefixes as Flat  # the fields of the flags below are flags of the verb itself
 
-from errata.commands.shared import EncodingFlags, NormalizeFlags, check_not_itself, console, set_aside, tell_normalized
+from errata.commands.shared import (
+    EncodingFlags,
+    NormalizeFlags,
+    Source,
+    check_not_itself,
+    console,
+    set_aside,
+    tell_normalized,
+)
 from errata.data import iter_corrections, writing_rows
 from errata.edits import (
     Curation,
@@ -49,14 +57,15 @@ class EditsStats:
     data: Path
     """Corrections."""
     out: Path | None = None
-    """Write the numbers here as JSON, too."""
+    """Write the numbers here as JSON, too; rows that cannot be read go beside it."""
+    source: Flat[Source] = Source()
     normal: Flat[NormalizeFlags] = NormalizeFlags()
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
         normalizer = self.normal.normalizer()
         aside = None if self.out is None else set_aside(self.out)
-        found = statistics(map(normalizer, iter_corrections(self.data, set_aside=aside)))
+        found = statistics(map(normalizer, iter_corrections(self.data, set_aside=aside, **self.source.how)))
         console.print(statistics_to_terminal(found))
         tell_normalized(normalizer)
         if self.out is not None:
@@ -106,6 +115,7 @@ class EditsFilter(Ranged):
     """Keep if R(y) > η₂. FIGA has 3."""
     eta3: Annotated[float, Range(low=-inf, high=inf)] = -inf
     """Keep if R(y) − R(original) > η₃. FIGA has 3.5."""
+    source: Flat[Source] = Source()
     normal: Flat[NormalizeFlags] = NormalizeFlags()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
@@ -117,7 +127,8 @@ class EditsFilter(Ranged):
         check_not_itself(self.out, self.data)
         curation = Curation(filters)
         with _dropped_rows(self.out.with_name(f"{self.out.name}.dropped.jsonl")) as drop:
-            rows = map(normalizer, iter_corrections(self.data, set_aside=set_aside(self.out)))
+            aside = set_aside(self.out)
+            rows = map(normalizer, iter_corrections(self.data, set_aside=aside, **self.source.how))
             found = statistics(writing_rows(self.out, _some(curation, rows, drop)))
         report = {**curation.as_dict(), "normalized": normalizer.as_dict()}
         _write_json(self.out.with_name(f"{self.out.name}.report.json"), report)

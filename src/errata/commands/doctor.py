@@ -12,7 +12,7 @@ from typing import Literal
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, NormalizeFlags, console, set_aside, tell_normalized
+from errata.commands.shared import EncodingFlags, NormalizeFlags, Source, console, set_aside, tell_normalized
 from errata.data import iter_corrections
 from errata.data.records import read_lines
 from errata.doctor import Diagnosis, Method, Severity, diagnosis_to_terminal, examine, read_model_facts
@@ -47,6 +47,7 @@ class Doctor:
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings of FIGA stand under what else is given."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[FIGAConfig] = FIGAConfig()
 
@@ -58,7 +59,7 @@ class Doctor:
             unreadable: list[tuple[int, str]] = []
 
             def rows() -> Iterable[Correction]:
-                read = iter_corrections(self.data, set_aside=aside)
+                read = iter_corrections(self.data, set_aside=aside, **self.source.how)
                 yield from map(normalizer, tqdm(read, unit=" rows", leave=False, delay=2, disable=None))
                 # Only now is the file of unusable rows there.
                 for _, line in read_lines(aside):

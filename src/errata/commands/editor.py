@@ -11,7 +11,7 @@ from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.client import DryRun, Engine
 from errata.commands.client import ClientFlags, JudgeFlags
-from errata.commands.shared import RESUMES, check_not_itself, console, set_aside
+from errata.commands.shared import RESUMES, Source, check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
 from errata.data.fields import take_ids
 from errata.data.rows import write_lines
@@ -44,6 +44,7 @@ class EditsLLM:
     text."""
     guideline: Path | None = None
     """A text file: what your team wants and does not want, for the model."""
+    source: Flat[Source] = Source()
     settings: Flat[LLMEditorConfig] = LLMEditorConfig()
     judging: Flat[JudgeFlags] = JudgeFlags()
     client: Flat[ClientFlags] = ClientFlags()
@@ -87,7 +88,7 @@ class EditsLLM:
 
     def _drafts(self) -> Iterator[Draft]:
         if self.side == "response":
-            for row in iter_demonstrations(self.data, set_aside=set_aside(self.out)):
+            for row in iter_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how):
                 if "rejected" in row.extra and "chosen" not in row.extra:
                     raise ValueError(f"row {row.id!r} is a pair; say --side rejected to correct its worse text")
                 extra = dict(row.extra)
@@ -101,9 +102,11 @@ class EditsLLM:
                     extra=extra,
                 )
             return
-        form, why = recognise_file(self.data)
-        console.print(why, highlight=False, markup=False, soft_wrap=True)
-        for pair in iter_corrections(self.data, form=form, set_aside=set_aside(self.out)):
+        how = self.source.how
+        if how["form"] is None:
+            how["form"], why = recognise_file(self.data, **how)
+            console.print(why, highlight=False, markup=False, soft_wrap=True)
+        for pair in iter_corrections(self.data, set_aside=set_aside(self.out), **how):
             yield Draft(
                 id=pair.id,
                 prompt=pair.prompt,

@@ -16,6 +16,7 @@ from errata.commands.shared import (
     RESUMES,
     EncodingFlags,
     NormalizeFlags,
+    Source,
     check_labels_stand,
     check_not_itself,
     console,
@@ -64,6 +65,7 @@ class Labels(Ranged):
     """Processes; 0 is one for each core. A small file is done in one."""
     normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -73,11 +75,12 @@ class Labels(Ranged):
         state, normalizer = self.edits.stat(), self.normal.normalizer()
         with tqdm(unit=" rows", leave=False, delay=2, disable=None) as shown:
             report = label_file(
-                map(normalizer, iter_corrections(self.edits, set_aside=set_aside(self.out))),
+                map(normalizer, iter_corrections(self.edits, set_aside=set_aside(self.out), **self.source.how)),
                 self.out,
                 self.encoding.loader(self.model),
                 self.rules,
-                source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns} {','.join(normalizer.kinds)}",
+                source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns}{self._otherwise()} "
+                f"{','.join(normalizer.kinds)}",
                 set_aside=self.out.with_name(f"{self.out.name}.unlabelled.jsonl"),
                 workers=self.workers or os.cpu_count() or 1,
                 progress=shown.update,
@@ -89,6 +92,10 @@ class Labels(Ranged):
         if report.unlabelled:
             aside = f"{report.unlabelled} rows could not be labelled and are in {self.out.name}.unlabelled.jsonl"
             console.print(f"{aside}; the first, {report.first_error}", highlight=False, markup=False)
+
+    def _otherwise(self) -> str:
+        """What makes other rows of the same file: labels made with other flags are not gone on with."""
+        return "" if self.source == Source() else f" {self.source}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +125,7 @@ class View(Ranged):
     rows: Size = 20
     """How many rows to show."""
     rules: Flat[LabelRules] = LabelRules()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -169,7 +177,7 @@ class View(Ranged):
             labelled = read_labels(self.labels, encoder)
             return labelled[: self.rows], {}, len(labelled), ()
         assert self.edits is not None
-        corrections = read_corrections(self.edits)
+        corrections = read_corrections(self.edits, **self.source.how)
         first = corrections[: self.rows]
         reasons = {row.id: row.reasons for row in first}
         unlabelled: list[str] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import Positional, Suppress
 
-from errata.commands.shared import RESUMES, console
+from errata.commands.shared import RESUMES, Source, console
 from errata.doctor import diagnosis_to_terminal
 from errata.runs import new_file
 from errata.workflows import LearnConfig, LearnDetails, NotSafe, learn, learned_html, learned_terminal
@@ -45,13 +45,21 @@ class Learn:
     """Folder of the run."""
     general: Path | None = None
     """A text file of general language: a model that has forgotten it is refused."""
+    source: Flat[Source] = Source()
     config: Flat[LearnConfig] = LearnConfig()
     details: Flat[LearnDetails] = LearnDetails()
 
     def run(self) -> int:
         try:
             found = learn(
-                self.log, self.model, self.out, self.config, self.details, general=self.general, console=console
+                self.log,
+                self.model,
+                self.out,
+                self.config,
+                self.details,
+                general=self.general,
+                console=console,
+                **self.source.how,
             )
         except NotSafe as error:
             console.print(diagnosis_to_terminal(error.diagnosis))
@@ -71,6 +79,7 @@ class Learn:
 class LearnInShort(Learn):
     """The keys of the common case: what ``--help`` shows."""
 
+    source: Suppress[Source] = Source()
     details: Suppress[LearnDetails] = LearnDetails()
 
 

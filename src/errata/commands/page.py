@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import check_not_itself, console, set_aside
-from errata.data import FORMATS, FormatName, write_rows, writing_rows
+from errata.commands.shared import Source, check_not_itself, console, set_aside
+from errata.data import EmptyTexts, write_rows, writing_rows
+from errata.data.fields import is_empty
 from errata.edits import statistics
 from errata.ranges import Range, Ranged, Size
+from errata.types import Correction
 
 if TYPE_CHECKING:
     from errata.page.store import NewItem, Store
@@ -37,8 +39,7 @@ class EditsPage(Ranged):
     data: Path | None = None
     """Responses to correct: any format of `errata edits import`, or rows of prompt and response. Those that the
     database has already are left as they are."""
-    from_: Annotated[Literal["auto"] | FormatName, tyro.conf.arg(name="from")] = "auto"
-    """The format of --data."""
+    source: Flat[Source] = Source()
     annotators: tuple[str, ...] = ()
     """Names of people; each gets a link, which is shown once."""
     new_links: bool = False
@@ -87,8 +88,7 @@ class EditsPage(Ranged):
         from errata.page.items import items_of
 
         if self.data is not None:
-            form = None if self.from_ == "auto" else FORMATS[self.from_]
-            yield from items_of(self.data, form=form, set_aside=set_aside(self.data))
+            yield from items_of(self.data, set_aside=set_aside(self.data), **self.source.how)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,15 +104,29 @@ class EditsExport:
     """The edits that count: .jsonl, .jsonl.gz or .parquet."""
     revisions: Path | None = None
     """Every revision ever saved, too: .jsonl, .jsonl.gz or .parquet."""
+    empty_texts: EmptyTexts = "skip"
+    """skip: leave out edits with an empty text before or after, and count them. keep: an empty text is meant."""
 
     def run(self) -> None:
         check_not_itself(self.out, Path(self.db))
         store = open_store(self.db, new=False)
         from errata.page.export import all_revisions, final_edits
 
-        rows = writing_rows(self.out, final_edits(store))
-        shown = tqdm(rows, unit=" rows", leave=False, delay=2, disable=None)
+        empty: list[str] = []
+
+        def filled() -> Iterator[Correction]:
+            for row in final_edits(store):
+                if self.empty_texts == "keep" or not (is_empty(row.original) or is_empty(row.edited)):
+                    yield row
+                else:
+                    empty.append(row.id)
+
+        shown = tqdm(writing_rows(self.out, filled()), unit=" rows", leave=False, delay=2, disable=None)
         console.print(str(statistics(shown)), highlight=False, markup=False)
+        if empty:
+            told = f"{len(empty)} edits were left out for an empty text, the first {empty[0]!r}; "
+            told += "--empty-texts keep writes them"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
         if self.revisions is not None:
             check_not_itself(self.revisions, self.out, Path(self.db))
             write_rows(self.revisions, all_revisions(store))

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from rich.console import Console
+from tyro.conf import UseAppendAction, arg
 
-from errata.data import Encoder, OnLong
+from errata.data import FORMATS, EmptyTexts, Encoder, FormatName, OnLong, Reading
 from errata.data.encoding import load_encoder
 from errata.edits import Normalizer, kinds_of
 from errata.labels import LabelRules
@@ -26,6 +27,7 @@ __all__ = [
     "Command",
     "EncodingFlags",
     "NormalizeFlags",
+    "Source",
     "check_labels_stand",
     "check_not_itself",
     "console",
@@ -50,6 +52,41 @@ class Command(Protocol):
     def run(self) -> int | None:
         """Do it; what is not None is the exit code."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """How files of rows are read, where their names and first rows do not say it."""
+
+    columns: Annotated[tuple[tuple[str, ...], ...], UseAppendAction] = ()
+    """Names of columns as NAME=COLUMN, several after one another: draft=model_output sent=final_text. A field inside of
+    another is data.draft."""
+    encoding: str | None = None
+    """Of a file of text, such as cp1252; else it is recognised, and said."""
+    delimiter: Annotated[str | None, arg(aliases=["--sep"])] = None
+    """Between the cells of a table, such as ; or tab; else it is recognised, and said."""
+    from_: Annotated[Literal["auto"] | FormatName, arg(name="from")] = "auto"
+    """The published format of corrections; auto judges by the first 100 rows and says why."""
+    empty_texts: EmptyTexts = "skip"
+    """skip: leave out rows whose text is empty, and count them: nobody filled them in. keep: an empty text is meant."""
+
+    @property
+    def how(self) -> Reading:
+        """What the readers of ``errata.data`` take."""
+        columns: dict[str, str] = {}
+        for given in (one for several in self.columns for one in several):
+            name, sign, column = given.partition("=")
+            if not name or not column or name in columns:
+                why = "is given twice" if sign and name in columns else "is not NAME=COLUMN"
+                raise ValueError(f"--columns {given!r} {why}; write for example draft=model_output sent=final_text")
+            columns[name] = column
+        return Reading(
+            columns=columns,
+            encoding=self.encoding,
+            delimiter=self.delimiter,
+            form=None if self.from_ == "auto" else FORMATS[self.from_],
+            empty_texts=self.empty_texts,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from errata.commands.shared import (
     RESUMES_TRAINING,
     EncodingFlags,
     NormalizeFlags,
+    Source,
     check_labels_stand,
     console,
     set_aside,
@@ -41,13 +42,17 @@ _AS_THEY_ARE = NormalizeFlags()
 
 
 def _heldout(
-    path: Path | None, encoder: Encoder, rules: LabelRules = DEFAULT, normal: NormalizeFlags = _AS_THEY_ARE
+    path: Path | None,
+    source: Source,
+    encoder: Encoder,
+    rules: LabelRules = DEFAULT,
+    normal: NormalizeFlags = _AS_THEY_ARE,
 ) -> list[TokenLabels] | None:
     """Held-out corrections as labels; what length does to them is told."""
     if path is None:
         return None
     counts, normalizer = LengthCounts(), normal.normalizer()
-    rows = list(label_all(map(normalizer, read_corrections(path)), encoder, rules, counts=counts))
+    rows = list(label_all(map(normalizer, read_corrections(path, **source.how)), encoder, rules, counts=counts))
     counts.check()
     if normalizer.kinds:
         console.print(f"held out: {normalizer}", highlight=False, markup=False, soft_wrap=True)
@@ -70,13 +75,15 @@ class TuneSFT:
     """Folder of the tuned model; plain transformers loads it."""
     heldout: Path | None = None
     """Corrections to look at during training and never to learn from."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[SFTConfig] = SFTConfig()
 
     def run(self) -> None:
-        rows = read_demonstrations(self.data, set_aside=set_aside(self.out))
+        rows = read_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
-        tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=_heldout(self.heldout, encoder)), self.out)
+        heldout = _heldout(self.heldout, self.source, encoder)
+        tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +110,7 @@ class TuneFIGA:
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings stand under what else is given."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[FIGAConfig] = FIGAConfig()
 
@@ -118,13 +126,13 @@ class TuneFIGA:
         else:
             assert self.edits is not None
             normalizer = self.normal.normalizer()
-            edits = read_corrections(self.edits, set_aside=set_aside(self.out))
+            edits = read_corrections(self.edits, set_aside=set_aside(self.out), **self.source.how)
             counts = LengthCounts()
             rows = list(label_all(map(normalizer, edits), encoder, self.rules, counts=counts))
             counts.check()
             tell_normalized(normalizer)
         console.print(str(count_labels(rows)), highlight=False)
-        heldout = _heldout(self.heldout, encoder, self.rules, self.normal)
+        heldout = _heldout(self.heldout, self.source, encoder, self.rules, self.normal)
         tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout), self.out)
 
 
@@ -137,18 +145,20 @@ class TuneDPO:
     model: Path
     """A causal language model, a local folder or owner/name[@revision] of the Hugging Face Hub; also the reference."""
     data: Path
-    """Rows with prompt, chosen and rejected; an edits file is one."""
+    """Rows with prompt, chosen and rejected, or the names of another pair (draft, sent); an edits file is one."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
     heldout: Path | None = None
     """Corrections to look at during training and never to learn from."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[DPOConfig] = DPOConfig()
 
     def run(self) -> None:
-        rows = read_preferences(self.data, set_aside=set_aside(self.out))
+        rows = read_preferences(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
-        tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=_heldout(self.heldout, encoder)), self.out)
+        heldout = _heldout(self.heldout, self.source, encoder)
+        tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,11 +206,12 @@ class TunePPO(Ranged):
     """A model to start the critic from; the policy, if not given."""
     preset: Literal["default", "paper", "sequence"] = "default"
     """Whose settings stand under what else is given."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[PPOConfig] = PPOConfig()
 
     def run(self) -> None:
-        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out))
+        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         streams = [self._stream("reward", self.reward)]
         if self.terminal_reward is not None:
@@ -232,7 +243,7 @@ class TunePPO(Ranged):
             raise ValueError("--heldout names the prompts, and --judge who compares the answers to them; give both")
         if not self.settings.evaluate_every:
             raise ValueError("--heldout is answered every --evaluate-every steps; give a number, a tenth of --steps")
-        rows, (_, *judge) = read_prompts(self.heldout), identity(self.judge)
+        rows, (_, *judge) = read_prompts(self.heldout, **self.source.how), identity(self.judge)
         warnings = []
         if judge in [identity(str(stream.reward))[1:] for stream in streams]:
             warnings.append(

@@ -12,8 +12,8 @@ from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import UseAppendAction
 
 from errata.commands.client import ClientFlags
-from errata.commands.shared import RESUMES, EncodingFlags, check_not_itself, console, is_model
-from errata.data import read_corrections, read_demonstrations, read_prompts
+from errata.commands.shared import RESUMES, EncodingFlags, Source, check_not_itself, console, is_model, set_aside
+from errata.data import Reading, read_corrections, read_demonstrations, read_prompts
 from errata.ranges import Range, Ranged, Seed, Size
 from errata.runs import new_file
 from errata.types import Demonstration
@@ -96,6 +96,7 @@ class WinRate(Ranged):
     alpaca_eval: Path | None = None
     """Write the verdicts here as AlpacaEval's annotations (.json)."""
     client: Flat[ClientFlags] = ClientFlags()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     @property
@@ -162,7 +163,7 @@ class WinRate(Ranged):
 
     def _judge(self) -> Judge:
         if self.references is not None:
-            return reference_judge(read_corrections(self.references), name=str(self.references))
+            return reference_judge(read_corrections(self.references, **self.source.how), name=str(self.references))
         if self.reward is not None:
             return reward_judge(self.reward, self.encoding.encoder(self.reward))
         if self.verdicts is not None:
@@ -173,7 +174,9 @@ class WinRate(Ranged):
 
     def _responses(self, source: Path) -> list[Demonstration]:
         if not is_model(source):
-            return read_outputs(source) if is_outputs(source) else read_demonstrations(source)
+            # A model that answers nothing has answered.
+            how = Reading(**{**self.source.how, "empty_texts": "keep"})
+            return read_outputs(source) if is_outputs(source) else read_demonstrations(source, **how)
         asked = self.prompts or self.references
         if asked is None:
             raise ValueError(f"{source} is a model; give --prompts for it to answer")
@@ -181,7 +184,7 @@ class WinRate(Ranged):
 
         generator = TransformersGenerator(load_causal(source).to(device()), self.encoding.encoder(source))
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed)
-        rows = read_prompts(asked)
+        rows = read_prompts(asked, **self.source.how)
         drawn = generator(rows, sampling)
         return [
             Demonstration(id=row.id, prompt=row.prompt, response=one.text, extra=row.extra)
@@ -220,6 +223,7 @@ class Generate(Ranged):
     """vllm where it is installed: the same ids go in, and other numbers come out."""
     chunk: Size = 64
     """Prompts answered at once; after each chunk the answers are on disk."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -228,7 +232,7 @@ class Generate(Ranged):
             raise ValueError(f"--out {self.out}: AlpacaEval reads JSON arrays; name a file .json")
         from errata.models import Sampling, TransformersGenerator, device, identity, load_causal, load_vllm
 
-        prompts = read_prompts(self.prompts)
+        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         settings: dict[str, Any] = {
             "model": identity(self.model),

@@ -1,5 +1,6 @@
 """Data: rows in and out of files, and the one encoding of text as ids."""
 
+from errata.data.columns import EmptyTexts, Reading
 from errata.data.encoding import PLAIN_TEMPLATE, Encoder, LongRow, OnLong
 from errata.data.formats import FORMATS, Format, FormatName, recognise
 from errata.data.given import rows_of
@@ -23,12 +24,14 @@ from errata.data.templates import TemplateFinding, check_template
 __all__ = [
     "FORMATS",
     "PLAIN_TEMPLATE",
+    "EmptyTexts",
     "Encoder",
     "Format",
     "FormatName",
     "LengthCounts",
     "LongRow",
     "OnLong",
+    "Reading",
     "TemplateFinding",
     "check_template",
     "corrections_from",

@@ -132,11 +132,11 @@ class SeedRun:
 
     def prompts(self, name: str) -> list[PromptRow]:
         """``prompts`` to train on, or ``heldout``."""
-        return read_prompts(self.folder / "data" / f"{name}.jsonl")
+        return read_prompts(self.folder / "data" / f"{name}.jsonl", empty_texts="keep")
 
     def edits(self, name: str = "start") -> list[Correction]:
         """Corrections of one model's samples."""
-        return read_corrections(self.folder / "edits" / f"{name}.jsonl")
+        return read_corrections(self.folder / "edits" / f"{name}.jsonl", empty_texts="keep")
 
     def labels(self, name: str = "start") -> list[TokenLabels]:
         """The same as labels on tokens."""
@@ -193,7 +193,7 @@ class SeedRun:
     def edit_rejected(self, path: Path) -> None:
         """The rejected responses, minimally corrected by an editor who overlooks about half of the defects."""
         rng = self.rng("edits")
-        rows = read_preferences(self.folder / "data" / "preferences.jsonl")
+        rows = read_preferences(self.folder / "data" / "preferences.jsonl", empty_texts="keep")
         write_rows(path, [self.edit(row.id, row.prompt, row.rejected, row.rejected_ids, rng) for row in rows])
 
     def edit_figa(self, path: Path) -> None:
@@ -215,7 +215,7 @@ class SeedRun:
         """A reward model, from the policy whose samples it will judge."""
         start, encoder, recipe = self.folder / "data" / "start", self.encoder, self.recipe
         if path.name == "sequence_preference":
-            rows = read_preferences(self.folder / "data" / "preferences.jsonl")
+            rows = read_preferences(self.folder / "data" / "preferences.jsonl", empty_texts="keep")
             train_sequence_reward(start, rows, encoder, recipe.reward, path)
         elif path.name == "sequence_edited":
             train_sequence_reward(start, self.edits(), encoder, recipe.reward, path)
@@ -234,7 +234,7 @@ class SeedRun:
         if arm == "sft_edited":
             sft(start, demonstrations(self.edits()), encoder, recipe.sft, path)
         elif arm == "dpo_preference":
-            rows = read_preferences(self.folder / "data" / "preferences.jsonl")
+            rows = read_preferences(self.folder / "data" / "preferences.jsonl", empty_texts="keep")
             dpo(start, rows, encoder, recipe.dpo(arm), path)
         elif arm == "dpo_edited":
             dpo(start, self.edits(), encoder, recipe.dpo(arm), path)

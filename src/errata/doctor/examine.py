@@ -92,9 +92,14 @@ _WHAT: Mapping[str, tuple[Severity, str, str]] = {
     "inventions": (
         Severity.WARNING,
         "edits add numbers, names or links that the model could not have known",
-        "look at them with `errata edits stats`; in FIGA and rewards --inventions ignore gives them weight 0",
+        "look at them with `errata edits stats`; `errata labels`, `tune figa` and `reward train` give them weight 0 "
+        "with --inventions ignore",
     ),
-    "unreadable": (Severity.WARNING, "rows of the file cannot be used", "mend them or set them aside"),
+    "unreadable": (
+        Severity.WARNING,
+        "rows of the file cannot be used",
+        "mend them or set them aside",
+    ),
     "without_gradient": (Severity.NOTE, "rows have no weight at all and are left out", "nothing to do"),
     # Of batches.
     "weights_dropped": (

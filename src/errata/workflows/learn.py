@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Unpack
 
 from rich.console import Console
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from errata.data import (
     Encoder,
     LengthCounts,
     OnLong,
+    Reading,
     iter_corrections,
     read_corrections,
     recognise_file,
@@ -173,6 +174,7 @@ def learn(
     *,
     general: Path | None = None,
     console: Console | None = None,
+    **how: Unpack[Reading],
 ) -> Learned:
     """Learn from a log of drafts and what people sent, and judge the result on rows that nothing was chosen by.
 
@@ -188,6 +190,7 @@ def learn(
         details: what seldom has to be decided.
         general: a plain text file on which the loss must not rise.
         console: is told what is done.
+        how: how the log is read, as of ``errata.data.iter_prompts``.
 
     Returns:
         All that was found; ``decision.promoted`` is the verdict.
@@ -197,8 +200,8 @@ def learn(
         ValueError: the log cannot be used or is too small; the folder holds a run with other settings, or a stage of it
             was damaged (the file is named); or another process runs in it.
     """
-    run = _Run(log, model, out, config or LearnConfig(), details or LearnDetails(), general, console or Console())
-    return run()
+    config, details, console = config or LearnConfig(), details or LearnDetails(), console or Console()
+    return _Run(log, model, out, config, details, general, console, how)()
 
 
 class _Run:
@@ -213,7 +216,9 @@ class _Run:
         details: LearnDetails,
         general: Path | None,
         console: Console,
+        how: Reading,
     ) -> None:
+        self.how = how
         self.log, self.model, self.out, self.general, self.console = log, model, out, general, console
         self.config, self.details = config, details
         self._loaded: tuple[Path, Any] | None = None
@@ -266,12 +271,15 @@ class _Run:
         Raises:
             ValueError: the folder holds another run, or something else.
         """
+        said = {**self.how, "form": form.title} if (form := self.how.get("form")) else self.how
         settings: dict[str, Any] = {
             "log": _digest(self.log),
             "model": identity(self.model),
             "general": None if self.general is None else _digest(self.general),
             **asdict(self.config),
             **asdict(self.details),
+            # What was not said is no setting, so that runs from before these arguments go on.
+            **{f"read_{name}": value for name, value in said.items() if value not in (None, {}, "skip")},
         }
         settings = {"fingerprint": fingerprint_of(settings), **settings}
         changed = changed_settings(self.out, settings)
@@ -313,10 +321,10 @@ class _Run:
 
     def read_log(self, path: Path) -> None:
         """The rows as they are stored: folded, masked, with user and time, without other fields; the counts last."""
-        form, _ = recognise_file(self.log)
+        how: Reading = {**self.how, "form": self.how.get("form") or recognise_file(self.log, **self.how).format}
         mask = (lambda text: mask_texts([text])[0][0]) if self.config.mask_private else None
         bad = path.with_name("bad_rows.jsonl")
-        read = iter_corrections(self.log, form=form, set_aside=bad, rewrite=mask)
+        read = iter_corrections(self.log, set_aside=bad, rewrite=mask, **how)
         normalizer, mechanical = Normalizer(kinds_of(self.details.normalize)), MechanicalOf()
         rows = list(map(normalizer, tqdm(read, desc="rows", leave=False, delay=2, disable=None)))
         for row in rows:
@@ -406,7 +414,7 @@ class _Run:
 
     def split(self, path: Path) -> None:
         """Rows to train on, to choose by, and to judge by; accepted drafts apart."""
-        rows, counts = read_corrections(self.out / "log" / "rows.jsonl"), self.counts("log")
+        rows, counts = read_corrections(self.out / "log" / "rows.jsonl", empty_texts="keep"), self.counts("log")
         outer = self.split_rows(rows, counts, self.config.heldout_share, self.details.split_by)
         train, selection = list(outer.train), list[Correction]()
         inner: Split | None = None
@@ -634,7 +642,7 @@ class _Run:
     def rows(self, side: str) -> list[Correction]:
         """Rows of the split; none where the file is empty."""
         path = self.out / "split" / f"{side}.jsonl"
-        return read_corrections(path) if path.stat().st_size else []
+        return read_corrections(path, empty_texts="keep") if path.stat().st_size else []
 
     def counts(self, stage: str) -> dict[str, Any]:
         """What a stage counted."""

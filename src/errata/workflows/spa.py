@@ -221,7 +221,7 @@ def sample_and_score(
         write_rows(path, drafts)
 
     def judge(path: Path) -> None:
-        drafts = read_corrections(samples)
+        drafts = read_corrections(samples, empty_texts="keep")
         answers: list[Answer] = [(row.prompt, row.original, row.original_ids) for row in drafts]
         answers += [(row.prompt, row.edited, None) for row in drafts]
         rewards = [None if isnan(reward) else float(reward) for reward in score(answers)]
@@ -235,7 +235,7 @@ def sample_and_score(
 
     folder.make(samples, draw)
     folder.make(scored, judge)
-    return read_corrections(scored)
+    return read_corrections(scored, empty_texts="keep")
 
 
 def suggest_thresholds(

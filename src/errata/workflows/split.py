@@ -218,6 +218,10 @@ def _why_empty(by: SplitBy, rows: int, usable: int, groups: int, before: int) ->
     if by == "time":
         return f"{said}they all have one time; give --split-by users or prompt"
     if groups < 2:
-        what = "user" if "users" in by else "prompt"
-        return f"{said}they all have one {what}; give {'--split-by time or prompt' if what == 'user' else 'more rows'}"
+        if "users" in by:
+            return f"{said}they all have one user; give --split-by time or prompt"
+        return (
+            f"{said}they all have one prompt; give more rows with other prompts, name the field that holds the prompts "
+            "with --columns prompt=FIELD, or give --split-by users or time, where the log says who sent a row or when"
+        )
     return f"{said}no cut in time leaves rows on both sides; give --split-by users or time"
