@@ -27,10 +27,10 @@ from rapidfuzz.distance import Levenshtein
 from rich.console import Console
 from rich.table import Table
 
-from errata.data import new_file
 from errata.edits import diff, words
 from errata.edits.align import align
 from errata.edits.words import split_words
+from errata.runs import new_file
 from errata.types import Label, Op, Unit
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

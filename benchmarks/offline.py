@@ -46,11 +46,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from transformers import trainer as transformers_trainer
 from transformers.utils import logging as transformers_logging
 
-from errata.data import Encoder, new_file, read_corrections, write_rows
+from errata.data import Encoder, read_corrections, write_rows
 from errata.data.encoding import load_encoder
 from errata.labels import label_all
 from errata.models import TokenBatch, load_causal, logprobs, save_model
 from errata.reward import TokenRewardConfig, encode_pair, train_token_reward
+from errata.runs import new_file
 from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, dpo, figa, sft
 from errata.types import Correction
 
@@ -295,7 +296,9 @@ def prepare(settings: Settings, folder: Path) -> tuple[list[str], dict[str, dict
     TRL tokenises a prompt and its answer as one text: a row in which this gives other ids is left out.
     """
     found = {
-        name: read_corrections(path_of(settings, name)) for name in settings.files if path_of(settings, name).exists()
+        name: read_corrections(path_of(settings, name), empty_texts="keep")
+        for name in settings.files
+        if path_of(settings, name).exists()
     }
     everything = [row for rows in found.values() for row in rows]
     prompts = [
@@ -415,7 +418,7 @@ def measure(told: Path) -> None:
     watch = Watch(every_loss=job.every_loss)
     transformers_trainer.DEFAULT_CALLBACKS.append(watch)
     reference = Timed(import_module("errata.tuning.dpo"), "_with_reference")
-    rows = read_corrections(Path(job.data))
+    rows = read_corrections(Path(job.data), empty_texts="keep")
     CONTENDERS[job.contender](job, rows, load_encoder(job.model, template=TEMPLATE))
     seconds = watch.seconds + reference.seconds
     found = {

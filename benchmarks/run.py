@@ -30,7 +30,7 @@ from scale import long_corrections, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from errata.data import Encoder, new_file, read_corrections
+from errata.data import Encoder, read_corrections
 from errata.demo.editor import correct
 from errata.demo.tokenizer import build_tokenizer
 from errata.demo.world import DefectRates, make_prompts, write_response
@@ -38,6 +38,7 @@ from errata.edits import diff, words
 from errata.labels import label_all
 from errata.models import LayoutKind, load_causal, load_token_reward_model, save_model
 from errata.reward import TokenScorer
+from errata.runs import new_file
 from errata.tuning import FIGAConfig, PPOConfig, Stream, weigh
 from errata.tuning.figa import collate_weighted, figa_step_loss
 from errata.tuning.ppo import _Run as PPORun
@@ -150,7 +151,7 @@ def long_rows(count: int) -> dict[str, list[Correction]]:
     """Corrections of more than 200 tokens a side: real post-edits, nine at a time, where they are; and the world's."""
     found = {}
     if SHARED.exists():
-        real = read_corrections(SHARED)[: 9 * count]
+        real = read_corrections(SHARED, empty_texts="keep")[: 9 * count]
         groups = [real[k : k + 9] for k in range(0, len(real), 9)]
         found["labels of real post-edits"] = [
             Correction(

@@ -27,9 +27,10 @@ from rich.table import Table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from errata.data import new_file, write_rows
+from errata.data import write_rows
 from errata.demo.editor import correct
 from errata.demo.world import DefectRates, make_prompts, write_response
+from errata.runs import new_file
 from errata.types import Correction
 
 

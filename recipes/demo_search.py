@@ -24,10 +24,11 @@ from errata.demo import measure
 from errata.demo.editor import edit_cost
 from errata.demo.judge import judge
 from errata.demo.recipe import DemoConfig
-from errata.demo.schedule import Stage, run_stages
-from errata.demo.stages import REWARDS, SeedRun, read_json, write_json
+from errata.demo.stages import REWARDS, SeedRun
 from errata.models import TransformersGenerator, load_causal
 from errata.reward import load_scorer, train_sequence_reward, train_token_reward
+from errata.runs import read_json, write_json
+from errata.runs.schedule import Stage, run_stages
 from errata.tuning import demonstrations, dpo, figa, ppo, sft
 
 SEARCH_SEED = 100
@@ -84,7 +85,7 @@ def main(search: Search) -> None:
     kept = {name: make for name, make in tries.items() if search.only in name}
     base = run.stages_for("data/heldout.jsonl", *(f"reward/{reward}" for reward in REWARDS))
     stages = [_measured(run, name, make, tuple(s.path for s in base)) for name, make in kept.items()]
-    run_stages([*base, *stages], workers=2, console=console, done=lambda stage, seconds: None)
+    run_stages([*base, *stages], out=search.out, settings={"seed": SEARCH_SEED}, workers=2, console=console)
     table = Table("try", "sampled: defects", "cost", "formed", "greedy: defects", "cost", "reward model")
     for stage in stages:
         found = read_json(stage.path)
@@ -153,12 +154,20 @@ def _figa(run: SeedRun, values: Mapping[str, Any], out: Path) -> None:
 
 
 def _dpo(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:
-    rows = run.edits() if data == "edited" else read_preferences(run.folder / "data" / "preferences.jsonl")
+    rows = (
+        run.edits()
+        if data == "edited"
+        else read_preferences(run.folder / "data" / "preferences.jsonl", empty_texts="keep")
+    )
     dpo(_start(run), rows, run.encoder, replace(run.recipe.dpo("dpo_edited"), **values), out)
 
 
 def _reward(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:
-    rows = run.edits() if data == "edited" else read_preferences(run.folder / "data" / "preferences.jsonl")
+    rows = (
+        run.edits()
+        if data == "edited"
+        else read_preferences(run.folder / "data" / "preferences.jsonl", empty_texts="keep")
+    )
     train_sequence_reward(_start(run), rows, run.encoder, replace(run.recipe.reward, **values), out)
 
 

@@ -30,9 +30,9 @@ from transformers.utils import logging as transformers_logging
 
 from errata.data import Encoder, LengthCounts, read_corrections
 from errata.data.rows import write_lines
-from errata.demo.stages import read_json, write_json
 from errata.labels import label_all
 from errata.models import Sampling, device, load_causal, load_tokenizer
+from errata.runs import digest, read_json, write_json
 from errata.tuning import SFTConfig, demonstrations, sft
 from errata.types import Correction, Demonstration
 from errata.workflows import (
@@ -63,7 +63,7 @@ class Settings:
     data: Path = Path(__file__).resolve().parents[2] / "shared" / "data"
     """Folder of the files; where the file is missing the recipe says so and ends well."""
     out: Path = Path("runs/edit_logs")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     rows: int = 1500
     """Rows of the log, at most, drawn by lot."""
     max_words: int = 24
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(settings)
     except KeyboardInterrupt:
-        print("\nedit_logs: stopped; the same command goes on where it was", file=sys.stderr)
+        print("\nedit_logs: stopped; rerun the same command to resume", file=sys.stderr)
         return 130
     except ValueError as error:
         print(f"edit_logs: {error}", file=sys.stderr)
@@ -113,10 +113,15 @@ def run(settings: Settings) -> dict[str, Any]:
     Raises:
         ValueError: the folder holds a run with other settings, or too few rows are left.
     """
-    stage = post_edits.Stages(settings)
+    name = FILES[settings.log]
+    with post_edits.stages(settings, {name: digest(settings.data / name)}) as stage:
+        return _run(settings, stage)
+
+
+def _run(settings: Settings, stage: post_edits.Stages) -> dict[str, Any]:
     out, log = settings.out, settings.out / "log.jsonl"
     stage(log, partial(write_log, settings), "prompt, draft, sent: the log")
-    rows = read_corrections(log)
+    rows = read_corrections(log, empty_texts="keep")
     drafts = [replace(row, edited=row.original) for row in rows]
     blank, old, copies = out / "models/blank", out / "models/old", out / "models/copies"
     sizes = {name: getattr(settings, name) for name in ("vocabulary", "hidden_size", "layers", "seed")}
@@ -135,7 +140,7 @@ def run(settings: Settings) -> dict[str, Any]:
     )
     config, details = _learning(settings)
     found = learn(log, old, out / "learn", config, details, console=stage.console)
-    trained = {row.id for row in read_corrections(out / "learn/split/train.jsonl")}
+    trained = {row.id for row in read_corrections(out / "learn/split/train.jsonl", empty_texts="keep")}
     more = SFTConfig(
         learning_rate=config.learning_rate,
         epochs=config.epochs,
@@ -162,7 +167,11 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def write_log(settings: Settings, path: Path) -> None:
     """The file that ``errata learn`` reads; ``source`` numbers the sentences, whose edits must stay on one side."""
-    rows = [row for row in read_corrections(settings.data / FILES[settings.log]) if _usable(row, settings.max_words)]
+    rows = [
+        row
+        for row in read_corrections(settings.data / FILES[settings.log], empty_texts="keep")
+        if _usable(row, settings.max_words)
+    ]
     # Of a sentence revised twice, what was sent first stands in the second prompt, which may be on the other side.
     drafts = {_clean(row.original) for row in rows}
     rows = [row for row in rows if _clean(row.edited) not in drafts]
@@ -233,7 +242,7 @@ def _learning(settings: Settings) -> tuple[LearnConfig, LearnDetails]:
 
 def measure(settings: Settings, model: Path, encoder: Encoder, path: Path) -> None:
     """What one model writes and thinks on the rows that ``errata learn`` held out; nothing is chosen by it."""
-    rows = read_corrections(settings.out / "learn/split/heldout.jsonl")
+    rows = read_corrections(settings.out / "learn/split/heldout.jsonl", empty_texts="keep")
     sent = {row.id: row.edited for row in rows}
     config, details = _learning(settings)
     net = load_causal(model).to(device())
@@ -247,7 +256,7 @@ def measure(settings: Settings, model: Path, encoder: Encoder, path: Path) -> No
             "costs": edit_costs(drafts, sent),
             "untouched": copied,
             "as_sent": exact,
-            "figures": asdict(describe(drafts, sent, seed=details.seed)),
+            "figures": asdict(describe(drafts, sent)),
         }
     labels = list(label_all(rows, encoder, counts=LengthCounts()))
     found["tokens"] = asdict(token_logprobs_by_label(net, labels, encoder, batch_size=details.batch_size))
@@ -258,7 +267,7 @@ def summarise(settings: Settings, found: Learned, measured: Mapping[str, Mapping
     """All numbers of the table, and the verdict."""
     differences = {
         f"{new} − {old}": {
-            how: asdict(compare(measured[new][how]["costs"], measured[old][how]["costs"], seed=settings.seed))
+            how: asdict(compare(measured[new][how]["costs"], measured[old][how]["costs"]))
             for how in ("greedy", "sampled")
         }
         for new, old in (("figa", "old"), ("sft", "old"), ("copies", "old"), ("figa", "copies"), ("sft", "copies"))

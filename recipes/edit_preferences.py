@@ -34,12 +34,10 @@ from rich.table import Table
 
 from errata.client import Chat
 from errata.data import read_corrections, read_preferences, write_rows
-from errata.data.files import claim_folder, read_json, write_json
 from errata.demo.chat import EditorChat
 from errata.demo.editor import correct
 from errata.demo.judge import judge
 from errata.demo.recipe import DemoConfig
-from errata.demo.schedule import Stage, run_stages
 from errata.demo.stages import SeedRun
 from errata.edits import Draft, LLMEditorConfig, edit_drafts
 from errata.labels import label_all
@@ -54,6 +52,8 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
+from errata.runs import read_json, write_json
+from errata.runs.schedule import Stage, run_stages
 from errata.types import Correction, Preference
 from errata.winrate import t_interval
 
@@ -75,7 +75,7 @@ class Settings:
     """Preferences → the rejected side edited → reward models, with and without the edits."""
 
     out: Path = Path("runs/edit_preferences")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 3
     """Repetitions; each draws everything anew, the start model included."""
     prompts: int = 1200
@@ -108,10 +108,10 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings.
     """
     out, console = settings.out, Console(width=150, highlight=False)
-    claim_folder(out, {key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")})
+    made_of = {key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")}
     every = [stage for seed in range(settings.seeds) for stage in stages(settings, seed)]
     # In this process they run one after the other as listed, so that needs are there without being named.
-    run_stages(every, workers=1, console=console, done=lambda stage, seconds: None)
+    run_stages(every, out=out, settings=made_of, workers=1, console=console)
     summary = summarise([read_json(out / f"seed-{seed}/findings.json") for seed in range(settings.seeds)])
     write_json(out / "summary.json", summary)
     for table in tables(summary):
@@ -159,7 +159,7 @@ def edit_rejected(run: SeedRun, chat: Chat, config: LLMEditorConfig, path: Path)
             response_ids=row.rejected_ids,
             extra={"output": row.chosen},
         )
-        for row in read_preferences(run.folder / "data/preferences.jsonl")
+        for row in read_preferences(run.folder / "data/preferences.jsonl", empty_texts="keep")
     ]
     found = edit_drafts(chat, drafts, config)
     write_json(path.with_name("report.json"), found.report.as_dict())
@@ -174,9 +174,9 @@ def train(run: SeedRun, path: Path) -> None:
     start, recipe = run.folder / "data/start", run.recipe
     rows: list[Preference | Correction] = []
     if data != "edits":
-        rows += read_preferences(run.folder / "data/preferences.jsonl")
+        rows += read_preferences(run.folder / "data/preferences.jsonl", empty_texts="keep")
     if data != "preferences":
-        rows += read_corrections(run.folder / "edits/rejected.jsonl")
+        rows += read_corrections(run.folder / "edits/rejected.jsonl", empty_texts="keep")
     if kind == "sequence":
         train_sequence_reward(start, rows, run.encoder, recipe.reward, path)
         return

@@ -24,15 +24,15 @@ import tyro
 from rich.console import Console
 
 from errata.data import read_preferences
-from errata.data.files import claim_folder
 from errata.demo.editor import edit_cost
 from errata.demo.judge import judge
 from errata.demo.recipe import DemoConfig
-from errata.demo.schedule import Stage, run_stages
-from errata.demo.stages import DECODINGS, SeedRun, read_json, write_json
+from errata.demo.stages import DECODINGS, SeedRun
 from errata.edits import statistics
 from errata.labels import label_all
 from errata.models import TransformersGenerator, load_causal
+from errata.runs import read_json, write_json
+from errata.runs.schedule import Stage, run_stages
 from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, dpo, figa, sft
 from errata.types import Label, Preference, TokenLabels
 from errata.winrate import Interval, paired_t_interval, t_interval
@@ -148,7 +148,7 @@ class Settings:
     """FIGA's settings one at a time, and corrections against preferences, on the demo's world."""
 
     out: Path = Path("runs/figa_study")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     search: bool = False
     """Make the search instead, on seeds of its own."""
     seeds: int = 10
@@ -186,12 +186,12 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings.
     """
     out = settings.out
-    claim_folder(out, {key: getattr(settings, key) for key in ("prompts", "heldout", "start_responses")})
+    sizes = {key: getattr(settings, key) for key in ("prompts", "heldout", "start_responses")}
     console = Console(width=150, highlight=False)
 
     def make(stages: Iterable[Stage]) -> None:
         unique = list({stage.path: stage for stage in stages}.values())
-        run_stages(unique, workers=settings.workers, console=console, done=lambda stage, seconds: None)
+        run_stages(unique, out=out, settings=sizes, workers=settings.workers, console=console)
 
     if settings.search:
         make(first_round(settings))
@@ -269,7 +269,7 @@ def rows_of(run: SeedRun, arm: Arm) -> list[Any]:
     """The first corrections, or preferences, of the arm's kind."""
     if arm.data in ("edits", "thorough"):
         return run.edits("thorough" if arm.data == "thorough" else "start")[: arm.rows]
-    rows = read_preferences(run.folder / "data" / "preferences.jsonl")[: arm.rows]
+    rows = read_preferences(run.folder / "data" / "preferences.jsonl", empty_texts="keep")[: arm.rows]
     return [without_noise(row) for row in rows] if arm.data == "certain" else rows
 
 

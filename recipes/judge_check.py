@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.commands.client import ClientFlags
-from errata.data.files import write_json
 from errata.demo.judge import DefectKind, judge
 from errata.demo.world import make_prompts, write_with
+from errata.runs import write_json
 from errata.winrate import ChatJudge, Judge, JudgeCheck, Planted, ScoreJudge, check_judge
 
 __all__ = ["GUIDELINE", "Settings", "main", "plant", "run"]
@@ -93,10 +93,7 @@ def judges(settings: Settings) -> dict[str, Judge]:
 def run(settings: Settings, asked: dict[str, Judge] | None = None) -> dict[str, JudgeCheck]:
     """Check every judge; the numbers are in ``judges.json`` of the folder."""
     planted, control = plant(settings.pairs, Random(settings.seed))
-    found = {
-        name: check_judge(one, planted, control=control, seed=settings.seed)
-        for name, one in (asked or judges(settings)).items()
-    }
+    found = {name: check_judge(one, planted, control=control) for name, one in (asked or judges(settings)).items()}
     write_json(settings.out / "judges.json", {name: asdict(check) for name, check in found.items()})
     return found
 
@@ -108,11 +105,13 @@ def _percent(value: float | None) -> str:
 def tables(found: dict[str, JudgeCheck]) -> Sequence[Table]:
     """Accuracy by kind of defect, and what leads a judge astray."""
     kinds = Table("defect", *found, title="Good answer preferred, % (a tie ½)", title_justify="left")
-    for rows in (lambda check: check.kinds, lambda check: check.lengths):
-        for same in zip(*map(rows, found.values()), strict=True):
-            kinds.add_row(same[0].name, *(_percent(one.win_rate) for one in same))
+    for slices in (lambda check: check.kinds, lambda check: check.lengths):
+        rates = [{one.name: one.win_rate for one in slices(check)} for check in found.values()]
+        # A judge without a valid verdict on a kind has no rate of it.
+        for name in dict.fromkeys(name for of_judge in rates for name in of_judge):
+            kinds.add_row(name, *(_percent(of_judge.get(name)) for of_judge in rates))
         kinds.add_section()
-    kinds.add_row("all", *(_percent(check.accuracy.mean) for check in found.values()))
+    kinds.add_row("all", *(_percent(one.accuracy.mean if one.accuracy else None) for one in found.values()))
     astray = Table("", *found, title="All pairs", title_justify="left")
     for name, cell in (
         ("right / tied / wrong", lambda one: f"{one.right} / {one.tied} / {one.wrong}"),

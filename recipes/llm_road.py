@@ -32,17 +32,17 @@ from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.client import Chat
 from errata.commands.client import ClientFlags, JudgeFlags
-from errata.data import Encoder, new_file, read_corrections, read_demonstrations, read_prompts, write_rows
+from errata.data import Encoder, read_corrections, read_demonstrations, read_prompts, write_rows
 from errata.data.encoding import load_encoder
-from errata.data.files import claim_folder, read_json, write_json
 from errata.data.rows import write_lines
 from errata.demo.chat import DemoChat, serving
 from errata.demo.recipe import DemoConfig, Recipe
-from errata.demo.schedule import Stage, run_stages
 from errata.demo.stages import SeedRun
 from errata.edits import Draft, LLMEditorConfig, edit_drafts, word_distance
 from errata.labels import label_all, read_labels, write_labels
-from errata.models import Sampling, TransformersGenerator, device, load_causal
+from errata.models import Sampling, TransformersGenerator, device, identity, load_causal
+from errata.runs import digest, new_file, read_json, write_json
+from errata.runs.schedule import Stage, run_stages
 from errata.tuning import FIGAConfig, figa
 from errata.types import Demonstration
 from errata.winrate import (
@@ -65,7 +65,7 @@ class Settings:
     """A model, prompts and a server → a better model, who wins by a judge, and how much is left to correct."""
 
     out: Path = Path("runs/llm_road")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     model: Path | None = None
     """A causal language model in a local folder; without it the demo's start is made."""
     prompts: Path | None = None
@@ -142,28 +142,28 @@ class Road:
 
     def stages(self) -> Iterator[Stage]:
         """In order."""
-        for path, what, make in (
+        for path, what, make, *also in (
             ("data/start", "the start learns from flawed responses", self.demo.make_start),
             ("data/prompts.jsonl", "prompts to learn from", self.take_prompts),
             ("data/heldout.jsonl", "prompts to judge on", self.take_prompts),
             ("data/samples.jsonl", "the start answers", self.sample),
-            ("edits/edits.jsonl", "its answers are edited", self.edit),
+            ("edits/edits.jsonl", "its answers are edited", self.edit, "edits/report.json", "edits/set-aside.jsonl"),
             ("labels/labels.jsonl", "labels on tokens", self.label),
             ("tuning/figa", "figa", self.tune),
             ("winrate/start.jsonl", "the old model answers", partial(self.answer, self.start)),
             ("winrate/figa.jsonl", "the new model answers", partial(self.answer, self.settings.out / "tuning/figa")),
             ("winrate/edit_cost.json", "both are edited", self.edit_cost),
-            ("winrate/report.html", "both are judged", self.compare),
+            ("winrate/report.html", "both are judged", self.compare, "winrate/contest.json", "winrate/report.md"),
         ):
             if path != "data/start" or self.settings.model is None:
-                yield Stage(self.settings.out / path, (), what, make)
+                yield Stage(self.settings.out / path, (), what, make, tuple(self.settings.out / one for one in also))
 
     def take_prompts(self, path: Path) -> None:
         """The first prompts to learn from, the next to judge on."""
         settings = self.settings
         if settings.prompts is None:
             return self.demo.make_prompts(path)
-        rows = read_prompts(settings.prompts)
+        rows = read_prompts(settings.prompts, empty_texts="keep")
         if len(rows) < settings.train + settings.heldout:
             raise ValueError(
                 f"{settings.prompts} has {len(rows)} prompts; lower --train {settings.train} and --heldout"
@@ -173,7 +173,7 @@ class Road:
 
     def sample(self, path: Path) -> None:
         """One answer to each prompt, with the ids that were sampled."""
-        prompts = read_prompts(path.with_name("prompts.jsonl"))
+        prompts = read_prompts(path.with_name("prompts.jsonl"), empty_texts="keep")
         sampling = Sampling(max_new_tokens=self.settings.max_new_tokens, seed=self.settings.seed)
         drawn = TransformersGenerator(load_causal(self.start).to(device()), self.encoder)(prompts, sampling)
         fields = [{"response": row.text, "response_ids": list(row.response_ids)} for row in drawn]
@@ -186,7 +186,7 @@ class Road:
         Raises:
             ValueError: nothing was edited.
         """
-        rows = read_demonstrations(self.settings.out / "data/samples.jsonl")
+        rows = read_demonstrations(self.settings.out / "data/samples.jsonl", empty_texts="keep")
         drafts = [
             Draft(
                 id=row.id,
@@ -210,7 +210,9 @@ class Road:
     def label(self, path: Path) -> None:
         """Edits projected on tokens."""
         write_labels(
-            path, label_all(read_corrections(self.settings.out / "edits/edits.jsonl"), self.encoder), self.encoder
+            path,
+            label_all(read_corrections(self.settings.out / "edits/edits.jsonl", empty_texts="keep"), self.encoder),
+            self.encoder,
         )
 
     def tune(self, path: Path) -> None:
@@ -223,7 +225,7 @@ class Road:
 
     def answer(self, model: Path, path: Path) -> None:
         """Held-out prompts, greedily."""
-        prompts = read_prompts(self.settings.out / "data/heldout.jsonl")
+        prompts = read_prompts(self.settings.out / "data/heldout.jsonl", empty_texts="keep")
         sampling = Sampling(max_new_tokens=self.settings.max_new_tokens, temperature=0)
         drawn = TransformersGenerator(load_causal(model).to(device()), self.encoder)(prompts, sampling)
         write_rows(path, [Demonstration(id=row.id, prompt=row.prompt, response=row.text) for row in drawn])
@@ -237,7 +239,7 @@ class Road:
         costs: dict[str, dict[str, int]] = {}
         reports = {}
         for name in ("start", "figa"):
-            rows = read_demonstrations(path.with_name(f"{name}.jsonl"))
+            rows = read_demonstrations(path.with_name(f"{name}.jsonl"), empty_texts="keep")
             drafts = [Draft(id=row.id, prompt=row.prompt, response=row.response) for row in rows]
             found = edit_drafts(self.chat, drafts, self.settings.editor, guideline=self.guideline)
             costs[name] = {row.id: word_distance(row.original, row.edited) for row in found.corrections}
@@ -250,7 +252,9 @@ class Road:
 
     def compare(self, path: Path) -> None:
         """What ``errata winrate`` does: the judge on both answers to every prompt, as numbers, page and Markdown."""
-        old, new = (read_demonstrations(path.with_name(f"{name}.jsonl")) for name in ("start", "figa"))
+        old, new = (
+            read_demonstrations(path.with_name(f"{name}.jsonl"), empty_texts="keep") for name in ("start", "figa")
+        )
         editors = list(read_json(self.settings.out / "edits/report.json")["models"])
         date = datetime.now(UTC).isoformat(timespec="seconds")
         found, _ = contest({"figa": new}, old, self.judge, baseline_name="start", editors=editors, date=date)
@@ -258,6 +262,18 @@ class Road:
         for page, text in ((path.with_suffix(".md"), contest_markdown(found)), (path, contest_html(found))):
             with new_file(page) as partial:
                 partial.write_text(text, encoding="utf-8")
+
+
+def made_of(settings: Settings) -> dict[str, Any]:
+    """What changes a number: the settings, what the files hold, and who edits and judges."""
+    made = {key: each for key, each in asdict(settings).items() if key not in ("out", "judging", "client")}
+    made |= {name: digest(getattr(settings, name)) for name in ("prompts", "guideline") if getattr(settings, name)}
+    if settings.model is not None:
+        made["model"] = identity(settings.model)
+    if isinstance(settings, Flags):
+        made |= {name: getattr(settings.client, name) for name in ("llm", "llm_url")}
+        made |= {name: getattr(settings.judging, name) for name in ("judge", "judge_url")}
+    return made
 
 
 def guideline_of(settings: Settings) -> str:
@@ -293,10 +309,9 @@ def run(settings: Settings, chat: Chat, judge: Judge) -> Contest:
     if (settings.model is None) != (settings.prompts is None):
         raise ValueError("--model and --prompts go together; leave both out for the demo's world")
     out, console = settings.out, Console(width=120, highlight=False)
-    claim_folder(out, {key: each for key, each in asdict(settings).items() if key not in ("out", "judging", "client")})
     stages = list(Road(settings, chat, judge).stages())
     # In this process they run one after the other as listed, so that needs are there without being named.
-    run_stages(stages, workers=1, console=console, done=lambda stage, seconds: None)
+    run_stages(stages, out=out, settings=made_of(settings), workers=1, console=console)
     console.print(read_json(out / "edits/report.json")["text"], soft_wrap=True)
     console.print(told(read_json(out / "winrate/edit_cost.json")), soft_wrap=True)
     found = read_contest(out / "winrate/contest.json")

@@ -32,12 +32,10 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.data import Encoder, read_corrections
-from errata.data.files import claim_folder
 from errata.demo.editor import correct, edit_cost
 from errata.demo.judge import DefectKind, judge
 from errata.demo.recipe import DemoConfig
-from errata.demo.schedule import Stage, run_stages
-from errata.demo.stages import SeedRun, read_json, write_json
+from errata.demo.stages import SeedRun
 from errata.labels import LabelRules, count_labels, label_all, write_labels
 from errata.models import load_causal, load_tokenizer
 from errata.reward import (
@@ -50,6 +48,8 @@ from errata.reward import (
     score_texts,
     train_token_reward,
 )
+from errata.runs import digest, read_json, write_json
+from errata.runs.schedule import Stage, run_stages
 from errata.tuning import SFTConfig, demonstrations, figa, sft
 from errata.types import Correction, Encoded, Label, Rollout, Ties, TokenLabels
 from errata.winrate import bootstrap_interval
@@ -93,7 +93,7 @@ class Settings:
     data: Path = Path(__file__).resolve().parents[2] / "shared" / "data"
     """Folder of the MLQE-PE files; without them only the demo's world is asked."""
     out: Path = Path("runs/omissions")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 3
     """Repetitions on the demo's world; each draws everything anew."""
     prompts: int = 1200
@@ -134,14 +134,14 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     out, console = settings.out, Console(width=150, highlight=False)
     sizes = {key: value for key, value in asdict(settings).items() if key not in ("data", "out", "seeds", "tag_seeds")}
-    claim_folder(out, sizes)
     stages = [stage for seed in range(settings.seeds) for stage in demo_stages(settings, seed)]
     if absent := [name for name in (TRAIN, *DEV) if not (settings.data / name).exists()]:
         console.print(f"no gap tags: there is no {absent[0]} in {settings.data}; say where it is with --data")
     else:
         stages += [stage for seed in range(settings.tag_seeds) for stage in tag_stages(settings, seed)]
+        sizes["data"] = {name: digest(settings.data / name) for name in (TRAIN, *DEV)}
     # In this process they run one after the other as listed, so that needs are there without being named.
-    run_stages(stages, workers=1, console=console, done=lambda stage, seconds: None)
+    run_stages(stages, out=out, settings=sizes, workers=1, console=console)
     summary = summarise(out)
     write_json(out / "summary.json", summary)
     for table in tables(summary):
@@ -348,7 +348,7 @@ def tag_stages(settings: Settings, seed: int) -> Iterator[Stage]:
 
 def train_rows(settings: Settings, seed: int) -> list[Correction]:
     """Rows of the pair, in an order of the seed."""
-    rows = [row for row in read_corrections(settings.data / TRAIN) if row.extra["lang"] == PAIR]
+    rows = [row for row in read_corrections(settings.data / TRAIN, empty_texts="keep") if row.extra["lang"] == PAIR]
     random.Random(seed).shuffle(rows)
     return rows[: settings.train_rows]
 
@@ -361,7 +361,7 @@ def dev_rows(settings: Settings) -> dict[str, list[Correction]]:
     """
     sets: dict[str, list[Correction]] = {}
     for name in DEV:
-        for row in read_corrections(settings.data / name):
+        for row in read_corrections(settings.data / name, empty_texts="keep"):
             words, extra = len(row.original.split(" ")), row.extra
             if len(extra["word_tags"]) != words or len(extra["gap_tags"]) != words + 1:
                 raise ValueError(f"row {row.id!r} of {name} has {words} words and other tags; mend the file")

@@ -18,6 +18,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,8 +34,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from errata.data import Encoder, new_file, new_folder, read_corrections, write_rows
-from errata.data.files import claim_folder
+from errata.data import Encoder, read_corrections, write_rows
 from errata.edits import statistics
 from errata.labels import changed, count_labels, label_all, read_labels, write_labels
 from errata.models import load_causal, load_tokenizer, pad, save_model, to_lists, token_logprobs
@@ -47,6 +47,7 @@ from errata.reward import (
     word_lows,
 )
 from errata.reward.train import ClassObjective, PairObjective
+from errata.runs import StageFolder, digest, new_file, new_folder
 from errata.tuning import SFTConfig, demonstrations, sft
 from errata.types import Correction, Encoded, TokenLabels
 
@@ -77,7 +78,7 @@ class Settings:
     data: Path = Path(__file__).resolve().parents[2] / "shared" / "data"
     """Folder of the MLQE-PE files; where they are missing the recipe says so and ends well."""
     out: Path = Path("runs/post_edits")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     train_rows: int = 13_000
     """Rows to train on, at most."""
     heldout_rows: int = 1000
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(settings)
     except KeyboardInterrupt:
-        print("\npost_edits: stopped; the same command goes on where it was", file=sys.stderr)
+        print("\npost_edits: stopped; rerun the same command to resume", file=sys.stderr)
         return 130
     except ValueError as error:
         print(f"post_edits: {error}", file=sys.stderr)
@@ -125,11 +126,17 @@ def run(settings: Settings) -> dict[str, Any]:
     Raises:
         ValueError: the folder holds a run with other settings, or a file of the data is not what it should be.
     """
-    out, stage = settings.out, Stages(settings)
+    data = {name: digest(settings.data / name) for name in (TRAIN, *DEV)}
+    with stages(settings, data) as stage:
+        return _run(settings, stage)
+
+
+def _run(settings: Settings, stage: Stages) -> dict[str, Any]:
+    out = settings.out
     edits, labels, blank, language_model = out / "edits", out / "labels", out / "data/blank", out / "data/language"
 
     stage(edits, partial(import_edits, settings), "post-edits, some of the training rows held out")
-    train = read_corrections(edits / "train.jsonl")
+    train = read_corrections(edits / "train.jsonl", empty_texts="keep")
     stage.note(statistics(train))
 
     stage(blank, partial(make_blank, settings, train), "a tokenizer of the training text, a Llama that knows nothing")
@@ -141,7 +148,7 @@ def run(settings: Settings) -> dict[str, Any]:
     )
 
     def label(path: Path) -> None:
-        write_labels(path, label_all(read_corrections(edits / path.name), encoder), encoder)
+        write_labels(path, label_all(read_corrections(edits / path.name, empty_texts="keep"), encoder), encoder)
 
     sets = ["train", "heldout", *sorted(path.stem for path in edits.glob("dev_*.jsonl"))]
     for name in sets:
@@ -194,24 +201,31 @@ def train_reward(
 class Stages:
     """Each stage makes one file or folder in one step, and is passed over where that is there."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.out, self.console = settings.out, Console(highlight=False, soft_wrap=True)
-        claim_folder(self.out, {key: value for key, value in asdict(settings).items() if key not in ("data", "out")})
+    def __init__(self, folder: StageFolder) -> None:
+        self.folder, self.out, self.console = folder, folder.out, Console(highlight=False, soft_wrap=True)
 
     def __call__(self, path: Path, make: Callable[[Path], object], what: str) -> None:
         name = str(path.relative_to(self.out))
-        if path.exists():
+        if self.folder.is_made(path):
             self.console.print(f"{name:24} already there", style="dim")
             return
         self.console.print(f"{name:24} {what}")
         started = time.perf_counter()
-        make(path)
+        self.folder.make(path, make)
         seconds = {**read_seconds(self.out), name: round(time.perf_counter() - started, 1)}
         with new_file(self.out / "seconds.json") as unfinished:
             unfinished.write_text(json.dumps(seconds, indent=1) + "\n")
 
     def note(self, what: object) -> None:
         self.console.print(f"{'':24} {what}", style="dim")
+
+
+@contextmanager
+def stages(settings: Any, data: Mapping[str, str]) -> Iterator[Stages]:
+    """The stages of a folder that is this run's alone; ``data`` are the digests of the files that it reads."""
+    made_of = {key: value for key, value in asdict(settings).items() if key not in ("data", "out")}
+    with StageFolder.opened(settings.out, {**made_of, "data": data}) as folder:
+        yield Stages(folder)
 
 
 def read_seconds(out: Path) -> dict[str, float]:
@@ -223,12 +237,12 @@ def read_seconds(out: Path) -> dict[str, float]:
 
 def import_edits(settings: Settings, folder: Path) -> None:
     """Read the three files; part the training rows in two, and the dev rows by language pair."""
-    rows = read_corrections(settings.data / TRAIN)
+    rows = read_corrections(settings.data / TRAIN, empty_texts="keep")
     random.Random(settings.seed).shuffle(rows)
     cut = settings.heldout_rows
     sets = {"heldout": rows[:cut], "train": rows[cut : cut + settings.train_rows]}
     for name in DEV:
-        for row in read_corrections(settings.data / name):
+        for row in read_corrections(settings.data / name, empty_texts="keep"):
             sets.setdefault(f"dev_{row.extra['lang']}", []).append(row)
     with new_folder(folder) as unfinished:
         for name, part in sets.items():
@@ -316,7 +330,10 @@ def measure(settings: Settings, sets: Sequence[str], encoder: Encoder, path: Pat
         scorers[name] = partial(_negated, load_scorer(out / "reward" / name, encoder))
     words: dict[str, dict[str, Words]] = {}
     for one in sets:
-        rows, labels = read_corrections(out / f"edits/{one}.jsonl"), read_labels(out / f"labels/{one}.jsonl", encoder)
+        rows, labels = (
+            read_corrections(out / f"edits/{one}.jsonl", empty_texts="keep"),
+            read_labels(out / f"labels/{one}.jsonl", encoder),
+        )
         encoded = [row.original.encoded for row in labels]
         words[one] = {name: words_of(rows, encoded, scorer(encoded)) for name, scorer in scorers.items()}
         words[one]["the edit itself"] = words_of(rows, encoded, [changed(row.original.labels) for row in labels])

@@ -26,10 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.data import read_preferences
-from errata.data.files import claim_folder
 from errata.demo.recipe import DemoConfig
-from errata.demo.schedule import Stage, run_stages
-from errata.demo.stages import DECODINGS, SeedRun, read_json, write_json
+from errata.demo.stages import DECODINGS, SeedRun
 from errata.labels import LabelRules, label_all
 from errata.reward import (
     RewardFunction,
@@ -39,7 +37,10 @@ from errata.reward import (
     train_sequence_reward,
     train_token_reward,
 )
+from errata.runs import read_json, write_json
+from errata.runs.schedule import Stage, run_stages
 from errata.tuning import Stream, ppo
+from errata.types import Encoded
 from errata.winrate import t_interval
 
 __all__ = ["CHOSEN", "SWEEP", "TRIES", "Arm", "Settings", "main", "run"]
@@ -149,7 +150,7 @@ class Settings:
     """Rewards of tokens and of responses, in PPO, on the demo's world."""
 
     out: Path = Path("runs/ppo_study")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     part: Literal["sweep", "search", "report"] = "report"
     """What to run: the sweep, the search, or the chosen settings over the reported seeds."""
     seeds: int = 10
@@ -195,13 +196,12 @@ def run(settings: Settings) -> dict[str, Any]:
     sizes = {
         key: getattr(settings, key) for key in ("steps", "prompts", "heldout", "start_responses", "max_new_tokens")
     }
-    claim_folder(settings.out, sizes)
     console = Console(width=160, highlight=False)
 
     def measure(arms: Sequence[Arm], seeds: Iterable[int]) -> Found:
         studies = [Study(settings, seed) for seed in seeds]
         stages = [stage for study in studies for stage in study.stages(arms)]
-        run_stages(stages, workers=settings.workers, console=console, done=lambda stage, seconds: None)
+        run_stages(stages, out=settings.out, settings=sizes, workers=settings.workers, console=console)
         return {arm.name: [read_json(study.measured(arm)) for study in studies] for arm in arms}
 
     arms = [START, *(arm for arm in arms_of(settings) if arm.method in settings.methods)]
@@ -284,7 +284,7 @@ class Study:
         demo, (kind, rows) = self.demo, path.name.split(" ")
         start, edits = demo.folder / "data" / "start", demo.edits()[: int(rows)]
         if kind == "sequence_preference":
-            preferences = read_preferences(demo.folder / "data" / "preferences.jsonl")[: int(rows)]
+            preferences = read_preferences(demo.folder / "data" / "preferences.jsonl", empty_texts="keep")[: int(rows)]
             train_sequence_reward(start, preferences, demo.encoder, demo.recipe.reward, path)
         elif kind == "sequence_edited":
             train_sequence_reward(start, edits, demo.encoder, demo.recipe.reward, path)
@@ -309,7 +309,12 @@ class Study:
         """The reward model at the scale that PPO would give it, paid in another way."""
         samples = self.demo.sample("start", self.demo.prompts("prompts")[:256], "scale")
         scorer = fit_scale(load_scorer(folder, self.demo.encoder), [encode_rollout(row) for row in samples])
-        return lambda rows: [pay(values) for values in scorer(rows)]
+
+        def paid(rows: Sequence[Encoded]) -> list[list[float]]:
+            return [pay(values) for values in scorer(rows)]
+
+        paid.identity = [pay.__name__, scorer.identity]
+        return paid
 
     def tune_and_measure(self, arm: Arm, path: Path) -> None:
         """PPO, then the judge and the full editor on held-out prompts."""

@@ -23,12 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.data import read_preferences
-from errata.data.files import claim_folder
 from errata.demo.editor import correct
 from errata.demo.judge import judge
 from errata.demo.recipe import DemoConfig
-from errata.demo.schedule import Stage, run_stages
-from errata.demo.stages import SeedRun, read_json, write_json
+from errata.demo.stages import SeedRun
 from errata.labels import label_all
 from errata.models import read_card
 from errata.reward import (
@@ -40,6 +38,8 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
+from errata.runs import read_json, write_json
+from errata.runs.schedule import Stage, run_stages
 from errata.types import Correction
 from errata.winrate import t_interval
 
@@ -92,7 +92,7 @@ class Settings:
     """Objectives of reward models against the number of edits, on the demo's world."""
 
     out: Path = Path("runs/reward_study")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 5
     """Repetitions; each draws everything anew, the start model included."""
     first_seed: int = 0
@@ -140,7 +140,6 @@ def run(settings: Settings) -> dict[str, Any]:
     sizes = {
         key: getattr(settings, key) for key in ("prompts", "heldout", "start_responses", "max_new_tokens", "epochs")
     }
-    claim_folder(settings.out, sizes)
     console = Console(width=150, highlight=False)
     stages, measured = [], dict[tuple[str, int, float], list[Path]]()
     for seed in range(settings.first_seed, settings.first_seed + settings.seeds):
@@ -163,7 +162,7 @@ def run(settings: Settings) -> dict[str, Any]:
                     make = partial(_train_and_measure, demo, name, rows, rate, settings.epochs)
                     stages.append(Stage(path, tuple(stage.path for stage in base), f"[{seed}] {label}", make))
                     measured.setdefault((name, rows, rate), []).append(path)
-    run_stages(stages, workers=settings.workers, console=console, done=lambda stage, seconds: None)
+    run_stages(stages, out=settings.out, settings=sizes, workers=settings.workers, console=console)
     summary = {
         "seeds": settings.seeds,
         "results": [
@@ -178,7 +177,11 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def _train_and_measure(demo: SeedRun, name: str, rows: int, rate: float, epochs: float, path: Path) -> None:
     arm, folder, start = ARMS[name], path.with_suffix(""), demo.folder / "data" / "start"
-    preferences = read_preferences(demo.folder / "data" / "preferences.jsonl")[-rows:] if arm.preferences else []
+    preferences = (
+        read_preferences(demo.folder / "data" / "preferences.jsonl", empty_texts="keep")[-rows:]
+        if arm.preferences
+        else []
+    )
     if arm.train is train_token_reward:
         config = replace(demo.recipe.token_reward, sequence_coefficient=0.0, learning_rate=rate, epochs=epochs)
         config = replace(config, **dict(arm.values))

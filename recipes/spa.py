@@ -28,17 +28,17 @@ from rich.console import Console
 from rich.table import Table
 
 from errata.data import read_corrections, read_demonstrations, read_prompts, write_rows
-from errata.data.files import claim_folder
 from errata.demo.editor import correct, edit_cost
 from errata.demo.judge import judge
 from errata.demo.recipe import START_DEFECTS, DemoConfig
-from errata.demo.schedule import Stage, run_stages
-from errata.demo.stages import SeedRun, read_json, write_json
+from errata.demo.stages import SeedRun
 from errata.demo.world import make_prompts, write_response
 from errata.edits import statistics
 from errata.labels import label_all
-from errata.models import TransformersGenerator, load_causal
+from errata.models import TransformersGenerator, identity, load_causal
 from errata.reward import load_scorer, score_answers
+from errata.runs import read_json, write_json
+from errata.runs.schedule import Stage, run_stages
 from errata.tuning import figa
 from errata.types import Correction, Demonstration, Prompt, Rollout
 from errata.winrate import paired_t_interval, t_interval
@@ -64,7 +64,7 @@ class Settings:
     """Prompts and references → sample, score, filter, revise, FIGA; with and without the filter."""
 
     out: Path = Path("runs/spa")
-    """Folder of the run; the same command goes on where a stopped one was."""
+    """Folder of the run; rerun the same command to resume one that was stopped."""
     seeds: int = 5
     """Repetitions; each draws everything anew, the start model included."""
     rows: int = 1200
@@ -106,10 +106,10 @@ def run(settings: Settings) -> dict[str, Any]:
         ValueError: the folder holds a run with other settings.
     """
     out, console = settings.out, Console(width=150, highlight=False)
-    claim_folder(out, {key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")})
+    made_of = {key: value for key, value in asdict(settings).items() if key not in ("out", "seeds")}
     every = [stage for seed in range(settings.seeds) for stage in stages(settings, seed)]
     # In this process they run one after the other as listed, so that needs are there without being named.
-    run_stages(every, workers=1, console=console, done=lambda stage, seconds: None)
+    run_stages(every, out=out, settings=made_of, workers=1, console=console)
     summary = summarise([read_json(out / f"seed-{seed}/findings.json") for seed in range(settings.seeds)])
     write_json(out / "summary.json", summary)
     for table in tables(summary):
@@ -149,7 +149,11 @@ def stages(settings: Settings, seed: int) -> Iterator[Stage]:
 def refer(settings: Settings, run: SeedRun, path: Path) -> None:
     """Prompts that neither the reward model nor the evaluation knows, and a better letter for each."""
     rng = run.rng("references")
-    known = {row.prompt for name in ("prompts", "heldout") for row in read_prompts(path.with_name(f"{name}.jsonl"))}
+    known = {
+        row.prompt
+        for name in ("prompts", "heldout")
+        for row in read_prompts(path.with_name(f"{name}.jsonl"), empty_texts="keep")
+    }
     drawn = [row for row in make_prompts(settings.rows + len(known), rng, prefix="spa") if row.prompt not in known]
     defects = START_DEFECTS.scaled(settings.reference_defects)
     write_rows(
@@ -163,15 +167,16 @@ def refer(settings: Settings, run: SeedRun, path: Path) -> None:
 
 def curate(settings: Settings, run: SeedRun, path: Path) -> None:
     """The library's workflow, with thresholds from the scores."""
-    rows = read_demonstrations(run.folder / "data/references.jsonl")
+    rows = read_demonstrations(run.folder / "data/references.jsonl", empty_texts="keep")
     generator = TransformersGenerator(load_causal(run.folder / "data/start"), run.encoder)
     score = partial(score_answers, load_scorer(run.folder / "reward" / REWARD, run.encoder), run.encoder)
     sampling = run.sampling("spa")
-    scored = sample_and_score(rows, generator, score, path.parent, sampling=sampling)
+    made_by = {"generator": identity(run.folder / "data/start"), "score": identity(run.folder / "reward" / REWARD)}
+    scored = sample_and_score(rows, generator, score, path.parent, sampling=sampling, made_by=made_by)
     found = suggest_thresholds(
         scored, original=settings.original_quantile, output=settings.output_quantile, gap=settings.gap_quantile
     )
-    curate_spa(rows, generator, score, editor(run), path.parent, **found._asdict(), sampling=sampling)
+    curate_spa(rows, generator, score, editor(run), path.parent, **found._asdict(), sampling=sampling, made_by=made_by)
 
 
 def editor(run: SeedRun) -> Editor:
@@ -181,12 +186,16 @@ def editor(run: SeedRun) -> Editor:
         del reference
         return correct(prompt, draft, run.rng(f"revision {prompt} {draft}"), diligence=run.config.diligence)
 
+    edit.identity = f"the demo's editor, seed {run.seed}, diligence {run.config.diligence}"
     return edit
 
 
 def choose(run: SeedRun, path: Path) -> None:
     """As many rows as the filter kept, chosen without a reward model, or all of them; revised by the same editor."""
-    scored, count = read_corrections(run.folder / "spa/scored.jsonl"), len(edits_of(run, "filtered"))
+    scored, count = (
+        read_corrections(run.folder / "spa/scored.jsonl", empty_texts="keep"),
+        len(edits_of(run, "filtered")),
+    )
     if path.stem == "random":
         rows = run.rng("random rows").sample(scored, count)
     elif path.stem == "flawed":
@@ -198,7 +207,7 @@ def choose(run: SeedRun, path: Path) -> None:
 
 def edits_of(run: SeedRun, arm: str) -> list[Correction]:
     """What an arm learns from."""
-    return run.edits(arm) if arm != "filtered" else read_corrections(run.folder / "spa/edits.jsonl")
+    return run.edits(arm) if arm != "filtered" else read_corrections(run.folder / "spa/edits.jsonl", empty_texts="keep")
 
 
 def tune(run: SeedRun, path: Path) -> None:
@@ -209,7 +218,7 @@ def tune(run: SeedRun, path: Path) -> None:
 
 def find(run: SeedRun, path: Path) -> None:
     """What the filters kept, what each arm learned from, and what it leaves to correct."""
-    scored = read_corrections(run.folder / "spa/scored.jsonl")
+    scored = read_corrections(run.folder / "spa/scored.jsonl", empty_texts="keep")
     rewards = np.array([[row.extra["original_reward"], row.extra["output_reward"]] for row in scored])
     defects = [defects_of(row.prompt, row.original) for row in scored]
     write_json(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tyro
 
-from errata.data.files import new_file
+from errata.runs import new_file
 
 __all__ = ["NoStarter", "Settings", "build", "main"]
 

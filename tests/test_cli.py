@@ -281,6 +281,11 @@ def test_preset_under_config_under_what_is_typed(tmp_path):
     assert parsed("tune figa", *NEEDED).settings.kept_weight == 0.5
     paper = parsed("tune figa", *NEEDED, "--preset", "paper").settings
     assert (paper.good_weight, paper.kept_weight, paper.bad_weight, paper.gate) == (1, 0, 0.5, 0.6)
+    for verb, needed in (("tune figa", NEEDED), ("doctor", ("--model=m", "--data=e.jsonl"))):
+        rules = parsed(verb, *needed, "--preset", "paper").rules
+        assert (rules.unit, rules.ties) == ("token", "released")
+        rules = parsed(verb, *needed, "--preset", "paper", "--ties=tagger").rules
+        assert (rules.unit, rules.ties) == ("token", "tagger")
     settings = parsed("tune figa", *NEEDED, "--config", file, "--batch-size=32").settings
     assert (settings.kept_weight, settings.bad_weight, settings.batch_size) == (0, 0.3, 32)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -68,6 +70,26 @@ def save(folder: Path, config: PretrainedConfig, seed: int, pad: str) -> Path:
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer(pad=pad).save_pretrained(folder)
     return folder
+
+
+def stored_as(
+    source: Path, folder: Path, dtype: torch.dtype, *, but: dict[str, torch.dtype] | None = None, **config: Any
+) -> Path:
+    """The model in ``source`` with its weights in another type, those of some names in one of their own."""
+    shutil.copytree(source, folder)
+    held = {
+        name: x.to(next((other for part, other in (but or {}).items() if part in name), dtype))
+        for name, x in weights(source).items()
+    }
+    save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    edit_json(folder / "config.json", dtype=str(dtype).removeprefix("torch."), **config)
+    return folder
+
+
+def edit_json(path: Path, **settings: Any) -> None:
+    """Set keys of a configuration; None takes one out."""
+    found = {**json.loads(path.read_text()), **settings}
+    path.write_text(json.dumps({key: value for key, value in found.items() if value is not None}, indent=2) + "\n")
 
 
 def _common(pad: str) -> dict[str, Any]:

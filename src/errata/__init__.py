@@ -5,8 +5,22 @@ only the two functions that everything begins with; the rest is imported from it
 figa``).
 """
 
-from errata.edits import apply, diff
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from errata.edits import apply, diff
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "apply", "diff"]
+
+
+def __getattr__(name: str) -> Any:
+    # When they are first asked for: a Ctrl-C while everything is imported would reach nobody who can answer it.
+    if name in ("apply", "diff"):
+        from errata import edits
+
+        return getattr(edits, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

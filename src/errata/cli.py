@@ -6,9 +6,11 @@ error and what is typed wins. ``--preset paper`` stands under both.
 
 from __future__ import annotations
 
-import difflib
 import sys
-from collections.abc import Sequence
+
+TYPE_CHECKING = False  # typing takes as long to import as all of this module
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
@@ -48,9 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
     0 done, 1 the input was wrong, 2 the command line was, 3 not safe to train (`errata doctor`,
-    `errata learn`), 4 the new model was refused (`errata learn`), 130 stopped.
+    `errata learn`), 4 the new model was refused (`errata learn`), 5 no valid verdict (`errata winrate`), 130
+    stopped.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        # Before a verb began; one that has begun says itself what becomes of its work.
+        print("\nerrata: stopped; nothing was written, rerun the same command", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(OVERVIEW)
         return 0
@@ -74,19 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         command = commands.parse(verb, arguments[len(verb.split()) :])
-        code = command.run() or 0
-    except KeyboardInterrupt:
-        print("\nerrata: stopped; the same command goes on where it was", file=sys.stderr)
-        return 130
+        return commands.run(command)
     except BrokenPipeError:
         return 0
     except (ValueError, OSError) as error:
         print(f"errata: {error}", file=sys.stderr)
         return 1
-    return code
 
 
 def _unknown_verb(arguments: Sequence[str], verbs: Sequence[str]) -> int:
+    import difflib
+
     typed = " ".join(arguments[:2]) if any(v.startswith(f"{arguments[0]} ") for v in verbs) else arguments[0]
     family = [v for v in verbs if v.split()[0] == arguments[0]]
     near = family or difflib.get_close_matches(typed, verbs, n=3) or verbs

@@ -70,6 +70,9 @@ class Ties(StrEnum):
     """The first, as in the OK/BAD tags of translation quality estimation: their tool's order of preference."""
     DEPARTURE = "departure"
     """The last: whoever reads from left to right sees the texts part there, and there a language model chose wrong."""
+    RELEASED = "released"
+    """What the package Levenshtein takes, with which FIGA's released code finds its signals: read from the end, between
+    the common beginning and the common end, it deletes wherever that is minimal."""
 
 
 class Op(StrEnum):

@@ -40,7 +40,6 @@ def test_a_dry_run_ends_without_an_error(tmp_path: Path) -> None:
         (ClientFlags(), "--llm names no model"),
         (ClientFlags(llm="tiny@http://127.0.0.1:1/v1", price_in=1.0), "go together"),
         (ClientFlags(llm="tiny@http://127.0.0.1:1/v1", max_cost=1.0), "--price-in and --price-out"),
-        (ClientFlags(llm="tiny@http://127.0.0.1:1/v1", concurrency=0), "concurrency is 0"),
         (ClientFlags(llm="local:nowhere"), "no model folder"),
     ],
 )
@@ -50,6 +49,11 @@ def test_what_cannot_be_opened_says_the_remedy(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=remedy):
         flags.open()
+
+
+def test_a_number_out_of_range_is_refused_before_anything_is_opened() -> None:
+    with pytest.raises(ValueError, match="--concurrency 0 is out of range: give a whole number of 1 or more"):
+        ClientFlags(llm="tiny@http://127.0.0.1:1/v1", concurrency=0)
 
 
 def test_check_prints_one_line_a_parameter(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ def test_stats(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_ratio_is_no_percentage(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("edits", "filter", "--data", data, "--out", data.with_name("kept.jsonl"), "--max-edit-ratio=50") == 1
-    assert "give a share from 0 to 1" in capsys.readouterr().err
+    assert "--max-edit-ratio 50 is out of range: give a number from 0 to 1" in capsys.readouterr().err
 
 
 def test_filter(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +144,7 @@ def test_reward(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--eta1=1",), "--reward and the thresholds"),
         (("--reward=model",), "--reward and the thresholds"),
         (("--field=annotator",), "is not NAME=VALUE"),
-        (("--max-edit-ratio=-1",), "the lower one first"),
+        (("--max-edit-ratio=0.1", "--min-edit-ratio=0.5"), "the lower one first"),
         (("--field=annotator=nobody",), "annotator is one of nobody: 0 of 4 kept"),
     ],
 )

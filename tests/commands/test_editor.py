@@ -308,7 +308,8 @@ def test_faults_end_in_the_file_that_says_why(letters: Path, tmp_path: Path) -> 
     [
         ([{"prompt": "p", "chosen": "a", "rejected": "b"}], (), "say --side rejected"),
         ([{"prompt": "p", "response": "a"}], ("--reference=gold",), "field 'gold' holds no text"),
-        ([{"prompt": "p", "response": " "}], (), "no response could be corrected"),
+        ([{"prompt": "p", "response": " "}], (), "the text of the answer is empty"),
+        ([{"prompt": "p", "response": " "}], ("--empty-texts=keep",), "no response could be corrected"),
     ],
 )
 def test_mistakes(

@@ -41,7 +41,7 @@ def test_help_has_at_most_ten_keys_and_teaches(capsys: pytest.CaptureFixture[str
     assert keys[:3] == ["PATH", "--model", "--out"]
     assert len(keys) <= 10
     said = " ".join(shown.split())
-    for each in ("0: promoted", "4: refused", "3: not safe", "report.html", "--help-all", "the same command goes on"):
+    for each in ("0: promoted", "4: refused", "3: not safe", "report.html", "--help-all", "command to resume"):
         assert each in said
 
 
@@ -87,7 +87,7 @@ def test_what_is_not_safe_is_exit_code_3(folder: Path, capsys: pytest.CaptureFix
     ("flags", "log", "code", "said"),
     [
         (["--min-rows=90"], "log.jsonl", 1, "are needed"),
-        (["--heldout-share=2"], "log.jsonl", 1, "between 0 and 1"),
+        (["--heldout-share=2"], "log.jsonl", 1, "--heldout-share 2 is out of range: give a number above 0 and below 1"),
         (["--split-by=users"], "log.jsonl", 1, "--user-field"),
         ([], "none.jsonl", 1, "none.jsonl"),
         (["--split-by=moon"], "log.jsonl", 2, "moon"),

@@ -71,6 +71,23 @@ def test_page_then_export_then_import(responses, capsys):
     )
 
 
+def test_an_edit_with_an_empty_text_is_left_out_and_counted(responses, capsys):
+    db, out = responses / "edits.db", responses / "final.jsonl"
+    assert run("edits", "page", "--data", responses / "responses.jsonl", "--db", db, "--annotators", "ada") == 0
+    store = Store(f"sqlite:///{db}")
+    finished(store, 3)
+    for task, text in ((1, "The red lamp."), (2, " ")):
+        save = NewRevision(base=0, save_id="12345678", kind="submit", text=text, outcome="edited", reasons=["style"])
+        store.save(1, task, save)
+    store.close()
+    capsys.readouterr()
+    assert run("edits", "export", "--db", db, "--out", out) == 0
+    assert "1 edits were left out for an empty text, the first '1'; --empty-texts keep" in capsys.readouterr().out
+    assert [row.edited for row in read_corrections(out)] == ["The red lamp."]
+    assert run("edits", "export", "--db", db, "--out", out, "--empty-texts", "keep") == 0
+    assert [row.edited for row in read_corrections(out, empty_texts="keep")] == ["The red lamp.", " "]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -85,3 +102,11 @@ def test_mistakes_are_told_with_a_remedy(responses, monkeypatch, capsys, argumen
     monkeypatch.chdir(responses)
     assert run("edits", *arguments) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_database_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "edits.db").mkdir()
+    assert run("edits", "page", "--db", tmp_path / "edits.db") == 1
+    said = capsys.readouterr().err
+    assert f"the database sqlite:///{tmp_path}/edits.db cannot be opened and written: unable to open" in said
+    assert "name another --db" in said

@@ -94,6 +94,9 @@ def test_every_verb_is_where_the_table_says(where: str) -> None:
 @pytest.mark.parametrize(("verb", "preset"), list(commands.PRESETS))
 def test_every_preset_is_a_choice_of_its_verb_and_sets_what_it_has(verb: str, preset: str) -> None:
     kind = commands.load(commands.COMMANDS[verb])
-    settings = commands.load(commands.PRESETS[verb, preset])
     assert preset in kind.__annotations__["preset"]
-    assert set(settings) <= {field.name for field in dataclasses.fields(type(kind.settings))}
+    parts = [getattr(kind, name) for name in ("settings", "rules") if hasattr(kind, name)]
+    assert len(commands.PRESETS[verb, preset]) <= len(parts)
+    for where, part in zip(commands.PRESETS[verb, preset], parts, strict=False):
+        settings = commands.load(where)
+        assert dataclasses.replace(part, **settings) != part

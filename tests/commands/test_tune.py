@@ -17,7 +17,7 @@ from errata.models import Sampling, TransformersGenerator, load_causal
 from errata.reward import encoder_of, load_scorer
 from errata.tuning.collapse import Sign
 from errata.types import Correction
-from errata.winrate import reward_judge, win_rate_over_start
+from errata.winrate import HumanJudge, reward_judge, win_rate_over_start
 from errata.winrate import training as training_module
 from tuning.ppo_toy import ENCODER, lines_of, reward_model
 
@@ -227,6 +227,13 @@ def test_the_policy_that_wins_most_often_is_kept(
     assert {**card_of(whole), "seconds": 0} == {**card, "seconds": 0}
 
 
+def test_an_evaluation_without_a_valid_verdict_is_no_win_rate(folder: Path) -> None:
+    mute = HumanJudge({("", row.id): [] for row in HELDOUT}, name="nobody")
+    evaluate = win_rate_over_start(folder / "start", HELDOUT, mute, ENCODER, Sampling(max_new_tokens=6, seed=0))
+    with pytest.raises(ValueError, match=r"step 3: 0 valid verdicts on 10 held-out prompts are no win rate"):
+        evaluate(TransformersGenerator(load_causal(folder / "start"), ENCODER), 3)
+
+
 def test_a_judge_that_is_also_the_teacher_is_warned_of(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,3 +323,18 @@ def test_blame_for_omissions_from_edits_to_ppo(folder: Path, tmp_path: Path) -> 
     assert ppo(folder, tmp_path / "ppo", *ALL, f"--reward={tmp_path / 'blame'}") == 0
     ended = [row for row in lines_of(tmp_path / "ppo", "samples") if row["ended"]]
     assert all(any(row["rewards/reward"]) for row in ended)
+
+
+def test_the_papers_preset_labels_ids_and_takes_labels_that_are_there(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edits, labels = tmp_path / "edits.jsonl", tmp_path / "labels.jsonl"
+    write_rows(edits, tiny.corrections(4))
+    rules = ["--unit=token", "--ties=released"]
+    assert main(["labels", f"--edits={edits}", f"--model={folder / 'start'}", f"--out={labels}", *rules]) == 0
+    given = ["tune", "figa", f"--model={folder / 'start'}", "--preset=paper", "--epochs=1", "--batch-size=4"]
+    assert main([*given, f"--edits={edits}", f"--out={tmp_path / 'edits'}"]) == 0
+    assert main([*given, f"--labels={labels}", f"--out={tmp_path / 'labels'}"]) == 0
+    assert tiny.difference(tmp_path / "edits", tmp_path / "labels") == 0
+    assert main([*given, f"--labels={labels}", f"--out={tmp_path / 'other'}", "--unit=word"]) == 1
+    assert "--unit, --ties" in capsys.readouterr().err

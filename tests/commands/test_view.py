@@ -88,7 +88,7 @@ def test_what_cannot_be_shown_is_named(folder: Path, capsys: pytest.CaptureFixtu
     assert view(folder, "--max-length=1", "--on-long=drop") == 1
     assert "none of the first 3 rows could be labelled; row 'a'" in capsys.readouterr().err
     assert view(folder, "--rows=0") == 1
-    assert "--rows 0 shows nothing" in capsys.readouterr().err
+    assert "--rows 0 is out of range: give a whole number of 1 or more" in capsys.readouterr().err
 
 
 def test_a_narrow_row_has_its_counts_on_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,13 +99,16 @@ def test_a_chat_judge_behind_a_server(folder, tmp_path) -> None:
     assert len(read_annotations(tmp_path / "a.json").rulings["fixed"]) == 12
 
 
-def test_a_server_that_refuses_is_counted(folder, tmp_path) -> None:
+def test_a_server_that_refuses_is_counted_and_makes_no_rate(folder, tmp_path, capsys) -> None:
     sides = ["--candidate", folder / "good.jsonl", "--baseline", folder / "bad.jsonl", "--out", tmp_path / "c.json"]
     with FaultServer(lambda body, number: Fault.REFUSAL) as server:
         flags = ["--llm", f"tiny@{server.url}", "--ledger", tmp_path / "ledger.sqlite"]
-        assert run("winrate", *sides, *flags) == 0
+        assert run("winrate", *sides, *flags) == 5
     (arm,) = read_contest(tmp_path / "c.json").arms
-    assert (arm.invalid, arm.ties, arm.win_rate.mean) == (12, 0, 0.5)
+    assert (arm.invalid, arm.ties, arm.win_rate) == (12, 0, None)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "good has no valid verdict, 0 of 12: nothing is known of its win rate." in said
+    assert "50.0" not in said
 
 
 def test_a_dry_run_sends_nothing(folder, tmp_path, capsys) -> None:

@@ -37,6 +37,8 @@ HELPSTEER = {
     "original_response": "Yes.",
     "feedback": ["The response is slightly helpful.", "…", "…"],
 }
+TYPED = {"type": "textarea", "from_name": "reply", "to_name": "answer"}
+CHOICE = {"type": "choices", "from_name": "mood", "to_name": "answer", "value": {"choices": ["good"]}}
 HH = "\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: Is it\n\nsafe?"
 
 # One row of each format as its makers publish it, with what it says.
@@ -138,6 +140,121 @@ ROWS: dict[FormatName, tuple[dict[str, Any], Correction]] = {
             ],
             original="Yes.",
             edited="No, it\n\nis not.",
+        ),
+    ),
+    "openai-preference": (
+        {
+            "input": {"messages": TALK, "tools": [], "parallel_tool_calls": True},
+            "preferred_output": [NO],
+            "non_preferred_output": [YES],
+        },
+        Correction(id="row-7", prompt=TALK, original="Yes.", edited="No, it is not."),
+    ),
+    "argilla": (
+        {
+            "id": "e1b5",
+            "fields": {"instruction": "Is it safe?", "source": "faq"},
+            "metadata": {"team": "a"},
+            "suggestions": {"corrected": {"value": "Yes.", "score": None, "agent": "bot"}, "rating": {"value": 3}},
+            "responses": {
+                "corrected": [{"value": "No, it is not.", "user_id": "u1"}],
+                "rating": [{"value": 5, "user_id": "u1"}],
+            },
+            "vectors": {},
+            "status": "completed",
+            "_server_id": "9f",
+        },
+        Correction(
+            id="e1b5",
+            prompt="Is it safe?",
+            original="Yes.",
+            edited="No, it is not.",
+            extra={
+                "metadata": {"team": "a"},
+                "status": "completed",
+                "_server_id": "9f",
+                "source": "faq",
+            },
+        ),
+    ),
+    "argilla-table": (
+        {
+            "id": "e1b5",
+            "status": "completed",
+            "instruction": "Is it safe?",
+            "draft": "Yes.",
+            "corrected.responses": ["No, it is not.", "Never."],
+            "corrected.responses.users": ["u1", "u2"],
+            "corrected.responses.status": ["submitted", "discarded"],
+        },
+        Correction(
+            id="e1b5",
+            prompt="Is it safe?",
+            original="Yes.",
+            edited="No, it is not.",
+            extra={"status": "completed", "corrected.responses.users": ["u1", "u2"]},
+        ),
+    ),
+    "langfuse": (
+        {
+            "id": "t1",
+            "timestamp": "2026-01-02T03:04:05Z",
+            "input": {"messages": TALK},
+            "output": YES,
+            "scores": [
+                {"name": "quality", "dataType": "NUMERIC", "value": 0.1},
+                {"name": "output", "dataType": "CORRECTION", "value": 0, "stringValue": "No, it is not."},
+            ],
+        },
+        Correction(
+            id="t1",
+            prompt=TALK,
+            original="Yes.",
+            edited="No, it is not.",
+            extra={"timestamp": "2026-01-02T03:04:05Z"},
+        ),
+    ),
+    "label-studio": (
+        {
+            "id": 4,
+            "data": {"question": "Is it safe?", "source": "faq"},
+            "annotations": [
+                {"id": 1, "was_cancelled": True, "result": [TYPED | {"value": {"text": ["?"]}}]},
+                {"id": 2, "was_cancelled": False, "result": [CHOICE, TYPED | {"value": {"text": ["No, it is not."]}}]},
+            ],
+            "predictions": [{"result": [TYPED | {"value": {"text": ["Yes."]}}]}],
+            "project": 83,
+        },
+        Correction(
+            id="4",
+            prompt="Is it safe?",
+            original="Yes.",
+            edited="No, it is not.",
+            extra={"project": 83, "source": "faq"},
+        ),
+    ),
+    "label-studio-table": (
+        {
+            "id": "4",
+            "question": "Is it safe?",
+            "answer": "Yes.",
+            "better": "No, it is not.",
+            "annotation_id": "2",
+            "created_at": "2026-01-02T03:04:05Z",
+            "updated_at": "2026-01-02T03:04:05Z",
+            "lead_time": "4.2",
+        },
+        Correction(
+            id="4/2",
+            prompt="Is it safe?",
+            original="Yes.",
+            edited="No, it is not.",
+            extra={
+                "annotation_id": "2",
+                "created_at": "2026-01-02T03:04:05Z",
+                "updated_at": "2026-01-02T03:04:05Z",
+                "lead_time": "4.2",
+            },
         ),
     ),
 }
@@ -339,7 +456,7 @@ def test_any_row_is_read_or_refused(
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     write_rows(path, [found])
     assert is_trl_preference(json.loads(path.read_text()))
-    assert read_corrections(path) == [found]
+    assert read_corrections(path, empty_texts="keep") == [found]
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(KNOWN), values, max_size=6), max_size=3))
@@ -475,7 +592,7 @@ def test_shared_data_is_recognised(name: str, form: FormatName) -> None:
         pytest.skip(f"{path} is missing")
     found = recognise_file(path)
     assert found.format is FORMATS[form]
-    rows = list(iter_corrections(path, form=found.format))
+    rows = list(iter_corrections(path, form=found.format, empty_texts="keep"))
     raw = [json.loads(line) for _, line in read_lines(path)]
     assert [(row.original, row.edited) for row in rows] == [(row["rejected"], row["chosen"]) for row in raw]
     if form == "hh-rlhf":

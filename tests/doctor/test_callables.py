@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,3 +164,42 @@ def test_a_head_that_was_lost_when_saving_is_found(trained: nn.Module, tmp_path:
 def test_scores_of_zero_say_nothing_of_a_reload() -> None:
     found = check_reward_reload(lambda rows: [0.0] * 3, lambda rows: [0.0] * 3, ROWS)
     assert names(found) == ["scores_all_the_same"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], r"numbers of shape \(0,\) for 2 rows; give one number a row"),
+        (1.0, r"numbers of shape \(\) for 2 rows"),
+        ([1.0, 2.0, 3.0], r"numbers of shape \(3,\) for 2 rows"),
+        ("scores", "gives 'scores', which is no list of numbers"),
+        (["one", "two"], "which is no list of numbers"),
+        (None, "gives None, which is no list of numbers"),
+        ([1.0, float("nan")], "gives nan for row 2; look for NaN in the weights"),
+    ],
+)
+def test_scores_that_are_none_are_an_error_and_no_finding(given: Any, said: str) -> None:
+    rows = [[5, 6, 2], [7, 2]]
+    with pytest.raises(ValueError, match=f"the model before it was saved .*{said}"):
+        check_reward_reload(lambda rows: given, lambda rows: [1.0, 2.0], rows)
+    with pytest.raises(ValueError, match="the model that was loaded "):
+        check_reward_reload(lambda rows: [1.0, 2.0], lambda rows: given, rows)
+    with pytest.raises(ValueError, match="the score gives"):
+        check_end_read(lambda ids, mask: given, rows)
+    if given != 1.0:  # one for all rows is a measure
+        with pytest.raises(ValueError, match="the measure gives"):
+            check_padding(lambda ids, mask: given, rows)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda nll, weight: 1.0, "the loss gives a float; give one number that has a gradient"),
+        (lambda nll, weight: nll * weight, r"the loss gives a tensor of shape \(2, 4\)"),
+        (lambda nll, weight: (nll * weight).sum().detach(), r"the loss gives a tensor of shape \(\)"),
+        (lambda nll, weight: (nll * weight).sum() / 0, "the loss gives (-)?inf"),
+    ],
+)
+def test_a_loss_that_is_none_is_an_error(loss: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_loss(loss)

@@ -126,6 +126,35 @@ def test_each_finding(settings: dict[str, Any], name: str, severity: str) -> Non
     assert diagnosis.safe == (not diagnosis.of(Severity.ERROR))
 
 
+@pytest.mark.parametrize(
+    ("settings", "named", "not_named"),
+    [
+        ({"config": FIGAConfig(end_weight=0.0)}, "--end-weight", "--good-weight"),
+        ({"config": FIGAConfig(good_weight=0.0)}, "--good-weight", "--max-length"),
+        ({"encoder": Encoder(tiny.tokenizer(), max_length=4, on_long="truncate")}, "--max-length", "-weight"),
+        ({"weights": lambda row: (None, [1.0] * (len(row.edited.labels) - 1) + [0.0])}, "hand in", "--"),
+        ({"rows": one("rude", "cat", edited_weights=((0, 3, 1.0),))}, "own weights: [n, n, 1]", "--"),
+    ],
+)
+def test_an_end_without_weight_names_what_took_it(settings: dict[str, Any], named: str, not_named: str) -> None:
+    (finding,) = [one for one in found(**settings).findings if one.name == "no_end_trained"]
+    assert named in finding.remedy
+    assert not_named not in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"good_weight": 0.1, "kept_weight": 0.0}, "lower --bad-weight, or raise --kept-weight or --good-weight"),
+        ({"bad_weight": 0.0, "deleted_weight": 9.0}, "lower --deleted-weight, or raise --kept-weight or --good-weight"),
+        ({"bad_weight": 9.0, "deleted_weight": 9.0}, "lower --bad-weight or --deleted-weight, or raise"),
+    ],
+)
+def test_what_weighs_below_zero_is_what_is_to_be_lowered(settings: dict[str, float], remedy: str) -> None:
+    (finding,) = [one for one in found(config=FIGAConfig(**settings)).findings if one.name == "unlearns_more"]
+    assert finding.remedy.startswith(remedy)
+
+
 def test_a_tokenizer_whose_offsets_lie_is_found() -> None:
     backend = Tokenizer(
         models.WordLevel({"</s>": 0, "<unk>": 1, "cat": 2, "dog": 3, "sits": 4, "ligature": 5}, "<unk>")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Hashable, Sequence
 
 import pytest
@@ -104,7 +105,7 @@ def test_departure_golden(original: str, edited: str, expected: tuple[str, str])
 
 @given(sequences, sequences)
 def test_departure_is_as_small_and_can_move_no_further(original: list[int], edited: list[int]) -> None:
-    first, last = (letters(original, edited, ties) for ties in Ties)
+    first, last = (letters(original, edited, ties) for ties in (Ties.TAGGER, Ties.DEPARTURE))
     for side, (before, after) in zip((original, edited), zip(first, last, strict=True), strict=True):
         assert sorted(before) == sorted(after)
         assert [u for u, k in zip(side, before, strict=True) if k in "KS"] == [
@@ -116,6 +117,72 @@ def test_departure_is_as_small_and_can_move_no_further(original: list[int], edit
             assert not (begins and start < stop < len(side) and after[stop] == "K" and side[start] == side[stop])
         positions = [[k for k, label in enumerate(text) if label in "DI"] for text in (before, after)]
         assert all(a <= b for a, b in zip(*positions, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("original", "edited", "expected"),
+    [
+        # Written down from Levenshtein.editops of the package Levenshtein 0.27.
+        ("aab", "ab", ("KDK", "KK")),
+        ("ab", "aab", ("KK", "KIK")),
+        ("abab", "ab", ("KKDD", "KK")),
+        ("ab", "bc", ("SS", "SS")),
+        ("abcd", "bcda", ("DKKK", "KKKI")),
+        ("abcdef", "azced", ("KSKDKS", "KSKKS")),
+        ("xaxa", "aa", ("DKDK", "KK")),
+        ("aab", "xb", ("SDK", "SK")),  # departure: DSK
+        ("s.s.t", "s.t", ("KKDDK", "KKK")),
+        ("abcabba", "cbabac", ("SKDKKSS", "SKKKSS")),
+        ("kitten", "sitting", ("SKKKSK", "SKKKSKI")),
+        ("", "ab", ("", "II")),
+        ("ab", "", ("DD", "")),
+    ],
+)
+def test_released_golden(original: str, edited: str, expected: tuple[str, str]) -> None:
+    assert letters(original, edited, Ties.RELEASED) == expected
+
+
+def by_released_rule(original: Sequence[object], edited: Sequence[object]) -> tuple[str, str]:
+    """Between the common beginning and end, from the end: delete, insert where the way there is shorter, else both."""
+    start = next((k for k, (a, b) in enumerate(zip(original, edited, strict=False)) if a != b), None)
+    start = min(len(original), len(edited)) if start is None else start
+    end = 0
+    while end < min(len(original), len(edited)) - start and original[-1 - end] == edited[-1 - end]:
+        end += 1
+    a, b = original[start : len(original) - end], edited[start : len(edited) - end]
+    distance, i, j = table(a, b), len(a), len(b)
+    x, y = [""] * i, [""] * j
+    while i and j:
+        if distance[i][j] == distance[i - 1][j] + 1:
+            i -= 1
+            x[i] = "D"
+        elif distance[i][j - 1] == distance[i - 1][j - 1] - 1:
+            j -= 1
+            y[j] = "I"
+        else:
+            i, j = i - 1, j - 1
+            x[i] = y[j] = "K" if a[i] == b[j] else "S"
+    x[:i], y[:j] = "D" * i, "I" * j
+    return "K" * start + "".join(x) + "K" * end, "K" * start + "".join(y) + "K" * end
+
+
+@given(sequences, sequences)
+@example([0, 1, 0, 2], [1, 0, 0, 2])
+def test_released_is_the_rule_and_minimal(original: list[int], edited: list[int]) -> None:
+    a, b = letters(original, edited, Ties.RELEASED)
+    assert (a, b) == by_released_rule(original, edited)
+    assert a.count("S") + a.count("D") + b.count("I") == distance_by_table(original, edited)
+
+
+def test_released_with_the_package_itself() -> None:
+    editops = pytest.importorskip("Levenshtein", reason="Levenshtein is not installed").editops
+    chance = random.Random(0)
+    for _ in range(300):
+        original, edited = (chance.choices(range(4), k=chance.randint(0, 20)) for _ in range(2))
+        a, b = letters(original, edited, Ties.RELEASED)
+        found = editops(original, edited)
+        assert [k for k, letter in enumerate(a) if letter != "K"] == [i for op, i, _ in found if op != "insert"]
+        assert [k for k, letter in enumerate(b) if letter != "K"] == [j for op, _, j in found if op != "delete"]
 
 
 def test_what_differs_may_not_be_endless(monkeypatch: pytest.MonkeyPatch) -> None:

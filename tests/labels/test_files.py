@@ -118,8 +118,16 @@ def spoil(path: Path, change: Any) -> None:
                 ),
                 ("original", lambda labels: [1.0] * (len(labels) + 1), r"'r2', original: \d+ weights for \d+ response"),
                 ("edited", lambda labels: 1.0, r"'r2', edited: 1.0 as weights for"),
-                ("edited", lambda labels: [math.nan] * len(labels), r"'r2', edited: weight nan is no finite number"),
-                ("original", lambda labels: ["1"] * len(labels), r"'r2', original: weight '1' is no finite number"),
+                (
+                    "edited",
+                    lambda labels: [math.nan] * len(labels),
+                    r"'r2', edited: weight nan is no number of at most 1,000,000",
+                ),
+                (
+                    "original",
+                    lambda labels: ["1"] * len(labels),
+                    r"'r2', original: weight '1' is no number of at most 1,000,000",
+                ),
                 ("original", lambda labels: [-1e-7] * len(labels), r"'r2', original: weight -1e-07 is below zero"),
             ]
         ),

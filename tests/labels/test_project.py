@@ -254,7 +254,7 @@ def test_errors_name_the_row() -> None:
     [
         ({"original_weights": ((0, 3, -0.5),)}, r"original weights: weight -0.5 is below zero: .* without its sign"),
         ({"original_weights": ((0, 4, 0.5),)}, r"original weights: \[0, 4\] is no span of a text of 3 characters"),
-        ({"edited_weights": ((0, 3, float("nan")),)}, r"edited weights: weight nan is no finite number"),
+        ({"edited_weights": ((0, 3, float("nan")),)}, r"edited weights: weight nan is no number of at most 1,000,000"),
         ({"edited_weights": ((0, 3, 1.0), (0, 5, 1.0))}, r"edited weights: \[0, 5\] is no span"),
     ],
 )

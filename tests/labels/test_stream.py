@@ -106,6 +106,28 @@ def test_finished_parts_are_not_made_again(tmp_path: Path, monkeypatch: pytest.M
     assert report.labels.rows == 23
 
 
+def test_a_part_that_was_cut_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "_join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    part = tmp_path / ".labels.jsonl.parts" / "000002.jsonl"
+    part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:-1]))
+    made: list[str] = []
+
+    def watched(rows: Any, *more: Any, **options: Any) -> Any:
+        made.extend(row.id for row in rows)
+        return label_all(rows, *more, **options)
+
+    monkeypatch.setattr(stream, "label_all", watched)
+    assert run(tmp_path).labels.rows == 23
+    assert made == [f"r{k}" for k in range(10, 15)]
+    same_as_in_one_go(tmp_path / "labels.jsonl", tmp_path, encoder_of())
+
+
 @pytest.mark.parametrize(
     "change",
     [{"source": "elsewhere"}, {"rules": LabelRules(unit="char")}, {"make": partial(encoder_of, template="Q {prompt}")}],

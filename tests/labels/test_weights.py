@@ -50,15 +50,15 @@ def test_unknown_label(wrong: int) -> None:
         token_weights((0, wrong), kept=1, inserted=1, deleted=1, substituted=1, omission=7, end=None, ended=True)
 
 
-@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 1e39, 10**400, True, "1", None])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf"), 1.1e6, 1e39, 10**400, True, "1", None])
 @pytest.mark.parametrize("original", [False, True])
 def test_a_weight_is_a_finite_number(wrong: object, original: bool) -> None:
-    with pytest.raises(ValueError, match=r"weight .* is no finite number; give one"):
+    with pytest.raises(ValueError, match=r"weight .* is no number of at most 1,000,000 in size; give one"):
         check_weights([1.0, wrong], original=original)
 
 
 def test_weights_have_any_sign_and_size_and_the_originals_are_sizes() -> None:
-    check_weights([-1e3, -1e-7, 0, 1e-7, 1e3, 3e38], original=False)
+    check_weights([-1e3, -1e-7, 0, 1e-7, 1e3, 1e6], original=False)
     check_weights([0.0, -0.0, 1e-7, 1e3], original=True)
     with pytest.raises(ValueError, match=r"weight -1e-07 is below zero: on the original side .* without its sign"):
         check_weights([1.0, -1e-7], original=True)

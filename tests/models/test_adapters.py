@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import tiny
-from errata.models import OfflineConfig, adapter_off, add_adapter, has_adapter, load_causal, load_policy, merged, pad
+from errata.models import (
+    OfflineConfig,
+    adapter_off,
+    add_adapter,
+    has_adapter,
+    load_causal,
+    load_policy,
+    load_token_reward_model,
+    merged,
+    pad,
+)
 from errata.models import token_logprobs as logprobs
 from errata.models.adapters import load_adapter, load_quantized
 from errata.tuning import FIGAConfig, SFTConfig, figa, sft
@@ -91,6 +103,35 @@ def test_merging_is_w_plus_twice_ba_and_ties_stay_tied(start: Path, tmp_path: Pa
     assert same == tied.config.tie_word_embeddings
 
 
+def test_the_file_of_settings_is_the_same_in_every_process(llama: Path, tmp_path: Path) -> None:
+    """Names in a set have another order in each process."""
+    code = (
+        "import sys; from errata.models import add_adapter, load_causal; "
+        "model = add_adapter(load_causal(sys.argv[1]), rank=2, alpha=None, seed=0); model.save_pretrained(sys.argv[2])"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(llama), str(tmp_path / seed)],
+            env={**tiny.environment(), "PYTHONHASHSEED": seed},
+        )
+        for seed in ("1", "2")
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    one, other = ((tmp_path / seed / "adapter_config.json").read_bytes() for seed in ("1", "2"))
+    assert one == other
+    names = json.loads(one)["target_modules"]
+    assert names == sorted(names)
+    assert len(names) == 2 * 7
+
+
+@pytest.mark.parametrize("load", [load_causal, load_token_reward_model])
+def test_a_rank_that_no_layer_can_use(load: Any, llama: Path) -> None:
+    """Its layers are 16 to 16 and 16 to 32: more than 16 is nothing but memory."""
+    with pytest.raises(ValueError, match="--lora-rank 17 is more than any layer of this model can use: the largest"):
+        add_adapter(load(llama), rank=17, alpha=None, seed=0)
+    add_adapter(load(llama), rank=16, alpha=None, seed=0)
+
+
 @torch.no_grad()
 def test_the_adapter_off_is_the_start_and_on_again_afterwards(start: Path) -> None:
     model = adapted(start)
@@ -142,7 +183,7 @@ def test_a_model_in_half_precision_stays_in_it(llama: Path, tmp_path: Path) -> N
 
 
 def test_settings_that_do_not_go_together(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="--lora-rank -1 is no rank"):
+    with pytest.raises(ValueError, match="--lora-rank -1 is out of range"):
         load_policy(llama, OfflineConfig(lora_rank=-1))
     with pytest.raises(ValueError, match="give --lora-rank to train an adapter"):
         load_policy(llama, OfflineConfig(quantize="4bit"))

@@ -21,9 +21,7 @@ from errata.labels import label
 from errata.models import (
     OfflineConfig,
     StepLoss,
-    fingerprint_of,
     fit,
-    is_finished,
     load_causal,
     load_policy,
     pad,
@@ -31,6 +29,7 @@ from errata.models import (
     save_model,
     token_logprobs,
 )
+from errata.runs import RunFolder, fingerprint_of
 from errata.tuning import FIGAConfig, SFTConfig, figa, sft
 from errata.types import Correction, Encoded, Label
 
@@ -140,7 +139,7 @@ def test_every_pass_takes_every_row_once_in_another_order(start: Path, tmp_path:
         return nll(model, inputs)
 
     train(start, tmp_path / "out", loss=noted)
-    first, second = seen[: len(ROWS)], seen[len(ROWS) :]
+    first, second = seen[: len(ROWS)], seen[len(ROWS) : 2 * len(ROWS)]  # then a look at the result
     assert sorted(first) == sorted(second) == sorted(row.ids for row in ROWS)
     assert first != second
 
@@ -532,18 +531,19 @@ def test_a_finished_run_is_reused_and_never_overwritten(start: Path, tmp_path: P
 
 
 def test_a_model_that_errata_did_not_make_is_not_overwritten(start: Path, tmp_path: Path) -> None:
-    assert not is_finished(tmp_path / "nothing", "abc")
+    assert not RunFolder(tmp_path / "nothing", "abc").is_finished()
     with pytest.raises(ValueError, match="made by another run"):
-        is_finished(start, "abc")
+        RunFolder(start, "abc").is_finished()
     save_model(load_causal(start), ENCODER.tokenizer, tmp_path / "mine", card={"fingerprint": "abc"})
-    assert is_finished(tmp_path / "mine", "abc")
+    assert RunFolder(tmp_path / "mine", "abc").is_finished()
 
 
 def test_what_is_left_is_the_model_and_its_card(whole: Path, start: Path) -> None:
-    assert {path.suffix for path in whole.iterdir()} <= {".json", ".jsonl", ".md", ".safetensors"}
+    assert {path.suffix for path in whole.iterdir()} <= {"", ".json", ".jsonl", ".md", ".safetensors"}
     assert not work_of(whole).exists()
     card = json.loads((whole / "errata.json").read_text())
-    assert set(card) == {"fingerprint", "steps", "empty_steps", "loss", "count", "grad_norm"}
+    measured = {"fingerprint", "steps", "empty_steps", "loss", "count", "grad_norm"}
+    assert set(card) == {*measured, "trained_dtype", "saved_dtype"}
     assert card["empty_steps"] == 0
     assert tiny.difference(whole, start) > 5e-3
 

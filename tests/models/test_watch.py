@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from errata.models.watch import Metrics
+from errata.runs import Metrics
 
 
 @pytest.fixture

@@ -305,3 +305,22 @@ def test_tokens_are_in_no_log(three, client_of, caplog):
 def test_the_documentation_of_the_api_is_off(three):
     paths = {getattr(route, "path", "") for route in create_app(three, open_to="ada").routes}
     assert not {"/docs", "/redoc", "/openapi.json"} & paths
+
+
+def test_a_full_disk_is_said_and_a_save_that_follows_is_kept(three, client_of):
+    """A limit of pages stands in for the disk: SQLite says the same of both."""
+    ada = client_of("ada")
+    task = ada.post("/api/next", json={}).json()["task"]
+
+    def limit(pages):
+        with three._engine.connect() as connection:
+            (held,) = connection.exec_driver_sql("PRAGMA page_count").fetchone()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages or held}")
+
+    limit(0)
+    text = "long " * 20_000
+    refused = save(ada, task, 0, text)
+    assert refused.status_code == 503
+    assert refused.json() == {"detail": "could not be saved: disk full"}
+    limit(1_000_000)
+    assert save(ada, task, 0, text).json()["seq"] == 1

@@ -256,6 +256,20 @@ def test_a_lost_answer_is_no_conflict(shared: Served, page_of: Open, reload: boo
     assert not page.is_visible("#conflict")
 
 
+def test_a_full_disk_is_said_and_the_text_stays_in_the_browser(shared: Served, page_of: Open) -> None:
+    page = page_of()
+    full = {"status": 503, "json": {"detail": "could not be saved: disk full"}}
+    page.route("**/revisions", lambda route: route.fulfill(**full))
+    append(page, " here")
+    wait(page, "failing")
+    shown = "Not saved: kept in this browser, and tried again: could not be saved: disk full"
+    assert page.inner_text("#state-text") == page.inner_text("#said") == shown
+    assert page.evaluate("Object.values(localStorage).some((kept) => JSON.parse(kept).text.endsWith(' here'))")
+    page.unroute("**/revisions")
+    wait(page, "saved")
+    assert head(shared, page).text == "The red lamp comes. here"
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_kill_9_after_an_acknowledged_save(
     request: pytest.FixtureRequest, tmp_path: Path, context: Any, kind: str

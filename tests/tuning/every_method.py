@@ -49,6 +49,7 @@ def pays_for_cats(encoder: Encoder) -> Any:
     def reward(rows: Sequence[Encoded]) -> list[list[float]]:
         return [[float(token == cat) - 0.1 * (token % 3) for token in row.response_ids] for row in rows]
 
+    reward.identity = "cats"  # type: ignore[attr-defined]
     return reward
 
 
@@ -171,6 +172,8 @@ def run_sharded_ppo(start: Path, out: Path, *, micro: int, stop_at: int | None =
         rollouts = generator(tiny.prompts(8), Sampling(max_new_tokens=6, temperature=0))
         return {"cats": float(sum(rollout.response_ids.count(cat) for rollout in rollouts))}
 
+    stops: Any = partial(evaluate, stop_at=stop_at)
+    evaluate.identity = stops.identity = "cats"  # type: ignore[attr-defined]
     cards = {}
     with patched(module._Run, "_sample", sample_one_by_one), patched(module, "policy_and_value_loss", noted):
         for name, rank in (("all", 0), ("lora", 2)):
@@ -180,7 +183,7 @@ def run_sharded_ppo(start: Path, out: Path, *, micro: int, stop_at: int | None =
             arguments: list[Any] = [start, streams, tiny.prompts(11), encoder, config, out / name]
             if stop_at is not None:
                 with pytest.raises(StoppedError):
-                    ppo(*arguments, evaluate=partial(evaluate, stop_at=stop_at))
+                    ppo(*arguments, evaluate=stops)
             cards[name] = {**ppo(*arguments, evaluate=evaluate), "sharded": sorted(sharded)}
     return cards
 

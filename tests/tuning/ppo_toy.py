@@ -39,6 +39,9 @@ def pays_at_the_end(rows: Sequence[Encoded]) -> list[list[float]]:
     return [[0.0] * (len(row.response_ids) - 1) + [float(len(set(row.response_ids)))] for row in rows]
 
 
+pays_for_cats.identity = "one for each cat"  # type: ignore[attr-defined]
+pays_at_the_end.identity = "different words, at the end"  # type: ignore[attr-defined]
+
 DENSE = Stream(name="cats", reward=pays_for_cats)
 TERMINAL = Stream(name="words", reward=pays_at_the_end, terminal=True, centred=True)
 

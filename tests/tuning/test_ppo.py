@@ -206,6 +206,7 @@ def evaluating(*, stop_at: int | None = None) -> Callable[[TransformersGenerator
         rollouts = generator(PROMPTS, Sampling(max_new_tokens=8, seed=step))
         return {"cats": float(sum(rollout.response_ids.count(CAT) for rollout in rollouts))}
 
+    evaluate.identity = "cats"  # type: ignore[attr-defined]
     return evaluate
 
 
@@ -227,13 +228,14 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
         steps.append(step)
         return evaluating()(generator, step)
 
+    noted.identity = "cats"  # type: ignore[attr-defined]
     card = ppo(*arguments, tmp_path / "out", evaluate=noted)
     assert steps == [3, 4, 5], "it went on after step 2"
     assert tiny.difference(tmp_path / "out", tmp_path / "whole") == 0
     assert lines_of(tmp_path / "out") == lines_of(tmp_path / "whole")
     assert {**card, "seconds": 0} == {**whole, "seconds": 0}
     assert not (tmp_path / ".out.training").exists()
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} <= {".json", ".jsonl", ".safetensors"}
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} <= {"", ".json", ".jsonl", ".safetensors"}
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(start: Path, tmp_path: Path) -> None:
@@ -300,7 +302,7 @@ def test_every_prompt_has_its_turn_in_every_pass() -> None:
     [
         ({"rollouts_per_step": 12, "minibatch_size": 8}, "12 rollouts a step, minibatches of 8 .* must divide"),
         ({"rollouts_per_step": 4, "minibatch_size": 8}, "must divide"),
-        ({"temperature": 0.0}, "temperature 0.0: PPO samples"),
+        ({"temperature": 0.0}, "--temperature 0 is out of range: give a number above 0"),
     ],
 )
 def test_settings_that_cannot_work_are_errors(
@@ -315,7 +317,7 @@ def test_what_ppo_needs_is_asked_for(start: Path, tmp_path: Path) -> None:
         ppo(start, pays_for_cats, [], ENCODER, CONFIG, tmp_path / "out")
     with pytest.raises(ValueError, match="is no reward model"):
         ppo(start, start, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
-    with pytest.raises(ValueError, match="response tokens and 1 values"):
+    with pytest.raises(ValueError, match=r"gives row .* 1 rewards for 8 response tokens; give one list for each row"):
         ppo(start, lambda rows: [[1.0] for _ in rows], PROMPTS, ENCODER, CONFIG, tmp_path / "out")
 
 
@@ -326,10 +328,49 @@ def test_a_finished_run_is_reused_and_never_overwritten(start: Path, tmp_path: P
     def never(rows: Sequence[Encoded]) -> list[list[float]]:
         raise AssertionError
 
+    never.identity = "one for each cat"  # type: ignore[attr-defined]
     assert ppo(start, never, PROMPTS, ENCODER, config, tmp_path / "out") == read_card(tmp_path / "out")
     assert card["objective/kl"] == read_card(tmp_path / "out")["objective/kl"]
     with pytest.raises(ValueError, match="made by another run"):
         ppo(start, pays_for_cats, PROMPTS[:-1], ENCODER, config, tmp_path / "out")
+
+
+def paying(value: float, identity: str | None = None) -> Any:
+    def reward(rows: Sequence[Encoded]) -> list[list[float]]:
+        return [[value] * len(row.response_ids) for row in rows]
+
+    if identity is not None:
+        reward.identity = identity  # type: ignore[attr-defined]
+    return reward
+
+
+def test_another_function_is_another_run(start: Path, tmp_path: Path) -> None:
+    """+1 a token, then −5 into the same folder: the record of the first is not the second's."""
+    config, out = replace(CONFIG, steps=1), tmp_path / "out"
+    ppo(start, paying(1.0, "one, 1"), PROMPTS, ENCODER, config, out)
+    assert ppo(start, paying(1.0, "one, 1"), PROMPTS, ENCODER, config, out)["objective/scores"] > 0
+    with pytest.raises(ValueError, match="made by another run"):
+        ppo(start, paying(-5.0, "minus five"), PROMPTS, ENCODER, config, out)
+    told = "the stream 'reward', which is a function without an identity; give it an attribute `identity`"
+    with pytest.raises(ValueError, match=told):
+        ppo(start, paying(-5.0), PROMPTS, ENCODER, config, out)
+    looks, silent = replace(config, evaluate_every=1), lambda *_: {"x": 1.0}
+    with pytest.raises(ValueError, match="this evaluation, which is a function without an identity"):
+        ppo(start, paying(1.0, "one, 1"), PROMPTS, ENCODER, looks, out, evaluate=silent)
+
+
+def test_a_function_without_an_identity_trains_and_does_not_resume(start: Path, tmp_path: Path) -> None:
+    def dies(rows: Sequence[Encoded]) -> list[list[float]]:
+        if (tmp_path / ".out.training" / "step-2").exists():
+            raise StoppedError
+        return paying(1.0)(rows)
+
+    with pytest.raises(StoppedError):
+        ppo(start, dies, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
+    with pytest.raises(ValueError, match=rf"{tmp_path}/.out.training is there, and nobody can tell .* delete"):
+        ppo(start, paying(-5.0), PROMPTS, ENCODER, CONFIG, tmp_path / "out")
+    assert (tmp_path / ".out.training" / "step-2").exists(), "it may be what somebody waits for"
+    ppo(start, paying(-5.0), PROMPTS, ENCODER, replace(CONFIG, steps=1), tmp_path / "other")
 
 
 def test_pad_as_end_of_sequence_learns_the_same(start: Path, tmp_path: Path) -> None:

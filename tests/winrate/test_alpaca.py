@@ -53,7 +53,9 @@ def test_what_the_official_package_leaves_out_is_counted() -> None:
     valid = [100 * ruling.score for ruling in rulings["candidate"] if ruling.valid]
     assert np.mean(valid) == pytest.approx(OFFICIAL_VALID["win_rate"], rel=1e-9)
     assert np.std(valid, ddof=1) / len(valid) ** 0.5 == pytest.approx(OFFICIAL_VALID["standard_error"], rel=1e-9)
-    assert 100 * arm.win_rate.mean == pytest.approx((37 * OFFICIAL_VALID["win_rate"] + 3 * 50) / 40)
+    assert 100 * arm.win_rate.mean == pytest.approx(OFFICIAL_VALID["win_rate"], rel=1e-9)
+    assert 100 * arm.standard_error == pytest.approx(OFFICIAL_VALID["standard_error"], rel=1e-9)
+    assert 100 * arm.win_rate_invalid_tied == pytest.approx((37 * OFFICIAL_VALID["win_rate"] + 3 * 50) / 40)
     assert arm.invalid_ids == ("row-4", "row-21", "row-31")
 
 

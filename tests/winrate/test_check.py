@@ -43,7 +43,8 @@ def test_a_judge_that_likes_the_first_place() -> None:
 
 def test_a_judge_that_does_not_answer() -> None:
     found = check_judge(ChatJudge(Scripted(lambda *_: None, cost=None), name="j"), PLANTED)
-    assert (found.invalid, found.tied, found.accuracy.mean, found.cost) == (7, 0, 0.5, None)
+    assert (found.invalid, found.tied, found.accuracy, found.cost) == (7, 0, None, None)
+    assert (found.kinds, found.lengths) == ((), ())
 
 
 def test_no_answer_on_a_control_is_no_tie() -> None:

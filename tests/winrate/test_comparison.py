@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 
 import pytest
@@ -61,7 +62,8 @@ def test_by_hand() -> None:
     assert (arm.prompts, arm.wins, arm.ties, arm.losses, arm.invalid) == (8, 4, 3, 1, 0)
     assert arm.win_rate.mean == 5.5 / 8
     assert arm.standard_error == pytest.approx(0.1315261, rel=1e-6)  # s = .372012 with the divisor 7, over √8
-    assert arm.detectable == pytest.approx(2.8 * 0.1315261, rel=1e-6)
+    assert arm.detectable == pytest.approx(2.8 * ((5 + 2) / 4 / 10 / 8) ** 0.5)  # five decided, and two besides
+    assert (arm.valid, arm.win_rate_invalid_tied) == (8, 5.5 / 8)
     assert (arm.mean_length, arm.baseline_length) == (10 / 8, 13 / 8)
     assert (arm.longer_wins, arm.longer_agreement.mean) == (3 / 8, 0.0)  # longer once and shorter three times
     assert (arm.mean_value, arm.baseline_value) == (-1 / 8, -5 / 8)
@@ -72,7 +74,7 @@ def test_by_hand() -> None:
         ("alike", 4, 0.625),
         ("longer", 1, 0.0),
     ]
-    assert arm.by_length[2].interval is None
+    assert (arm.by_length[2].interval.low, arm.by_length[2].interval.high) == (0, 0.975)
     assert arm.verdicts == {f"p{k}": score for k, score in enumerate([1, 1, 0, 1, 0.5, 0.5, 1, 0.5])}
     assert [ruling.score for ruling in rulings["good"]] == list(arm.verdicts.values())
     assert found.differences == ()
@@ -91,12 +93,16 @@ def test_a_chat_judge_of_two_arms() -> None:
     good, long = found.arms
     assert (good.wins, good.ties, good.losses, good.invalid) == (2, 4, 1, 1)
     assert good.invalid_ids == ("p3",)
-    assert good.win_rate.mean == (2 + 5 * 0.5) / 8
+    assert (good.valid, good.win_rate.mean) == (7, (2 + 4 * 0.5) / 7)
+    assert good.win_rate_invalid_tied == (2 + 5 * 0.5) / 8
+    assert good.verdicts["p3"] is None
+    assert sum(one.prompts for one in good.by_length) == 7
     # Asked on p0, p1, p2, p6; of the 8 words 2 are "first" by habit, of the other 6 each good answer was first once.
     assert (good.consistency, good.first_position) == (3 / 4, 5 / 8)
     assert (long.wins, long.losses, long.invalid) == (0, 1, 1)
     (difference,) = found.differences
     assert (difference.first, difference.second) == ("good", "long")
+    assert difference.prompts == 7
     assert difference.difference.mean == pytest.approx(good.win_rate.mean - long.win_rate.mean)
     assert difference.p_value == pytest.approx(10 / 16, abs=0.02)  # +½ −½ +½ +½: |S*| ≥ 1 in 10 of 16
     assert found.spent.cost == pytest.approx(0.001 * len(chat.asks))
@@ -120,6 +126,9 @@ def test_swapping_the_sides_mirrors_everything(counts) -> None:
     judge = ChatJudge(Scripted(word), name="scripted")
     (there,) = compare_rulings(pairs, {"arm": judge(pairs["arm"])}, judge.identity).arms
     (here,) = compare_rulings(back, {"arm": judge(back["arm"])}, judge.identity).arms
+    assert (here.win_rate is None) == (there.win_rate is None) == (there.invalid == len(counts))
+    if there.valid < 2:
+        return
     assert here.win_rate.mean == pytest.approx(1 - there.win_rate.mean)
     assert (here.wins, here.ties, here.losses, here.invalid) == (there.losses, there.ties, there.wins, there.invalid)
     assert (here.consistency, here.first_position) == (there.consistency, there.first_position)
@@ -130,6 +139,26 @@ def test_swapping_the_sides_mirrors_everything(counts) -> None:
     assert {mirrored[one.name]: pytest.approx(1 - one.win_rate) for one in here.by_length} == {
         one.name: one.win_rate for one in there.by_length
     }
+
+
+@pytest.mark.parametrize("valid", [0, 1, 2])
+def test_a_verdict_that_is_not_valid_is_in_no_rate(valid) -> None:
+    """Two wins and thirty invalid ones are 100 % of two, not 53 % of 32; of none there is no rate."""
+    arm, base = rows(["one"] * 32), rows(["two"] * 32)
+    rulings = [Ruling(score=1.0 if k < valid else 0.5, valid=k < valid) for k in range(32)]
+    other = [Ruling(score=0.0)] * 32
+    pairs = pair_up({"arm": arm, "other": arm}, base)
+    found = compare_rulings(pairs, {"arm": rulings, "other": other}, POLITE.identity, groups=["a"] * 32)
+    one = found.arms[0]
+    assert (one.prompts, one.valid, one.invalid) == (32, valid, 32 - valid)
+    assert (one.win_rate and one.win_rate.mean) == (1.0 if valid else None)
+    assert one.win_rate_invalid_tied == ((valid + (32 - valid) / 2) / 32 if valid else None)
+    assert [each.prompts for each in one.by_group] == ([valid] if valid else [])
+    difference = found.differences[0]
+    assert (difference.prompts, difference.difference and difference.difference.mean) == (valid, 1.0 if valid else None)
+    assert (difference.p_value is None) == (valid == 0)
+    said = "no valid verdict, 0 of 32" if not valid else f"{32 - valid} of 32 pairs have no valid verdict"
+    assert any(said in warning for warning in found.warnings)
 
 
 def test_the_order_of_an_arms_rows_does_not_matter() -> None:
@@ -200,6 +229,11 @@ def test_file(tmp_path) -> None:
     found, _ = contest({"good": GOOD, "long": LONG}, BASELINE, judge, group_field="topic", date="2026-01-01")
     write_contest(tmp_path / "contest.json", found)
     assert read_contest(tmp_path / "contest.json") == found
+    mute = ChatJudge(Scripted(lambda *_: None), name="j")
+    silent, _ = contest({"a": rows(["a"] * 4), "b": rows(["b"] * 4)}, rows(["c"] * 4), mute)
+    write_contest(tmp_path / "contest.json", silent)
+    assert read_contest(tmp_path / "contest.json") == silent
+    assert json.loads((tmp_path / "contest.json").read_text())["arms"][0]["win_rate"] is None
 
 
 @pytest.mark.parametrize(

@@ -135,12 +135,12 @@ def test_headline() -> None:
     blind, _ = contest({"a": rows(["x"] * 40)}, rows(["y"] * 40), same)
     assert (
         contest_headline(blind)[0]
-        == "a wins 50.0 % against baseline (50.0 to 50.0): not to be told from it by 40 prompts."
+        == "a wins 50.0 % against baseline (46.6 to 53.4): not to be told from it by 40 prompts."
     )
 
 
 def test_few_prompts_that_agree_prove_nothing() -> None:
-    """A bootstrap of unanimous verdicts has no width, however few they are."""
+    """Unanimous verdicts have an interval with a width, the wider the fewer they are."""
     longer = ScoreJudge(lambda answers: [len(a) for _, _, a in answers], name="long")
     for count, told in ((4, "not to be told from it by 4 prompts"), (8, "better than it by more than chance")):
         arms = {"a": rows(["xxx"] * count), "b": rows(["xx"] * (count - 1) + [""])}
@@ -148,9 +148,33 @@ def test_few_prompts_that_agree_prove_nothing() -> None:
         assert contest_headline(found)[0].endswith(f"{told}.")
     arms = {"a": rows(["xx"] * 4), "b": rows([""] * 4)}
     apart = contest(arms, rows(["x"] * 4), longer)[0]
-    assert apart.differences[0].difference.low == 1.0
-    assert contest_headline(apart)[1] == "It cannot be told from b (100.0 points, p = 0.125)."
+    assert apart.differences[0].difference.low < 0
+    said = "It cannot be told from b (100.0 points, p = 0.125); 4 prompts are too few to show any difference."
+    assert contest_headline(apart)[1] == said
     assert 'class="wide apart"' not in contest_html(apart)
+
+
+def test_no_valid_verdict_is_no_rate_in_any_report() -> None:
+    """Neither 50 %, nor a tie: nothing is known."""
+    arms = {"mute": rows(["one"] * 30), "half": rows(["two"] * 30)}
+
+    def word(request, first, second):
+        return "tie" if "two" in (first, second) and request < "say 2" else None
+
+    found, _ = contest(arms, rows(["x"] * 30), ChatJudge(Scripted(word), name="j"))
+    first, second, third = contest_headline(found)
+    assert first.startswith("half wins 50.0 % against baseline (")
+    assert first.endswith("not to be told from it by 12 valid verdicts.")
+    assert second == "18 of 30 pairs have no valid verdict; as ties they would make it 50.0 %."
+    assert third == "mute has no valid verdict, 0 of 30: nothing is known of its win rate."
+    page, text = contest_html(found), contest_markdown(found)
+    for report in (page, text):
+        assert "no valid verdict, 0 of 30" in report
+        assert "invalid as ties, %" in report
+    assert "| mute | **–** | – |" in text
+    silent = contest({"mute": arms["mute"], "too": arms["mute"]}, rows(["x"] * 30), ChatJudge(Scripted(word), name="j"))
+    assert [one.endswith("nothing is known of its win rate.") for one in contest_headline(silent[0])] == [True, True]
+    assert "50.0" not in contest_markdown(silent[0])
 
 
 def test_a_lead_that_is_length_is_said() -> None:

@@ -73,6 +73,63 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(real, tmp_path, torn) -> None:
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("form", ["rows", "alpaca_eval"])
+@pytest.mark.parametrize("harm", ["doubled", "damaged", "unknown", "missing", "two at once"])
+def test_answers_that_do_not_fit_the_prompts_are_made_again(real, tmp_path, capsys, harm, form) -> None:
+    """Of two processes in one file, or of a disk: never a prompt without an answer, never one with two."""
+    name = "a.jsonl" if form == "rows" else "a.json"
+    (tmp_path / "whole").mkdir()
+    made(real, tmp_path / "whole" / name, form=form)
+    with pytest.raises(KeyboardInterrupt):
+        made(Dies(real, 2), tmp_path / name, form=form)
+    partial = tmp_path / f".{name}.partial.jsonl"
+    head, *lines = partial.read_bytes().splitlines(keepends=True)
+    lines = {
+        "doubled": [*lines[:9], lines[8], *lines[9:]],
+        "damaged": [*lines[:9], lines[9][:20] + b"\n", *lines[10:]],
+        "unknown": [*lines[:9], lines[9].replace(b'"p4"', b'"p99"'), *lines[10:]],
+        "missing": [*lines[:9], *lines[10:]],
+        "two at once": [*lines[:8], *lines[:8], *lines[8:], *lines[8:]],
+    }[harm]
+    partial.write_bytes(head + b"".join(lines))
+    again = Dies(real, 9)
+    assert made(again, tmp_path / name, form=form) == 8
+    assert again.calls == 2, "the first chunk stands"
+    assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert "damaged, doubled or of another prompt; what follows is made again" in capsys.readouterr().err
+
+
+def test_a_file_that_was_cut_since_is_not_taken_for_all_answers(real, tmp_path) -> None:
+    out = tmp_path / "a.jsonl"
+    made(real, out)
+    out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match=rf"{out} is not what was written there: .* delete it and rerun"):
+        made(real, out)
+    out.unlink()
+    assert made(real, out) == 0
+    settings = json.loads((tmp_path / "a.jsonl.settings.json").read_text())
+    del settings["sha256"]  # of before there were digests
+    (tmp_path / "a.jsonl.settings.json").write_text(json.dumps(settings))
+    assert made(real, out) == 22
+
+
+def test_a_generator_that_skips_a_prompt_is_an_error(real, tmp_path) -> None:
+    with pytest.raises(ValueError, match="the generator gave 7 answers to 4 prompts; each needs 2"):
+        made(lambda prompts, sampling: real(prompts, sampling)[1:], tmp_path / "a.jsonl")
+
+
+def test_a_generator_that_says_nothing_of_itself_is_not_gone_on_with(real, tmp_path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        made(Dies(real, 1), tmp_path / "a.jsonl", settings={})
+    with pytest.raises(ValueError, match="nobody can tell whether this generator made it; give it an attribute `ident"):
+        made(Dies(real, 9), tmp_path / "a.jsonl", settings={})
+    for name, error in (("one", KeyboardInterrupt), ("other", ValueError)):
+        dies = Dies(real, 1)
+        dies.identity = name
+        with pytest.raises(error):
+            made(dies, tmp_path / "b.jsonl", settings={})
+
+
 def test_a_finished_run_is_not_made_again_nor_over(real, tmp_path) -> None:
     made(real, tmp_path / "a.jsonl")
     assert made(Dies(real, 0), tmp_path / "a.jsonl") == 22

@@ -116,7 +116,7 @@ def test_seeds_are_paired(summary: Summary) -> None:
 def test_both_reports_say_how_the_intervals_were_made(summary: Summary, count: int) -> None:
     both = combine_seeds([replace(summary, seeds=(seed,)) for seed in range(count)])
     for said in (report_html(both), terminal(both, 1000)):
-        assert ("bootstraps over the prompts of one seed" in said) == (count == 1)
+        assert ("intervals over the prompts of one seed" in said) == (count == 1)
         assert ("t-intervals over 3 seeds" in said) == (count == 3)
 
 

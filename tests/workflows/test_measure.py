@@ -11,6 +11,7 @@ import torch
 import tiny
 from errata.models import Sampling, load_causal
 from errata.types import Correction, Label, Rollout
+from errata.winrate import mean_interval
 from errata.workflows import (
     compare,
     describe,
@@ -54,12 +55,30 @@ def test_a_comparison_is_paired() -> None:
     found = compare(new, old)
     assert (found.difference.mean, found.wins, found.ties, found.losses) == (-0.5, 0.5, 0.25, 0.25)
     differences = np.subtract(new, old)
-    assert found.detectable == pytest.approx(2.8 * differences.std(ddof=1) / 2)
+    assert (found.rows, found.users, found.independent, found.by_row) == (4, None, 4, differences.mean())
+    assert found.difference == mean_interval(differences, about=0.0, least=1.0)
     assert found.difference.low <= -0.5 <= found.difference.high
-    # Costs that vary and differ always by one are as certain as can be.
-    certain = compare([10, 20, 30], [11, 21, 31])
-    assert certain.difference.low == certain.difference.high == -1
-    assert certain.detectable == 0
+    assert found.detectable is None, "four rows show nothing"
+    # Rows that agree are evidence, and no certainty: the next one may not.
+    few, many = (compare([10] * count, [11] * count) for count in (3, 30))
+    assert few.difference.low < -1 < 0 < few.difference.high
+    assert -1.2 < many.difference.low < -1 < many.difference.high < 0
+    assert 0 < many.detectable < 1
+    same = compare([3] * 30, [3] * 30)
+    assert same.difference.low < 0 == same.difference.mean < same.difference.high
+
+
+def test_a_user_counts_once_and_one_user_is_as_good_as_none() -> None:
+    """One user sent half of the rows and gains; nobody else does."""
+    new, old = [1] * 10 + [3] * 10, [4] * 10 + [3] * 10
+    users = ["a"] * 10 + [f"u{k}" for k in range(9)] + [None]
+    found = compare(new, old, users=users)
+    assert (found.rows, found.users, found.independent) == (20, 11, 11)
+    assert (found.by_row, found.difference.mean) == (-1.5, pytest.approx(-3 / 11))
+    assert found.difference.high > 0 > compare(new, old).difference.high
+    assert compare(new, old, users=["a"] * 19 + [None]) == compare(new, old, users=None) == compare(new, old)
+    with pytest.raises(ValueError, match="20 differences and 2 users"):
+        compare(new, old, users=["a", "b"])
 
 
 def rows(count: int) -> list[Correction]:

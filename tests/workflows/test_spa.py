@@ -82,6 +82,10 @@ class World:
         return self.answer(draft)
 
 
+for _each in (World.generate, World.score, World.edit):
+    _each.identity = f"the world's {_each.__name__}"  # type: ignore[attr-defined]
+
+
 def sampled_ids(prompt: str) -> tuple[int, ...]:
     """Ids as no tokenizer would give them: nothing but keeping them has them in the result."""
     return (*(len(word) + 100 for word in prompt.split()), 2)
@@ -287,8 +291,47 @@ def test_no_row_left_is_said(world: World, tmp_path: Path) -> None:
 )
 def test_a_folder_of_another_run_is_refused(world: World, tmp_path: Path, change: dict[str, Any]) -> None:
     curate(world, tmp_path)
-    with pytest.raises(ValueError, match="delete it or give another"):
+    with pytest.raises(ValueError, match="delete it, or give another"):
         curate(world, tmp_path, **change)
+
+
+def test_functions_that_say_nothing_of_themselves_are_not_gone_on_with(world: World, tmp_path: Path) -> None:
+    curate(world, tmp_path)
+    silent = [lambda *asked: world.generate(*asked), lambda *asked: world.score(*asked), lambda *asked: "x"]
+    with pytest.raises(ValueError, match="nobody can tell whether this generator made it; give it an attribute"):
+        curate_spa(ROWS, silent[0], world.score, world.edit, tmp_path, **ETA, sampling=SAMPLING)
+    with pytest.raises(ValueError, match="nobody can tell whether this score made it"):
+        curate_spa(ROWS, world.generate, silent[1], world.edit, tmp_path, **ETA, sampling=SAMPLING)
+    with pytest.raises(ValueError, match="holds answers, and nobody can tell whether this editor gave them"):
+        curate_spa(ROWS, world.generate, world.score, silent[2], tmp_path, **ETA, sampling=SAMPLING)
+    other: Any = lambda x, draft, y: f"{draft} here"  # noqa: E731
+    other.identity = "another editor"
+    curate_spa(ROWS, world.generate, world.score, other, tmp_path, **ETA, sampling=SAMPLING)
+    assert [row.edited for row in read_corrections(tmp_path / "edits.jsonl")] == ["one say here", "dog say here"]
+    named = {"generator": "world", "score": "world"}
+    curate_spa(ROWS, silent[0], silent[1], other, tmp_path / "named", **ETA, sampling=SAMPLING, made_by=named)
+    curate_spa(ROWS, silent[0], silent[1], other, tmp_path / "named", **ETA, sampling=SAMPLING, made_by=named)
+    assert len(world.sampled) == 10, "once for either folder"
+
+
+@pytest.mark.parametrize("name", ["samples.jsonl", "scored.jsonl"])
+def test_a_file_that_was_cut_is_named(name: str, world: World, tmp_path: Path) -> None:
+    curate(world, tmp_path)
+    path = tmp_path / name
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match=rf"{path} is not what was written there .* delete {path}, and rerun"):
+        curate(world, tmp_path)
+    path.unlink()
+    assert curate(world, tmp_path).edits == 2
+
+
+def test_a_damaged_answer_is_named(world: World, tmp_path: Path) -> None:
+    curate(world, tmp_path)
+    log = tmp_path / "revisions.jsonl"
+    first, second = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(first[:9] + b"\n" + second)
+    with pytest.raises(ValueError, match=rf"{log}, line 1 is damaged; delete the line, and it is asked again"):
+        curate(world, tmp_path)
 
 
 def test_mistakes_are_named_before_anything_is_paid_for(world: World, tmp_path: Path) -> None:

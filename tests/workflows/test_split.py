@@ -136,8 +136,11 @@ def test_a_side_that_is_empty_is_an_error_with_a_remedy(by: SplitBy, users, time
 def test_one_prompt_for_all_is_an_error_with_a_remedy() -> None:
     with pytest.raises(ValueError, match="has a prompt that is held out, too; give each row the prompt"):
         split_rows(log(10, prompts=1), share=0.2, times=[float(k) for k in range(10)])
-    with pytest.raises(ValueError, match="they all have one prompt; give more rows"):
-        split_rows(log(10, prompts=1), share=0.2)
+    with pytest.raises(ValueError, match=r"they all have one prompt; give more rows .* --columns prompt=FIELD"):
+        split_rows(log(10, prompts=1), share=0.2, by="prompt")
+    for by, flags in (("users", "--user-field$"), ("time", r"--time-field \(ISO 8601\)$")):
+        with pytest.raises(ValueError, match=f"no row has what is needed; name the field that has it with {flags}"):
+            split_rows(log(10), share=0.2, users=[None] * 10, times=[None] * 10, by=by)
     with pytest.raises(ValueError, match="between 0 and 1"):
         split_rows(log(10), share=1.0)
 

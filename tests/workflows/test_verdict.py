@@ -15,9 +15,10 @@ OLD = DraftFigures(rows=100, edit_cost=Interval(5, 4, 6), length=20.0, ended=0.9
 NEW = replace(OLD, edit_cost=Interval(4, 3, 5))
 
 
-def compared(low: float, high: float) -> Comparison:
+def compared(low: float, high: float, **changed: Any) -> Comparison:
     mean = (low + high) / 2
-    return Comparison(rows=100, difference=Interval(mean, low, high), wins=0.5, ties=0.3, losses=0.2, detectable=0.7)
+    given = {"rows": 100, "users": None, "by_row": mean, "wins": 0.5, "ties": 0.3, "losses": 0.2, "detectable": 0.7}
+    return Comparison(**{**given, "difference": Interval(mean, low, high), **changed})
 
 
 GOOD = Measured(
@@ -60,7 +61,52 @@ def test_an_improvement_within_the_noise_is_refused(high: float) -> None:
     assert failing(found) == ["edit_cost"]
     (reason,) = decide(found, Limits()).reasons
     assert "cannot be told from unchanged" in reason
-    assert "100 rows show a difference from about 0.70 words on" in reason
+    needed = {0.0: "about 200 needed", 0.1: "about 250 needed"}[high]
+    assert f"Too few rows to be certain of so small a difference: 100 judged, {needed}." in reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"rows": 5}, "Too few rows: 5 judged, at least 6 needed; hold out more."),
+        (
+            {"users": 4},
+            "Too few users: 4 judged, at least 6 needed; hold out more, or let rows decide (--judge-by rows)",
+        ),
+        ({"users": 8, "detectable": None}, "Too few users: 8 judged, and they would show no difference for certain"),
+        ({"rows": 7, "detectable": 1.0}, "Too few rows to be certain of so small a difference: 7 judged, about 35"),
+        ({"detectable": 0.3}, "100 rows show a difference from about 0.30 words on."),
+    ],
+)
+def test_a_refusal_for_want_of_rows_says_how_many(changed: dict[str, Any], said: str) -> None:
+    found = replace(GOOD, comparison={**GOOD.comparison, "greedy": compared(-1.0, 0.1, **changed)})
+    (reason,) = decide(found, Limits()).reasons
+    assert said in reason
+
+
+def test_a_rise_does_not_ask_for_more_rows() -> None:
+    found = replace(GOOD, comparison={**GOOD.comparison, "greedy": compared(-0.1, 0.3)})
+    assert "more rows would not help" in decide(found, Limits()).reasons[0]
+
+
+def test_users_decide_and_rows_must_not_say_the_contrary() -> None:
+    by_users = compared(-1.0, -0.2, users=20)
+    decision = decide(replace(GOOD, comparison={**GOOD.comparison, "greedy": by_users}), Limits())
+    assert "over 20 users a mean difference of −0.6 (95 % interval −1.0 to −0.2)" in decision.reasons[0]
+    found = replace(GOOD, comparison={**GOOD.comparison, "greedy": replace(by_users, by_row=0.3)})
+    assert failing(found) == ["edit_cost"]
+    assert "But counted by row it does not fall: a difference of 0.3." in decide(found, Limits()).reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "low", "high", "said"),
+    [(7, -1.52, -0.48, "−1.5 to −0.5"), (7, -1.52, -0.04, "−1.52 to −0.04"), (100, -1.52, -0.48, "−1.52 to −0.48")],
+)
+def test_few_rows_have_few_decimals_and_no_end_that_is_not_0_reads_as_0(
+    rows: int, low: float, high: float, said: str
+) -> None:
+    found = replace(GOOD, comparison={**GOOD.comparison, "greedy": compared(low, high, rows=rows)})
+    assert f"(95 % interval {said})" in decide(found, Limits()).reasons[0]
 
 
 def test_sampled_drafts_may_stay_and_must_not_get_worse() -> None:

@@ -36,7 +36,7 @@ def model(folder: Path) -> Path:
 
 
 def rows(count: int, *, sent: str = "{} here") -> list[dict[str, Any]]:
-    """Drafts of the model and what people sent, four users at a time; every tenth draft went out as it was."""
+    """Drafts of the model and what people sent, sixteen users at a time; every tenth draft went out as it was."""
     rng = random.Random(2)
     found = []
     for k in range(count):
@@ -47,7 +47,7 @@ def rows(count: int, *, sent: str = "{} here") -> list[dict[str, Any]]:
                 "prompt": " ".join([f"k{k}@example.com", *asked] if k % 20 == 1 else asked),
                 "draft": draft,
                 "sent": draft if k % 10 == 0 else sent.format(asked[-1]),
-                "User": f"u{4 * (3 * k // count) + rng.randrange(4)}@example.com",
+                "User": f"u{16 * (3 * k // count) + rng.randrange(16)}@example.com",
                 "date": f"2026-01-{1 + k * 28 // count:02}",
                 "phone": "+49 171 1234567",
             }

@@ -21,7 +21,8 @@ def connect(spec: str, *, url: str | None = None, timeout: float = 300.0) -> Ser
     ``openai:MODEL``                OpenAI, key in OPENAI_API_KEY
     ``MODEL@URL`` or ``URL``        any server with OpenAI's protocol (vLLM, llama.cpp, transformers serve),
                                     key, if it wants one, in ERRATA_API_KEY; URL alone: its only model
-    ``local:FOLDER``                a model folder, in this process
+    ``local:MODEL``                 a model folder, or owner/name or owner/name@revision of the
+                                    Hugging Face Hub, in this process
     ==============================  ======================================================================
 
     Args:
@@ -40,7 +41,7 @@ def connect(spec: str, *, url: str | None = None, timeout: float = 300.0) -> Ser
     if kind == "local" and name:
         from errata.client.local import LocalServer
 
-        return LocalServer(Path(name))
+        return LocalServer(name)
     from errata.client.openai import OpenAIServer
 
     if kind == "openai" and name:
@@ -49,7 +50,7 @@ def connect(spec: str, *, url: str | None = None, timeout: float = 300.0) -> Ser
     if found is None:
         raise ValueError(
             f"{spec!r} names no chat model; give anthropic:MODEL, openai:MODEL, MODEL@URL or URL (a server with "
-            "OpenAI's protocol), or local:FOLDER"
+            "OpenAI's protocol), or local:MODEL (a folder, or owner/name of the hub)"
         )
     model, place = found.groups()
     if model is None:

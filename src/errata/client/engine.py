@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 from queue import SimpleQueue
-from typing import Any
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from errata.client.ledger import Ledger, key_of
 from errata.client.prices import Price
 from errata.client.schema import in_words, read_answer
 from errata.client.server import Failed, Refused, Reply, Server, TryAgain
+from errata.ranges import Range, Size, check_ranges
 
 __all__ = ["DryRun", "Engine", "Limits"]
 
@@ -40,16 +42,20 @@ _SHOWN = 2
 class Limits:
     """How hard a server is asked, and for how much."""
 
-    concurrency: int = 8
+    concurrency: Size = 8
     """Requests at a time."""
-    per_minute: float | None = None
+    per_minute: Annotated[float, Range(above=0)] | None = None
     """Requests a minute, tries counted."""
-    tries: int = 6
+    tries: Size = 6
     """Of one request: rate limits, server errors, time-outs, cut-off answers and answers that do not fit together."""
-    first_wait: float = 1.0
+    first_wait: Annotated[float, Range(low=0)] = 1.0
     """Seconds before the second try; they double with each, up to a minute, less a chance part of up to a half."""
-    max_cost: float | None = None
+    max_cost: Annotated[float, Range(low=0, high=inf)] | None = None
     """US dollars for this job: what it finds in the ledger and what it pays now."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a number that is out of its range."""
+        check_ranges(self, flags=False, owner=" of the client's limits")
 
 
 class DryRun(SystemExit):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Set
 from pathlib import Path
@@ -10,29 +9,32 @@ from typing import Any
 
 from errata.client.chat import Ask, Stop
 from errata.client.server import Failed, Reply
+from errata.pretrained import find_model, identity
 
 __all__ = ["LocalServer"]
 
 
 class LocalServer:
-    """A chat model in a folder. It is loaded with the first request that the ledger cannot answer.
+    """A chat model in a folder or of the Hugging Face Hub. It is loaded with the first request that the ledger cannot
+    answer, in the type that it is stored in.
 
     Raises:
-        ValueError: there is no model, or it has no chat template.
-    """
+        ValueError: there is no model, it is damaged, or it has no chat template.
+    """  # noqa: D205
 
     enforces_schema = False
 
-    def __init__(self, folder: Path) -> None:
-        if not (folder / "config.json").exists():
-            raise ValueError(f"{folder} is no model folder: it has no config.json")
-        self._folder, self._lock = folder, threading.Lock()
+    def __init__(self, reference: Path | str) -> None:
+        found = find_model(reference)
+        if not (found.path / "config.json").exists():
+            raise ValueError(f"{reference} is no model folder: it has no config.json; {found.remedy}")
+        # What was named is what answers, should the Hub's revision move meanwhile.
+        self._reference, self._lock = found.pinned, threading.Lock()
         self._loaded: tuple[Any, Any] | None = None
-        self.model = folder.resolve().name
+        self.model = found.repo or found.path.resolve().name
         # Another model in the same folder is another model, and so is the same one with another template or tokenizer.
-        files = sorted(file for file in folder.iterdir() if file.is_file())
-        stamp = repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-        self.name = f"local {folder.resolve()} {hashlib.sha256(stamp.encode()).hexdigest()[:16]}"
+        name, mark = identity(self._reference)
+        self.name = f"local {name if found.repo else found.path.resolve()} {mark}"
 
     def send(self, ask: Ask, *, without: Set[str]) -> Reply:
         """Generate one answer; greedy at temperature 0, and seeded where a seed is given."""
@@ -68,11 +70,16 @@ class LocalServer:
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
             import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoModelForCausalLM
 
-            tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
+            from errata.pretrained.load import load_pretrained
+            from errata.pretrained.tokenizer import load_tokenizer
+
+            tokenizer: Any = load_tokenizer(self._reference)
             if tokenizer.chat_template is None:
-                raise ValueError(f"{self._folder} has no chat template, so it is no chat model; name one that has")
-            model: Any = AutoModelForCausalLM.from_pretrained(self._folder, dtype="auto")
+                raise ValueError(f"{self._reference} has no chat template, so it is no chat model; name one that has")
+            model, _ = load_pretrained(
+                AutoModelForCausalLM, self._reference, what="causal language model", trust_remote_code=False
+            )
             self._loaded = (model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
         return self._loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
@@ -14,10 +15,13 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import tyro
 import yaml
 
+from errata.ranges import raised_at_the_end
+from errata.runs import locked
+
 if TYPE_CHECKING:
     from errata.commands.shared import Command
 
-__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "parse"]
+__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "outputs", "parse", "run"]
 
 
 COMMANDS: Mapping[str, str] = {
@@ -50,12 +54,13 @@ COMMANDS: Mapping[str, str] = {
 IN_SHORT: Mapping[str, str] = {"learn": "errata.commands.learn:LearnInShort"}
 """What ``--help`` shows of verbs with many keys; ``--help-all`` shows all of them."""
 
-PRESETS: Mapping[tuple[str, str], str] = {
-    ("tune figa", "paper"): "errata.tuning.figa:PAPER",
-    ("doctor", "paper"): "errata.tuning.figa:PAPER",
-    ("tune ppo", "paper"): "errata.tuning.ppo:PAPER",
-    ("tune ppo", "sequence"): "errata.tuning.ppo:SEQUENCE",
+PRESETS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("tune figa", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
+    ("doctor", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
+    ("tune ppo", "paper"): ("errata.tuning.ppo:PAPER",),
+    ("tune ppo", "sequence"): ("errata.tuning.ppo:SEQUENCE",),
 }
+"""The settings that stand under a verb's flags, of whatever part of it: all that has a flag may stand there."""
 
 
 def load(where: str) -> Any:
@@ -68,7 +73,8 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     """Read the flags of a verb; ``--preset`` stands under ``--config``, which stands under what is typed.
 
     Raises:
-        ValueError: the config file is no mapping, or has a key that the verb does not know (names the nearest).
+        ValueError: the config file is no mapping, or has a key that the verb does not know (names the nearest); or a
+            number is out of its range.
     """
     # Read when transformers is imported, which may be late: bars for the loading of weights tell nobody anything.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -76,18 +82,64 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     path, typed = _take_config(arguments)
     from_file = _flags(_read_config(path, kind)) if path else []
     preset = _preset([*from_file, *typed])
-    under = _flags(load(PRESETS[verb, preset])) if (verb, preset) in PRESETS else []
+    under = [flag for where in PRESETS.get((verb, preset), ()) for flag in _flags(load(where))]
     if verb in IN_SHORT and "--help-all" in typed:
         typed = ["--help"]
     elif verb in IN_SHORT and {"-h", "--help"} & set(typed):
         kind = load(IN_SHORT[verb])
-    command: Command = tyro.cli(
-        kind,
-        args=_switches([*under, *from_file, *typed], kind),
-        prog=f"errata {verb}",
-        config=(tyro.conf.EnumChoicesFromValues,),
-    )
+    with raised_at_the_end():  # tyro would put them in a frame, with another exit code than other wrong values
+        command: Command = tyro.cli(
+            kind,
+            args=_switches([*under, *from_file, *typed], kind),
+            prog=f"errata {verb}",
+            config=(tyro.conf.EnumChoicesFromValues,),
+        )
     return command
+
+
+OUTPUTS = ("out", "report", "alpaca_eval", "revisions")
+"""The fields of verbs that name what is written; files beside it go with it."""
+
+
+def outputs(command: Any) -> list[Path]:
+    """What a command writes: no two processes write it at a time."""
+    found: list[Path] = []
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if dataclasses.is_dataclass(value):
+            found += outputs(value)
+        elif field.name in OUTPUTS:
+            found += [path for path in (value if isinstance(value, tuple) else (value,)) if path is not None]
+    return found + getattr(command, "also_locked", [])
+
+
+def run(command: Command) -> int:
+    """Run a command with its outputs locked; returns the exit code.
+
+    Stopped by Ctrl-C, it says what becomes of the work: ``stopped`` of the verb, where it resumes.
+
+    Raises:
+        ValueError: the input is wrong, or another process writes an output (``InUse``).
+        OSError: a file cannot be read or written.
+    """
+    written = outputs(command)
+    before = [_state(path) for path in written]
+    try:
+        with locked(*written):
+            return command.run() or 0
+    except KeyboardInterrupt:
+        none = all(_state(path) == state for path, state in zip(written, before, strict=True))
+        other = "nothing was written, rerun the same command" if none else "rerun the same command to start over"
+        print(f"\nerrata: stopped; {getattr(command, 'stopped', None) or other}", file=sys.stderr)
+        return 130
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -121,7 +173,7 @@ def _read_config(path: Path, kind: type[Any]) -> dict[str, Any]:
         if str(key).replace("-", "_") not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
             raise ValueError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
-        if isinstance(value, dict | list):
+        if isinstance(value, dict | list) and not (key == "columns" and isinstance(value, dict)):
             raise ValueError(f"{path}: key {key!r} holds {type(value).__name__}; every key takes one value")
     return settings
 
@@ -135,7 +187,12 @@ def _fields(kind: type[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:
-    return [f"--{str(key).replace('_', '-')}={value}" for key, value in settings.items()]
+    flags: list[str] = []
+    for key, value in settings.items():
+        # A mapping of columns is NAME=COLUMN, several times.
+        values = [f"{name}={column}" for name, column in value.items()] if isinstance(value, dict) else [value]
+        flags += [f"--{str(key).replace('_', '-')}={each}" for each in values]
+    return flags
 
 
 def _switches(flags: Sequence[str], kind: type[Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -11,34 +12,35 @@ from rich.table import Table
 
 from errata.client import Engine, Ledger, Limits, Price, check_server, connect, open_chat
 from errata.commands.shared import console
+from errata.ranges import Range, Ranged, Size
 
 __all__ = ["ClientCheck", "ClientCosts", "ClientFlags", "JudgeFlags"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientFlags:
+class ClientFlags(Ranged):
     """Which chat model is asked, how hard, and for how much."""
 
     llm: str | None = None
-    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL (vLLM, llama.cpp, transformers serve), or local:FOLDER. Keys come
+    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL (vLLM, llama.cpp, transformers serve), or local:MODEL. Keys come
     from ANTHROPIC_API_KEY, OPENAI_API_KEY, for other servers ERRATA_API_KEY, and are written nowhere."""
     llm_url: str | None = None
     """A server that stands in for the provider's."""
     ledger: Path = Path("ledger.sqlite")
     """All requests and answers: what stands there is not asked (and paid) again. See `errata client costs`."""
-    max_cost: float | None = None
+    max_cost: Annotated[float, Range(low=0, high=inf)] | None = None
     """Stop before this job has cost more, in US dollars; the same command with more goes on."""
-    price_in: float | None = None
+    price_in: Annotated[float, Range(low=0)] | None = None
     """US dollars for a million tokens read, where the list does not know the model."""
-    price_out: float | None = None
+    price_out: Annotated[float, Range(low=0)] | None = None
     """US dollars for a million tokens written."""
-    concurrency: int = 8
+    concurrency: Size = 8
     """Requests at a time."""
-    rpm: float | None = None
+    rpm: Annotated[float, Range(above=0)] | None = None
     """Most requests a minute."""
-    tries: int = 6
+    tries: Size = 6
     """Of one request: rate limits, server errors, time-outs."""
-    timeout: float = 300.0
+    timeout: Annotated[float, Range(above=0)] = 300.0
     """Longest wait for one answer, in seconds."""
     dry_run: bool = False
     """Print the first prompts and what all would cost, and send nothing."""
@@ -50,7 +52,7 @@ class ClientFlags:
             ValueError: no model is named, one price stands alone, or as ``open_chat``.
         """
         if self.llm is None:
-            raise ValueError("--llm names no model; give anthropic:MODEL, openai:MODEL, MODEL@URL, URL or local:FOLDER")
+            raise ValueError("--llm names no model; give anthropic:MODEL, openai:MODEL, MODEL@URL, URL or local:MODEL")
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("--price-in and --price-out go together; 0 is a price")
         price = None
@@ -70,7 +72,7 @@ class ClientFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeFlags:
+class JudgeFlags(Ranged):
     """The chat model that judges what another wrote."""
 
     judge: str | None = None
@@ -79,9 +81,9 @@ class JudgeFlags:
     answers are in the same ledger, and what it costs counts against --max-cost."""
     judge_url: str | None = None
     """A server that stands in for the judge's provider."""
-    judge_price_in: float | None = None
+    judge_price_in: Annotated[float, Range(low=0)] | None = None
     """US dollars for a million tokens that the judge reads, where the list does not know it."""
-    judge_price_out: float | None = None
+    judge_price_out: Annotated[float, Range(low=0)] | None = None
     """US dollars for a million tokens that the judge writes."""
 
     def open(self, client: ClientFlags, *, shares: Engine) -> Engine:
@@ -99,15 +101,15 @@ class JudgeFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientCheck:
+class ClientCheck(Ranged):
     """What a server honours of a request (temperature, seed, schema, logprobs, n, …), and what it ignores in silence.
 
     It is asked some twenty short things. `errata client check http://127.0.0.1:8000/v1`
     """
 
     server: Annotated[str, tyro.conf.Positional]
-    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL, or local:FOLDER."""
-    timeout: float = 60.0
+    """anthropic:MODEL, openai:MODEL, MODEL@URL or URL, or local:MODEL."""
+    timeout: Annotated[float, Range(above=0)] = 60.0
     """Longest wait for one answer, in seconds."""
 
     def run(self) -> None:

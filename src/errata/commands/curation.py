@@ -8,13 +8,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 from rich.text import Text
 from tyro.conf import OmitArgPrefixes as Flat  # the fields of the flags below are flags of the verb itself
 
-from errata.commands.shared import EncodingFlags, check_not_itself, console, set_aside
-from errata.data import iter_corrections, new_file, writing_rows
+from errata.commands.shared import (
+    EncodingFlags,
+    NormalizeFlags,
+    Source,
+    check_not_itself,
+    console,
+    set_aside,
+    tell_normalized,
+)
+from errata.data import iter_corrections, writing_rows
 from errata.edits import (
     Curation,
     Dropped,
@@ -29,6 +37,8 @@ from errata.edits import (
     statistics,
     words_within,
 )
+from errata.ranges import Range, Ranged
+from errata.runs import new_file
 from errata.types import Correction, Prompt
 from errata.views import statistics_to_terminal, visible
 
@@ -39,27 +49,32 @@ __all__ = ["EditsFilter", "EditsStats"]
 class EditsStats:
     """What was edited, and how: look before you train.
 
-    Edit ratio, kinds of edit, length, place in the text, duplicates, reasons, what is changed most, and words that the
-    model could not have known. Of any number of rows, in constant memory.
+    Edit ratio, kinds of edit, length, place in the text, duplicates, reasons, what is changed most, words that the
+    model could not have known, and edits that programs made and nobody meant. Of any number of rows, in constant
+    memory.
     """
 
     data: Path
     """Corrections."""
     out: Path | None = None
-    """Write the numbers here as JSON, too."""
+    """Write the numbers here as JSON, too; rows that cannot be read go beside it."""
+    source: Flat[Source] = Source()
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
+        normalizer = self.normal.normalizer()
         aside = None if self.out is None else set_aside(self.out)
-        found = statistics(iter_corrections(self.data, set_aside=aside))
+        found = statistics(map(normalizer, iter_corrections(self.data, set_aside=aside, **self.source.how)))
         console.print(statistics_to_terminal(found))
+        tell_normalized(normalizer)
         if self.out is not None:
-            _write_json(self.out, found.as_dict())
+            _write_json(self.out, {**found.as_dict(), "normalized": normalizer.as_dict()})
             console.print(f"→ {self.out}", highlight=False, markup=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditsFilter:
+class EditsFilter(Ranged):
     """Keep the corrections worth training on; what is dropped is written beside --out with the reason, and counted.
 
     Only what is asked for is looked at, in the order of the flags below. A row whose edited text equals its original is
@@ -77,41 +92,47 @@ class EditsFilter:
     """NAME=VALUE,VALUE: keep rows whose field is one of these, such as annotator=anna,bob."""
     reason: tuple[str, ...] = ()
     """Keep rows that were edited for one of these."""
-    min_original_words: int = 0
+    min_original_words: Annotated[int, Range(low=0)] = 0
     """Of the original."""
-    max_original_words: int | None = None
+    max_original_words: Annotated[int, Range(low=0)] | None = None
     """Of the original."""
-    min_edited_words: int = 0
+    min_edited_words: Annotated[int, Range(low=0)] = 0
     """Of the edited text."""
-    max_edited_words: int | None = None
+    max_edited_words: Annotated[int, Range(low=0)] | None = None
     """Of the edited text."""
-    min_edit_ratio: float = 0.0
+    min_edit_ratio: Annotated[float, Range(low=0, high=1)] = 0.0
     """Share of the words of the longer text that were edited, at least."""
-    max_edit_ratio: float = 1.0
+    max_edit_ratio: Annotated[float, Range(low=0, high=1)] = 1.0
     """The same, at most: near 1 an edit is a rewrite."""
     duplicates: Literal["keep", "drop-same", "drop-near"] = "keep"
     """Whether to drop all but the first of rows that are the same, or also of those that are nearly so."""
     reward: Path | None = None
     """A folder of `errata reward train`, for --eta1, --eta2 and --eta3 (FIGA's filter; y is the field `output`, else
     the edited text)."""
-    eta1: float = inf
+    eta1: Annotated[float, Range(low=-inf, high=inf)] = inf
     """Keep if R(original) < η₁. FIGA has 1, with its own reward model."""
-    eta2: float = -inf
+    eta2: Annotated[float, Range(low=-inf, high=inf)] = -inf
     """Keep if R(y) > η₂. FIGA has 3."""
-    eta3: float = -inf
+    eta3: Annotated[float, Range(low=-inf, high=inf)] = -inf
     """Keep if R(y) − R(original) > η₃. FIGA has 3.5."""
+    source: Flat[Source] = Source()
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
+        normalizer = self.normal.normalizer()
         filters = self._filters()
         if not filters:
             raise ValueError("no filter is asked for; give one, such as --max-edit-ratio 0.5")
         check_not_itself(self.out, self.data)
         curation = Curation(filters)
         with _dropped_rows(self.out.with_name(f"{self.out.name}.dropped.jsonl")) as drop:
-            rows = iter_corrections(self.data, set_aside=set_aside(self.out))
+            aside = set_aside(self.out)
+            rows = map(normalizer, iter_corrections(self.data, set_aside=aside, **self.source.how))
             found = statistics(writing_rows(self.out, _some(curation, rows, drop)))
-        _write_json(self.out.with_name(f"{self.out.name}.report.json"), curation.as_dict())
+        report = {**curation.as_dict(), "normalized": normalizer.as_dict()}
+        _write_json(self.out.with_name(f"{self.out.name}.report.json"), report)
+        tell_normalized(normalizer)
         _tell(curation)
         console.print(found, highlight=False)
         console.print(f"→ {self.out}; what was dropped, and why: {self.out.name}.dropped.jsonl", highlight=False)
@@ -125,10 +146,6 @@ class EditsFilter:
             filters.append(words_within("original", self.min_original_words, _or_inf(self.max_original_words)))
         if self.min_edited_words or self.max_edited_words is not None:
             filters.append(words_within("edited", self.min_edited_words, _or_inf(self.max_edited_words)))
-        if self.max_edit_ratio > 1:
-            raise ValueError(
-                f"--max-edit-ratio {self.max_edit_ratio:g} is above 1, all words; give a share from 0 to 1"
-            )
         if (self.min_edit_ratio, self.max_edit_ratio) != (0, 1):
             filters.append(edit_ratio_within(self.min_edit_ratio, self.max_edit_ratio))
         if self.duplicates != "keep":

@@ -12,11 +12,12 @@ from typing import Literal
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, console, set_aside
-from errata.data import iter_corrections, new_file
+from errata.commands.shared import EncodingFlags, NormalizeFlags, Source, console, set_aside, tell_normalized
+from errata.data import iter_corrections
 from errata.data.records import read_lines
 from errata.doctor import Diagnosis, Method, Severity, diagnosis_to_terminal, examine, read_model_facts
 from errata.labels import LabelRules
+from errata.runs import new_file
 from errata.tuning import FIGAConfig
 from errata.types import Correction
 
@@ -35,29 +36,31 @@ class Doctor:
     data: Path
     """Corrections."""
     model: Path
-    """A model folder, for its tokenizer and config."""
+    """For its tokenizer and configuration: a local folder, or owner/name[@revision] of the Hugging Face Hub."""
     method: Method = "figa"
     """What is to be trained: figa, sft, dpo, or a token-level reward model."""
     strict: bool = False
     """Whether warnings count as errors."""
     out: Path | None = None
     """Write findings and figures here as JSON, too; rows that cannot be used go beside it."""
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings of FIGA stand under what else is given."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[FIGAConfig] = FIGAConfig()
 
     def run(self) -> int:
         encoder, facts = self.encoding.encoder(self.model), read_model_facts(self.model)
+        normalizer = self.normal.normalizer()
         with TemporaryDirectory() as folder:
             aside = Path(folder) / "bad_rows.jsonl" if self.out is None else set_aside(self.out)
             unreadable: list[tuple[int, str]] = []
 
             def rows() -> Iterable[Correction]:
-                yield from tqdm(
-                    iter_corrections(self.data, set_aside=aside), unit=" rows", leave=False, delay=2, disable=None
-                )
+                read = iter_corrections(self.data, set_aside=aside, **self.source.how)
+                yield from map(normalizer, tqdm(read, unit=" rows", leave=False, delay=2, disable=None))
                 # Only now is the file of unusable rows there.
                 for _, line in read_lines(aside):
                     bad = json.loads(line)
@@ -72,6 +75,7 @@ class Doctor:
                 model=facts,
                 unreadable=unreadable,
             )
+        tell_normalized(normalizer)
         console.print(diagnosis_to_terminal(found))
         if self.out is not None:
             with new_file(self.out) as partial:

@@ -11,12 +11,12 @@ from tyro.conf import OmitArgPrefixes as Flat
 
 from errata.client import DryRun, Engine
 from errata.commands.client import ClientFlags, JudgeFlags
-from errata.commands.shared import check_not_itself, console, set_aside
+from errata.commands.shared import RESUMES, Source, check_not_itself, console, set_aside
 from errata.data import iter_corrections, iter_demonstrations, recognise_file, write_rows
 from errata.data.fields import take_ids
-from errata.data.files import write_json
 from errata.data.rows import write_lines
 from errata.edits import Draft, LLMEditorConfig, SetAside, edit_drafts
+from errata.runs import write_json
 from errata.winrate import BetterEdits, ChatJudge, kinship
 
 __all__ = ["EditsLLM"]
@@ -27,8 +27,10 @@ class EditsLLM:
     """Let a language model correct responses: as few words as possible, checked, diffed here and never by the model.
 
     What cannot be used is asked for once more, and then set aside with the reason in <out>.set-aside.jsonl. Stopped at
-    any moment, the same command goes on, and no finished answer is paid for again.
+    any moment, rerun the same command to resume; no finished answer is paid for again.
     """
+
+    stopped = f"no answer is paid for twice; {RESUMES}"
 
     data: Path
     """Rows with prompt and response (and response_ids, if sampled); with --side rejected pairs in any format
@@ -42,6 +44,7 @@ class EditsLLM:
     text."""
     guideline: Path | None = None
     """A text file: what your team wants and does not want, for the model."""
+    source: Flat[Source] = Source()
     settings: Flat[LLMEditorConfig] = LLMEditorConfig()
     judging: Flat[JudgeFlags] = JudgeFlags()
     client: Flat[ClientFlags] = ClientFlags()
@@ -85,7 +88,7 @@ class EditsLLM:
 
     def _drafts(self) -> Iterator[Draft]:
         if self.side == "response":
-            for row in iter_demonstrations(self.data, set_aside=set_aside(self.out)):
+            for row in iter_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how):
                 if "rejected" in row.extra and "chosen" not in row.extra:
                     raise ValueError(f"row {row.id!r} is a pair; say --side rejected to correct its worse text")
                 extra = dict(row.extra)
@@ -99,9 +102,11 @@ class EditsLLM:
                     extra=extra,
                 )
             return
-        form, why = recognise_file(self.data)
-        console.print(why, highlight=False, markup=False, soft_wrap=True)
-        for pair in iter_corrections(self.data, form=form, set_aside=set_aside(self.out)):
+        how = self.source.how
+        if how["form"] is None:
+            how["form"], why = recognise_file(self.data, **how)
+            console.print(why, highlight=False, markup=False, soft_wrap=True)
+        for pair in iter_corrections(self.data, set_aside=set_aside(self.out), **how):
             yield Draft(
                 id=pair.id,
                 prompt=pair.prompt,

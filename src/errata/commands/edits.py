@@ -6,21 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import tyro
 from rich.text import Text
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import check_not_itself, console, set_aside
-from errata.data import (
-    FORMATS,
-    Format,
-    FormatName,
-    iter_corrections,
-    recognise_file,
-    writing_rows,
-)
+from errata.commands.shared import NormalizeFlags, Source, check_not_itself, console, set_aside, tell_normalized
+from errata.data import Reading, iter_corrections, recognise_file, writing_rows
 from errata.data.encoding import load_tokenizer
 from errata.data.rows import write_lines
 from errata.edits import StatisticsOf, diff, statistics
@@ -47,11 +40,12 @@ class EditsDiff:
     """What one edit changes; token is the papers' choice and needs --model."""
     ties: Ties = Ties.DEPARTURE
     """Which edits, where others are as few: departure where a reader from left to right sees the texts part, as labels
-    are made; tagger as the tags of quality estimation."""
+    are made; tagger as the tags of quality estimation; released as FIGA's released code."""
     model: Path | None = None
-    """A model folder, for its tokenizer."""
+    """A model, for its tokenizer: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     out: Path | None = None
-    """Write JSON lines here instead of showing the edits."""
+    """Write JSON lines here instead of showing the edits; rows of --data that cannot be read go beside it."""
+    source: Flat[Source] = Source()
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
@@ -74,7 +68,8 @@ class EditsDiff:
 
     def _rows(self) -> Iterable[Correction]:
         if self.data is not None and self.original is None and self.edited is None:
-            return iter_corrections(self.data)
+            aside = None if self.out is None else set_aside(self.out)
+            return iter_corrections(self.data, set_aside=aside, **self.source.how)
         if self.data is None and self.original is not None and self.edited is not None:
             return [Correction(id="edit", prompt="", original=self.original, edited=self.edited)]
         raise ValueError("give --data, or --original and --edited")
@@ -84,29 +79,35 @@ class EditsDiff:
 class EditsImport:
     """Turn a file of corrections into edits.jsonl, whose rows are preference rows too (chosen = edited).
 
-    Reads the formats that --from names, from JSONL, a JSON array, CSV, Parquet or a saved data set of any size. Bad
-    rows are written beside --out with their line numbers and what to mend; the good ones go on.
+    Reads the formats that --from names, from JSONL, JSON, CSV, Excel, Parquet or a saved data set of any size. Bad
+    rows are written beside --out with their line numbers and what to mend; the good ones go on. Line ends are made
+    alike in both texts, which is counted (--normalize none leaves them); what else programs changed is shown.
     """
 
     data: Path
     """The file to read, or a folder of Dataset.save_to_disk."""
     out: Path
     """The file to write: .jsonl, .jsonl.gz or .parquet."""
-    from_: Annotated[Literal["auto"] | FormatName, tyro.conf.arg(name="from")] = "auto"
-    """The format of --data; auto judges by the first 100 rows and says why."""
+    source: Flat[Source] = Source()
+    normal: Flat[NormalizeFlags] = NormalizeFlags(normalize="newlines")
 
     def run(self) -> None:
         check_not_itself(self.out, self.data)
-        rows = iter_corrections(self.data, form=self._form(), set_aside=set_aside(self.out))
+        normalizer = self.normal.normalizer()
+        rows = map(normalizer, iter_corrections(self.data, set_aside=set_aside(self.out), **self._how()))
         shown = tqdm(writing_rows(self.out, rows), unit=" rows", leave=False, delay=2, disable=None)
-        console.print(str(statistics(shown)), highlight=False, markup=False)
+        found = statistics(shown)
+        console.print(str(found), highlight=False, markup=False)
+        tell_normalized(normalizer)
+        for line in found.mechanical.lines():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _form(self) -> Format:
-        if self.from_ != "auto":
-            return FORMATS[self.from_]
-        form, why = recognise_file(self.data)
-        console.print(why, highlight=False, markup=False, soft_wrap=True)
-        return form
+    def _how(self) -> Reading:
+        how = self.source.how
+        if how["form"] is None:
+            how["form"], why = recognise_file(self.data, **how)
+            console.print(why, highlight=False, markup=False, soft_wrap=True)
+        return how
 
 
 def _spelled(edit: Edit) -> dict[str, Any]:

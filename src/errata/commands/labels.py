@@ -7,15 +7,29 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_labels_stand, check_not_itself, console, set_aside
-from errata.data import Encoder, iter_corrections, new_file, read_corrections
+from errata.commands.shared import (
+    RESUMES,
+    EncodingFlags,
+    NormalizeFlags,
+    Source,
+    check_labels_stand,
+    check_not_itself,
+    console,
+    is_model,
+    set_aside,
+    tell_normalized,
+)
+from errata.data import Encoder, iter_corrections, read_corrections
 from errata.data.encoding import TooLong
 from errata.data.records import read_lines
 from errata.labels import LabelRules, label_all, label_file, read_labels
+from errata.ranges import Range, Ranged, Size
+from errata.runs import new_file
 from errata.types import Correction, LabeledTokens, TokenLabels
 from errata.views import (
     Show,
@@ -33,39 +47,45 @@ __all__ = ["Labels", "View"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels:
+class Labels(Ranged):
     """Edits → one label for every token: kept, inserted, deleted, substituted; each side of a pair has its own.
 
-    Files of any size, in constant memory; stopped at any moment, the same command goes on where it was.
+    Files of any size, in constant memory; stopped at any moment, rerun the same command to resume.
     """
+
+    stopped = RESUMES
 
     edits: Path
     """Corrections, as of `errata edits import`."""
     model: Path
-    """A model folder, for its tokenizer."""
+    """A model, for its tokenizer: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     out: Path
     """labels.jsonl; it names the tokenizer that it was made with."""
-    workers: int = 0
+    workers: Annotated[int, Range(low=0, high=1024)] = 0
     """Processes; 0 is one for each core. A small file is done in one."""
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
         check_not_itself(self.out, self.edits)
         if not self.out.name.endswith((".jsonl", ".jsonl.gz")):
             raise ValueError(f"labels are JSON lines; name {self.out} .jsonl or .jsonl.gz")
-        state = self.edits.stat()
+        state, normalizer = self.edits.stat(), self.normal.normalizer()
         with tqdm(unit=" rows", leave=False, delay=2, disable=None) as shown:
             report = label_file(
-                iter_corrections(self.edits, set_aside=set_aside(self.out)),
+                map(normalizer, iter_corrections(self.edits, set_aside=set_aside(self.out), **self.source.how)),
                 self.out,
                 self.encoding.loader(self.model),
                 self.rules,
-                source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns}",
+                source=f"{self.edits.resolve()} {state.st_size} {state.st_mtime_ns}{self._otherwise()} "
+                f"{','.join(normalizer.kinds)}",
                 set_aside=self.out.with_name(f"{self.out.name}.unlabelled.jsonl"),
                 workers=self.workers or os.cpu_count() or 1,
                 progress=shown.update,
             )
+        tell_normalized(normalizer)
         console.print(str(report.labels), highlight=False, markup=False)
         if report.lengths.dropped_too_long or report.lengths.truncated:
             console.print(str(report.lengths), highlight=False, markup=False)
@@ -73,9 +93,13 @@ class Labels:
             aside = f"{report.unlabelled} rows could not be labelled and are in {self.out.name}.unlabelled.jsonl"
             console.print(f"{aside}; the first, {report.first_error}", highlight=False, markup=False)
 
+    def _otherwise(self) -> str:
+        """What makes other rows of the same file: labels made with other flags are not gone on with."""
+        return "" if self.source == Source() else f" {self.source}"
+
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class View(Ranged):
     """Labelled edits as coloured tokens: in the terminal, or with --out as one self-contained HTML file.
 
     Original and edited text stand word by word opposite each other; hovering, focus or a click tells id, text, label,
@@ -83,7 +107,7 @@ class View:
     """
 
     model: Path | None = None
-    """A model folder, for its tokenizer; rollouts need none."""
+    """As of `errata labels`; rollouts need none."""
     edits: Path | None = None
     """Corrections; or give --labels."""
     labels: Path | None = None
@@ -98,9 +122,10 @@ class View:
     """A folder of `errata reward train`, or a file of `errata reward score`, which may hold the rewards of one side."""
     out: Path | None = None
     """The HTML file; without it the first rows are shown here."""
-    rows: int = 20
+    rows: Size = 20
     """How many rows to show."""
     rules: Flat[LabelRules] = LabelRules()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -111,8 +136,6 @@ class View:
             raise ValueError("edits are shown as tokens of a model; give --model, or --rollouts instead of edits")
         if self.show == Show.REWARDS and self.reward is None:
             raise ValueError("--show rewards needs --reward, a reward model or a file of `errata reward score`")
-        if self.rows < 1:
-            raise ValueError(f"--rows {self.rows} shows nothing; give at least 1")
         check_not_itself(self.out, self.edits, self.labels, self.reward)
         encoder = self.encoding.encoder(self.model)
         pairs, reasons, total, unlabelled = self._pairs(encoder)
@@ -136,8 +159,6 @@ class View:
         )
 
     def _rollouts(self, path: Path) -> None:
-        if self.rows < 1:
-            raise ValueError(f"--rows {self.rows} shows nothing; give at least 1")
         check_not_itself(self.out, path)
         rows = [json.loads(text) for _, text in read_lines(path)][-self.rows :]
         if self.out is None:
@@ -156,7 +177,7 @@ class View:
             labelled = read_labels(self.labels, encoder)
             return labelled[: self.rows], {}, len(labelled), ()
         assert self.edits is not None
-        corrections = read_corrections(self.edits)
+        corrections = read_corrections(self.edits, **self.source.how)
         first = corrections[: self.rows]
         reasons = {row.id: row.reasons for row in first}
         unlabelled: list[str] = []
@@ -188,7 +209,7 @@ def _figa_weights(pair: TokenLabels) -> SideStreams:
 
 def _rewards(source: Path, pairs: Sequence[TokenLabels], encoder: Encoder) -> list[SideStreams]:
     """The rewards of both sides of each pair, from a reward model or a file; None for a side that the file has not."""
-    if source.is_dir():
+    if is_model(source):
         from errata.reward import load_scorer
 
         sides = [side.encoded for pair in pairs for side in (pair.original, pair.edited)]

@@ -8,9 +8,9 @@ from pathlib import Path
 from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import Positional, Suppress
 
-from errata.commands.shared import console
-from errata.data import new_file
+from errata.commands.shared import RESUMES, Source, console
 from errata.doctor import diagnosis_to_terminal
+from errata.runs import new_file
 from errata.workflows import LearnConfig, LearnDetails, NotSafe, learn, learned_html, learned_terminal
 
 __all__ = ["Learn", "LearnInShort"]
@@ -25,30 +25,41 @@ class Learn:
     The log is read and masked, and the newest rows of users who came last are held out. FIGA and SFT train small
     adapters on the edits; the better one drafts the held-out rows anew, as the old model does, and is promoted only if
     it leaves less to correct for certain and nothing else breaks. --out gets report.html, summary.json, all rows and
-    drafts and, of a promoted model, model/, which plain transformers loads. Stop it at any moment; the same command
-    goes on.
+    drafts and, of a promoted model, model/, which plain transformers loads. Stop it at any moment; rerun the same
+    command to resume.
 
     Exit code 0: promoted. 4: refused, and why is said. 3: not safe to train. 1: the input is wrong. 2: the command is.
 
     More keys, from how rows are split to the limits of the verdict: --help-all; all of them in a file: --config.
     """
 
+    stopped = RESUMES
+
     log: Positional[Path]
     """Rows with prompt, draft and sent (CSV, JSONL, Parquet …, or another format that `errata edits import` knows);
     user and time, where there are columns of that name, keep the held-out rows apart."""
     model: Path
-    """The causal language model that wrote the drafts, or one to start from, in a local folder."""
+    """The causal language model that wrote the drafts, or one to start from: a local folder, or owner/name or
+    owner/name@revision of the Hugging Face Hub."""
     out: Path
     """Folder of the run."""
     general: Path | None = None
     """A text file of general language: a model that has forgotten it is refused."""
+    source: Flat[Source] = Source()
     config: Flat[LearnConfig] = LearnConfig()
     details: Flat[LearnDetails] = LearnDetails()
 
     def run(self) -> int:
         try:
             found = learn(
-                self.log, self.model, self.out, self.config, self.details, general=self.general, console=console
+                self.log,
+                self.model,
+                self.out,
+                self.config,
+                self.details,
+                general=self.general,
+                console=console,
+                **self.source.how,
             )
         except NotSafe as error:
             console.print(diagnosis_to_terminal(error.diagnosis))
@@ -68,6 +79,7 @@ class Learn:
 class LearnInShort(Learn):
     """The keys of the common case: what ``--help`` shows."""
 
+    source: Suppress[Source] = Source()
     details: Suppress[LearnDetails] = LearnDetails()
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
 from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import check_not_itself, console, set_aside
-from errata.data import FORMATS, FormatName, write_rows, writing_rows
+from errata.commands.shared import Source, check_not_itself, console, set_aside
+from errata.data import EmptyTexts, write_rows, writing_rows
+from errata.data.fields import is_empty
 from errata.edits import statistics
+from errata.ranges import Range, Ranged, Size
+from errata.types import Correction
 
 if TYPE_CHECKING:
     from errata.page.store import NewItem, Store
@@ -21,12 +24,14 @@ __all__ = ["EditsExport", "EditsPage"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditsPage:
+class EditsPage(Ranged):
     """Serve a page on which people correct responses; what they type is saved as they type.
 
     Without --annotators it is for whoever sits at this machine. With them it prints one link for each, and one for the
     admin, who sees progress, statistics and agreement. Run it again with the same --db to go on.
     """
+
+    stopped = "what was typed is saved; run it again with the same --db to go on"
 
     db: str
     """Where everything is kept: a file (SQLite), or a database URL such as postgresql+psycopg://user@host/name, which
@@ -34,13 +39,12 @@ class EditsPage:
     data: Path | None = None
     """Responses to correct: any format of `errata edits import`, or rows of prompt and response. Those that the
     database has already are left as they are."""
-    from_: Annotated[Literal["auto"] | FormatName, tyro.conf.arg(name="from")] = "auto"
-    """The format of --data."""
+    source: Flat[Source] = Source()
     annotators: tuple[str, ...] = ()
     """Names of people; each gets a link, which is shown once."""
     new_links: bool = False
     """Make new links for those named; their old ones end."""
-    overlap: int | None = None
+    overlap: Size | None = None
     """How many people correct each response; 1 unless it was set before."""
     guideline: Path | None = None
     """Markdown that annotators see; another text is a new version, and each edit says which one it was made under."""
@@ -48,12 +52,15 @@ class EditsPage:
     """The tags that say why something was edited."""
     host: str = "127.0.0.1"
     """Where to listen; another than this machine needs --annotators, and a proxy in front that speaks https."""
-    port: int = 8765
+    port: Annotated[int, Range(low=0, high=65_535)] = 8765
     """Port to listen on."""
 
+    @property
+    def also_locked(self) -> list[Path]:
+        """The database, where it is a file: the page remembers some of it, so that one process serves it."""
+        return [] if "://" in self.db else [Path(self.db)]
+
     def run(self) -> None:
-        if self.overlap is not None and self.overlap < 1:
-            raise ValueError(f"--overlap {self.overlap}: each response needs one person at least; give 1 or more")
         store = open_store(self.db)
         from errata.page.serve import check_host, make_links, serve
 
@@ -81,8 +88,7 @@ class EditsPage:
         from errata.page.items import items_of
 
         if self.data is not None:
-            form = None if self.from_ == "auto" else FORMATS[self.from_]
-            yield from items_of(self.data, form=form, set_aside=set_aside(self.data))
+            yield from items_of(self.data, set_aside=set_aside(self.data), **self.source.how)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +104,29 @@ class EditsExport:
     """The edits that count: .jsonl, .jsonl.gz or .parquet."""
     revisions: Path | None = None
     """Every revision ever saved, too: .jsonl, .jsonl.gz or .parquet."""
+    empty_texts: EmptyTexts = "skip"
+    """skip: leave out edits with an empty text before or after, and count them. keep: an empty text is meant."""
 
     def run(self) -> None:
         check_not_itself(self.out, Path(self.db))
         store = open_store(self.db, new=False)
         from errata.page.export import all_revisions, final_edits
 
-        rows = writing_rows(self.out, final_edits(store))
-        shown = tqdm(rows, unit=" rows", leave=False, delay=2, disable=None)
+        empty: list[str] = []
+
+        def filled() -> Iterator[Correction]:
+            for row in final_edits(store):
+                if self.empty_texts == "keep" or not (is_empty(row.original) or is_empty(row.edited)):
+                    yield row
+                else:
+                    empty.append(row.id)
+
+        shown = tqdm(writing_rows(self.out, filled()), unit=" rows", leave=False, delay=2, disable=None)
         console.print(str(statistics(shown)), highlight=False, markup=False)
+        if empty:
+            told = f"{len(empty)} edits were left out for an empty text, the first {empty[0]!r}; "
+            told += "--empty-texts keep writes them"
+            console.print(told, highlight=False, markup=False, soft_wrap=True)
         if self.revisions is not None:
             check_not_itself(self.revisions, self.out, Path(self.db))
             write_rows(self.revisions, all_revisions(store))

@@ -11,17 +11,24 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_labels_stand, console, report, set_aside, tell
+from errata.commands.shared import (
+    RESUMES_TRAINING,
+    EncodingFlags,
+    Source,
+    check_labels_stand,
+    console,
+    report,
+    set_aside,
+    tell,
+)
 from errata.data import (
     Encoder,
     LengthCounts,
     encode_rows,
-    new_file,
     read_corrections,
     read_demonstrations,
     read_preferences,
 )
-from errata.data.files import write_json
 from errata.labels import LabelRules, label_all, read_labels
 from errata.reward import (
     RewardConfig,
@@ -39,6 +46,7 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
+from errata.runs import new_file, write_json
 from errata.types import Correction, Encoded, Preference
 
 __all__ = ["RewardEval", "RewardScore", "RewardTrain"]
@@ -52,8 +60,11 @@ class RewardTrain:
     is the paper's Eq 3, `changed_mean` and `changed_sum` are the same on changed tokens alone.
     """
 
+    stopped = RESUMES_TRAINING
+
     model: Path
-    """The model to start from; its backbone gets a head of one number."""
+    """The model to start from, a local folder or owner/name[@revision] of the Hugging Face Hub; its backbone gets a
+    head of one number."""
     data: Path
     """Corrections (token and sequence) or preferences (sequence)."""
     out: Path
@@ -67,24 +78,25 @@ class RewardTrain:
     objective: Literal["classes", "soft", "eq3", "changed_mean", "changed_sum"] = "classes"
     """Of a token-level model."""
     rules: Flat[LabelRules] = LabelRules()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[TokenRewardConfig] = TokenRewardConfig()
 
     def run(self) -> None:
         encoder = self.encoding.encoder(self.model)
-        aside = set_aside(self.out)
-        pairs = read_preferences(self.preferences, set_aside=aside) if self.preferences else []
+        aside, how = set_aside(self.out), self.source.how
+        pairs = read_preferences(self.preferences, set_aside=aside, **how) if self.preferences else []
         if self.kind == "sequence":
-            rows = [*read_preferences(self.data, set_aside=aside), *pairs]
-            held = read_preferences(self.heldout) if self.heldout else []
+            rows = [*read_preferences(self.data, set_aside=aside, **how), *pairs]
+            held = read_preferences(self.heldout, **how) if self.heldout else []
             settings = _as(RewardConfig, self.settings)
             card = train_sequence_reward(self.model, rows, encoder, settings, self.out, heldout=held)
         else:
-            edits = read_corrections(self.data, set_aside=aside)
+            edits = read_corrections(self.data, set_aside=aside, **how)
             counts = LengthCounts()
             labels = list(label_all(edits, encoder, self.rules, counts=counts))
             counts.check()
-            seen = list(label_all(read_corrections(self.heldout), encoder, self.rules)) if self.heldout else []
+            seen = list(label_all(read_corrections(self.heldout, **how), encoder, self.rules)) if self.heldout else []
             more: dict[str, Any] = {
                 "preferences": pairs,
                 "heldout": seen,
@@ -109,11 +121,12 @@ class RewardScore:
     """Rows with prompt and response."""
     out: Path
     """JSON lines: id, reward, tokens, token_rewards."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
         encoder = self.encoding.encoder(self.reward)
-        rows = read_demonstrations(self.data, set_aside=set_aside(self.out))
+        rows = read_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how)
         counts = LengthCounts()
         found = list(encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts))
         streams = load_scorer(self.reward, encoder)([one for _, (one,) in found])
@@ -151,6 +164,7 @@ class RewardEval:
     """The field of --data and --preferences by which accuracy is given in parts."""
     out: Path | None = None
     """Write the numbers here as JSON, too."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
@@ -165,7 +179,7 @@ class RewardEval:
         by_token = isinstance(scorer, TokenScorer)
         counts, found = LengthCounts(), dict[str, Any]()
         if self.data:
-            rows = read_corrections(self.data)
+            rows = read_corrections(self.data, **self.source.how)
             labels = list(label_all(rows, encoder, counts=counts))
             counts.check()
             groups = {row.id: self._subset(row) for row in rows} if self.subset_field else None
@@ -174,12 +188,13 @@ class RewardEval:
         if self.labels:
             found |= report_edits(scorer, read_labels(self.labels, encoder), tokens=by_token)
         if self.fresh:
-            labels = list(label_all(read_corrections(self.fresh), encoder, counts=counts))
+            labels = list(label_all(read_corrections(self.fresh, **self.source.how), encoder, counts=counts))
             fresh = report_edits(scorer, labels, tokens=by_token)
             wanted = ("auc_bad_kept", "length_correlation", "repetition_correlation")
             found |= {f"fresh_{name}": fresh[name] for name in wanted if name in fresh}
         if self.preferences:
-            pairs = list(encode_rows(read_preferences(self.preferences), partial(encode_pair, encoder=encoder), counts))
+            read = read_preferences(self.preferences, **self.source.how)
+            pairs = list(encode_rows(read, partial(encode_pair, encoder=encoder), counts))
             named = [self._subset(row) for row, _ in pairs] if self.subset_field else None
             found |= report_preferences(scorer, [pair for _, pair in pairs], named)
         if self.samples:
@@ -199,7 +214,7 @@ class RewardEval:
     def _best_of_n(self, scorer: Scorer, encoder: Encoder, counts: LengthCounts) -> dict[str, Any]:
         assert self.samples is not None
         groups: dict[str, list[tuple[Encoded, float]]] = {}
-        rows = read_demonstrations(self.samples)
+        rows = read_demonstrations(self.samples, **self.source.how)
         for row, (one,) in encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts):
             gold = row.extra.get(self.gold_field)
             if not isinstance(gold, int | float):

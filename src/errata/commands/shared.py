@@ -7,27 +7,43 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from rich.console import Console
+from tyro.conf import UseAppendAction, arg
 
-from errata.data import Encoder, OnLong, new_file
+from errata.data import FORMATS, EmptyTexts, Encoder, FormatName, OnLong, Reading
 from errata.data.encoding import load_encoder
+from errata.edits import Normalizer, kinds_of
 from errata.labels import LabelRules
+from errata.labels.rules import DEFAULT
+from errata.pretrained import is_hub_id
+from errata.ranges import Ranged, Size
+from errata.runs import new_file
 
 __all__ = [
+    "RESUMES",
+    "RESUMES_TRAINING",
     "Command",
     "EncodingFlags",
+    "NormalizeFlags",
+    "Source",
     "check_labels_stand",
     "check_not_itself",
     "console",
+    "is_model",
     "report",
     "set_aside",
     "tell",
+    "tell_normalized",
 ]
 
 
 console = Console()
+
+RESUMES = "rerun the same command to resume"
+"""What a verb says when it is stopped and nothing that it finished is lost; one that says nothing starts over."""
+RESUMES_TRAINING = f"{RESUMES} from the last checkpoint (--save-every)"
 
 
 class Command(Protocol):
@@ -39,12 +55,47 @@ class Command(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodingFlags:
+class Source:
+    """How files of rows are read, where their names and first rows do not say it."""
+
+    columns: Annotated[tuple[tuple[str, ...], ...], UseAppendAction] = ()
+    """Names of columns as NAME=COLUMN, several after one another: draft=model_output sent=final_text. A field inside of
+    another is data.draft."""
+    encoding: str | None = None
+    """Of a file of text, such as cp1252; else it is recognised, and said."""
+    delimiter: Annotated[str | None, arg(aliases=["--sep"])] = None
+    """Between the cells of a table, such as ; or tab; else it is recognised, and said."""
+    from_: Annotated[Literal["auto"] | FormatName, arg(name="from")] = "auto"
+    """The published format of corrections; auto judges by the first 100 rows and says why."""
+    empty_texts: EmptyTexts = "skip"
+    """skip: leave out rows whose text is empty, and count them: nobody filled them in. keep: an empty text is meant."""
+
+    @property
+    def how(self) -> Reading:
+        """What the readers of ``errata.data`` take."""
+        columns: dict[str, str] = {}
+        for given in (one for several in self.columns for one in several):
+            name, sign, column = given.partition("=")
+            if not name or not column or name in columns:
+                why = "is given twice" if sign and name in columns else "is not NAME=COLUMN"
+                raise ValueError(f"--columns {given!r} {why}; write for example draft=model_output sent=final_text")
+            columns[name] = column
+        return Reading(
+            columns=columns,
+            encoding=self.encoding,
+            delimiter=self.delimiter,
+            form=None if self.from_ == "auto" else FORMATS[self.from_],
+            empty_texts=self.empty_texts,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingFlags(Ranged):
     """How a prompt and a response become ids."""
 
     template: str = "auto"
     """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
-    max_length: int | None = None
+    max_length: Size | None = None
     """The most tokens of a row: prompt, response and control tokens together."""
     on_long: OnLong = OnLong.ERROR
     """What becomes of a row longer than --max-length. `error`: stop and name it. `drop`: leave it out, both sides of a
@@ -60,22 +111,58 @@ class EncodingFlags:
         return partial(load_encoder, model, template=self.template, max_length=self.max_length, on_long=self.on_long)
 
 
+@dataclass(frozen=True, kw_only=True)
+class NormalizeFlags:
+    """What is folded in both texts of a correction before anything is made of it."""
+
+    normalize: str = "none"
+    """Fold what programs change and nobody means, in both texts and never in the prompt: kinds with commas between,
+    all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, blanks, trailing, edges,
+    quotes, dashes, ellipsis, entities, br. `errata edits stats` says which of them your rows have. What is folded is
+    counted; sampled ids of a draft that changes are dropped."""
+
+    def normalizer(self) -> Normalizer:
+        """Folds rows and counts; raises ValueError for a kind that is none."""
+        return Normalizer(kinds_of(self.normalize))
+
+
+def tell_normalized(normalizer: Normalizer) -> None:
+    """Print what was folded, where something was to be."""
+    if normalizer.kinds:
+        console.print(str(normalizer), highlight=False, markup=False, soft_wrap=True)
+
+
 def set_aside(out: Path) -> Path:
     """Where rows that could not be read are kept, beside what was made of the others."""
     return out.with_name(f"{out.name}.bad_rows.jsonl")
 
 
-def check_labels_stand(rules: LabelRules, encoding: EncodingFlags) -> None:
-    """Refuse flags that a file of labels cannot follow any more.
+def check_labels_stand(
+    rules: LabelRules,
+    encoding: EncodingFlags,
+    normal: NormalizeFlags = NormalizeFlags(),
+    *,
+    usual: LabelRules = DEFAULT,
+) -> None:
+    """Refuse flags that a file of labels cannot follow any more; ``usual`` is what nobody asked for.
 
     Raises:
         ValueError: they say how edits become labels.
     """
-    if rules != LabelRules() or encoding.max_length is not None:
+    if rules != usual or encoding.max_length is not None or normal.normalizer().kinds:
         raise ValueError(
-            "--unit, --ties, --omissions, --inventions, --reasoning and --max-length say how edits become labels, and "
-            "--labels holds labels; leave them out, or give --edits"
+            "--unit, --ties, --omissions, --inventions, --reasoning, --max-length and --normalize say how edits become "
+            "labels, and --labels holds labels; leave them out, or give --edits"
         )
+
+
+def is_model(source: Path) -> bool:
+    """Whether it is a model rather than a file of rows: a folder, or a name of the Hugging Face Hub.
+
+    What is not there and ends as files of rows do is a file that is missing.
+    """
+    rows = {".json", ".jsonl", ".csv", ".parquet", ".gz"}
+    return source.is_dir() or (is_hub_id(source) and source.suffix not in rows)
 
 
 def check_not_itself(out: Path | None, *sources: Path | None) -> None:

@@ -6,18 +6,31 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, check_labels_stand, console, set_aside, tell
-from errata.data import Encoder, new_file, read_corrections, read_demonstrations, read_preferences, read_prompts
+from errata.commands.shared import (
+    RESUMES_TRAINING,
+    EncodingFlags,
+    NormalizeFlags,
+    Source,
+    check_labels_stand,
+    console,
+    set_aside,
+    tell,
+    tell_normalized,
+)
+from errata.data import Encoder, read_corrections, read_demonstrations, read_preferences, read_prompts
 from errata.data.lengths import LengthCounts
 from errata.labels import LabelRules, count_labels, label_all, read_labels
 from errata.labels.rules import DEFAULT
-from errata.models import Sampling, fingerprint_of, identity
+from errata.models import Sampling, identity
+from errata.ranges import Range, Ranged
 from errata.reward import encoder_of
+from errata.runs import fingerprint_of, new_file
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
+from errata.tuning.figa import PAPER_LABELS
 from errata.types import PromptRow, TokenLabels
 from errata.views import rollouts_page
 from errata.winrate import reward_judge, win_rate_over_start
@@ -25,13 +38,24 @@ from errata.winrate import reward_judge, win_rate_over_start
 __all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
 
 
-def _heldout(path: Path | None, encoder: Encoder, rules: LabelRules = DEFAULT) -> list[TokenLabels] | None:
+_AS_THEY_ARE = NormalizeFlags()
+
+
+def _heldout(
+    path: Path | None,
+    source: Source,
+    encoder: Encoder,
+    rules: LabelRules = DEFAULT,
+    normal: NormalizeFlags = _AS_THEY_ARE,
+) -> list[TokenLabels] | None:
     """Held-out corrections as labels; what length does to them is told."""
     if path is None:
         return None
-    counts = LengthCounts()
-    rows = list(label_all(read_corrections(path), encoder, rules, counts=counts))
+    counts, normalizer = LengthCounts(), normal.normalizer()
+    rows = list(label_all(map(normalizer, read_corrections(path, **source.how)), encoder, rules, counts=counts))
     counts.check()
+    if normalizer.kinds:
+        console.print(f"held out: {normalizer}", highlight=False, markup=False, soft_wrap=True)
     if counts.dropped_too_long or counts.truncated:
         console.print(f"held out: {counts}", highlight=False)
     return rows
@@ -41,32 +65,39 @@ def _heldout(path: Path | None, encoder: Encoder, rules: LabelRules = DEFAULT) -
 class TuneSFT:
     """Imitate responses, or the corrected side of edits: every response token has weight 1."""
 
+    stopped = RESUMES_TRAINING
+
     model: Path
-    """A causal language model in a local folder."""
+    """A causal language model: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     data: Path
     """Rows with prompt and response (or completion, or chosen); an edits file is one."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
     heldout: Path | None = None
     """Corrections to look at during training and never to learn from."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[SFTConfig] = SFTConfig()
 
     def run(self) -> None:
-        rows = read_demonstrations(self.data, set_aside=set_aside(self.out))
+        rows = read_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
-        tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=_heldout(self.heldout, encoder)), self.out)
+        heldout = _heldout(self.heldout, self.source, encoder)
+        tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneFIGA:
     """FIGA: imitate what the editor wrote, unlearn what the editor struck out; no reward model, no sampling.
 
-    --preset paper sets the paper's weights: 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6.
+    --preset paper is the released code's: weights 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6, and
+    labels of token ids with its ties.
     """
 
+    stopped = RESUMES_TRAINING
+
     model: Path
-    """A causal language model in a local folder."""
+    """A causal language model: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
     edits: Path | None = None
@@ -75,9 +106,11 @@ class TuneFIGA:
     """A file of `errata labels` made with this model's tokenizer."""
     heldout: Path | None = None
     """Corrections to look at during training and never to learn from; labelled as --edits are."""
+    normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
     preset: Literal["default", "paper"] = "default"
     """Whose settings stand under what else is given."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[FIGAConfig] = FIGAConfig()
 
@@ -87,16 +120,19 @@ class TuneFIGA:
             raise ValueError("give either --edits or --labels")
         counts = None
         if self.labels is not None:
-            check_labels_stand(self.rules, self.encoding)
+            usual = LabelRules(**PAPER_LABELS) if self.preset == "paper" else DEFAULT
+            check_labels_stand(self.rules, self.encoding, self.normal, usual=usual)
             rows = read_labels(self.labels, encoder)
         else:
             assert self.edits is not None
-            edits = read_corrections(self.edits, set_aside=set_aside(self.out))
+            normalizer = self.normal.normalizer()
+            edits = read_corrections(self.edits, set_aside=set_aside(self.out), **self.source.how)
             counts = LengthCounts()
-            rows = list(label_all(edits, encoder, self.rules, counts=counts))
+            rows = list(label_all(map(normalizer, edits), encoder, self.rules, counts=counts))
             counts.check()
+            tell_normalized(normalizer)
         console.print(str(count_labels(rows)), highlight=False)
-        heldout = _heldout(self.heldout, encoder, self.rules)
+        heldout = _heldout(self.heldout, self.source, encoder, self.rules, self.normal)
         tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout), self.out)
 
 
@@ -104,41 +140,48 @@ class TuneFIGA:
 class TuneDPO:
     """Direct preference optimisation on preferences, or on edits (corrected over original)."""
 
+    stopped = RESUMES_TRAINING
+
     model: Path
-    """A causal language model in a local folder; also the reference."""
+    """A causal language model, a local folder or owner/name[@revision] of the Hugging Face Hub; also the reference."""
     data: Path
-    """Rows with prompt, chosen and rejected; an edits file is one."""
+    """Rows with prompt, chosen and rejected, or the names of another pair (draft, sent); an edits file is one."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
     heldout: Path | None = None
     """Corrections to look at during training and never to learn from."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[DPOConfig] = DPOConfig()
 
     def run(self) -> None:
-        rows = read_preferences(self.data, set_aside=set_aside(self.out))
+        rows = read_preferences(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
-        tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=_heldout(self.heldout, encoder)), self.out)
+        heldout = _heldout(self.heldout, self.source, encoder)
+        tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunePPO:
+class TunePPO(Ranged):
     """Fine-grained PPO on a token-level reward model; ordinary PPO on a sequence-level one (--preset sequence).
 
     The defaults keep dense rewards sane (discount .5, KL .2); --preset paper sets the paper's recipe.
     """
 
+    stopped = RESUMES_TRAINING
+
     model: Path
-    """The policy to start from, also the reference of the KL penalty."""
+    """The policy to start from, a local folder or owner/name[@revision] of the Hugging Face Hub; also the reference of
+    the KL penalty."""
     reward: Path
     """A folder of `errata reward train`; one with a tokenizer of its own is read through the characters of the text."""
     prompts: Path
     """Rows with prompt; an edits file is one."""
     out: Path
     """Folder of the tuned model, with metrics.jsonl, samples.jsonl and report.html; plain transformers loads it."""
-    reward_coefficient: float = 1.0
+    reward_coefficient: Annotated[float, Range(low=-1e6, high=1e6)] = 1.0
     """What each of its rewards is multiplied by."""
-    reward_clip: float | None = None
+    reward_clip: Annotated[float, Range(above=0)] | None = None
     """The largest size of one of its rewards, before the coefficient; none by default."""
     reward_centred: bool = False
     """Whether the mean of the round is taken off its rewards."""
@@ -147,9 +190,9 @@ class TunePPO:
     terminal_reward: Path | None = None
     """A second one that pays for whole responses, with a discount and a critic head of its own; its advantages are
     mixed with those of --reward by --terminal-weight."""
-    terminal_coefficient: float = 1.0
+    terminal_coefficient: Annotated[float, Range(low=-1e6, high=1e6)] = 1.0
     """As --reward-coefficient, of the second one: its size beside --missing-eos-penalty."""
-    terminal_clip: float | None = None
+    terminal_clip: Annotated[float, Range(above=0)] | None = None
     """As --reward-clip, of the second one."""
     terminal_centred: bool = False
     """As --reward-centred, of the second one."""
@@ -163,11 +206,12 @@ class TunePPO:
     """A model to start the critic from; the policy, if not given."""
     preset: Literal["default", "paper", "sequence"] = "default"
     """Whose settings stand under what else is given."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[PPOConfig] = PPOConfig()
 
     def run(self) -> None:
-        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out))
+        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         streams = [self._stream("reward", self.reward)]
         if self.terminal_reward is not None:
@@ -199,7 +243,7 @@ class TunePPO:
             raise ValueError("--heldout names the prompts, and --judge who compares the answers to them; give both")
         if not self.settings.evaluate_every:
             raise ValueError("--heldout is answered every --evaluate-every steps; give a number, a tenth of --steps")
-        rows, (_, *judge) = read_prompts(self.heldout), identity(self.judge)
+        rows, (_, *judge) = read_prompts(self.heldout, **self.source.how), identity(self.judge)
         warnings = []
         if judge in [identity(str(stream.reward))[1:] for stream in streams]:
             warnings.append(

@@ -12,8 +12,10 @@ from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import UseAppendAction
 
 from errata.commands.client import ClientFlags
-from errata.commands.shared import EncodingFlags, check_not_itself, console
-from errata.data import new_file, read_corrections, read_demonstrations, read_prompts
+from errata.commands.shared import RESUMES, EncodingFlags, Source, check_not_itself, console, is_model, set_aside
+from errata.data import Reading, read_corrections, read_demonstrations, read_prompts
+from errata.ranges import Range, Ranged, Seed, Size
+from errata.runs import new_file
 from errata.types import Demonstration
 from errata.winrate import (
     ChatJudge,
@@ -40,22 +42,27 @@ from errata.winrate import (
 )
 from errata.winrate.judges import PROMPT
 
-__all__ = ["Generate", "WinRate"]
+__all__ = ["NO_VERDICT", "Generate", "WinRate"]
+
+NO_VERDICT = 5
+"""The exit code where an arm has no valid verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WinRate:
+class WinRate(Ranged):
     """One or more models, or files of responses, against a baseline on the same prompts, with 95 % intervals.
 
     The judge is one of four: what people really sent (--references: fewer words to change wins, edit cost left is
     shown), a chat model asked in both orders (--llm), people's verdicts (--verdicts), or a reward model (--reward: a
     proxy; do not judge a policy by the reward model that it was trained on). Or take verdicts that are there:
     --annotations.
+
+    Exit code 5 where an arm has no valid verdict: everything is written all the same, and there is no win rate of it.
     """
 
     candidate: Annotated[tuple[str, ...], UseAppendAction] = ()
-    """A model folder, or a file of rows with id, prompt and response, or AlpacaEval's model outputs (.json); repeat it
-    for several arms. NAME=PATH names the arm."""
+    """A model (a folder, or owner/name or owner/name@revision of the Hugging Face Hub), or a file of rows with id,
+    prompt and response, or AlpacaEval's model outputs (.json); repeat it for several arms. NAME=PATH names the arm."""
     baseline: str | None = None
     """The same, to compare with."""
     references: Path | None = None
@@ -76,12 +83,12 @@ class WinRate:
     """A field of the baseline's rows: win rates by its values, too."""
     prompts: Path | None = None
     """Rows with prompt, for models to answer; with --references not needed."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(low=0, high=100)] = 1.0
     """Of sampling; 0 is greedy. All sides decode alike."""
-    max_new_tokens: int = 256
+    max_new_tokens: Size = 256
     """Longest response, in tokens."""
-    seed: int = 0
-    """Of sampling, of the bootstrap and of the sign flips."""
+    seed: Seed = 0
+    """Of sampling and of the sign flips."""
     out: Path | None = None
     """Write the numbers and each prompt's verdict here as JSON."""
     report: Annotated[tuple[Path, ...], UseAppendAction] = ()
@@ -89,9 +96,15 @@ class WinRate:
     alpaca_eval: Path | None = None
     """Write the verdicts here as AlpacaEval's annotations (.json)."""
     client: Flat[ClientFlags] = ClientFlags()
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
-    def run(self) -> None:
+    @property
+    def stopped(self) -> str | None:
+        """What Ctrl-C is answered, where a chat model judges."""
+        return self.client.llm and f"no answer of the judge is paid for twice; {RESUMES}"
+
+    def run(self) -> int:
         for path in self.report:
             if path.suffix not in (".html", ".md"):
                 raise ValueError(f"--report {path}: name a file .html or .md")
@@ -109,6 +122,7 @@ class WinRate:
         for written in (self.out, *self.report, self.alpaca_eval):
             if written is not None:
                 console.print(f"→ {written}", highlight=False)
+        return NO_VERDICT if any(arm.win_rate is None for arm in found.arms) else 0
 
     def _annotated(self) -> tuple[Contest, dict[str, list[Pair]], dict[str, list[Ruling]]]:
         assert self.annotations is not None
@@ -149,7 +163,7 @@ class WinRate:
 
     def _judge(self) -> Judge:
         if self.references is not None:
-            return reference_judge(read_corrections(self.references), name=str(self.references))
+            return reference_judge(read_corrections(self.references, **self.source.how), name=str(self.references))
         if self.reward is not None:
             return reward_judge(self.reward, self.encoding.encoder(self.reward))
         if self.verdicts is not None:
@@ -159,8 +173,10 @@ class WinRate:
         return ChatJudge(self.client.open(), name=self.client.llm, prompt=prompt, guideline=self.guideline)
 
     def _responses(self, source: Path) -> list[Demonstration]:
-        if not source.is_dir():
-            return read_outputs(source) if is_outputs(source) else read_demonstrations(source)
+        if not is_model(source):
+            # A model that answers nothing has answered.
+            how = Reading(**{**self.source.how, "empty_texts": "keep"})
+            return read_outputs(source) if is_outputs(source) else read_demonstrations(source, **how)
         asked = self.prompts or self.references
         if asked is None:
             raise ValueError(f"{source} is a model; give --prompts for it to answer")
@@ -168,7 +184,7 @@ class WinRate:
 
         generator = TransformersGenerator(load_causal(source).to(device()), self.encoding.encoder(source))
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed)
-        rows = read_prompts(asked)
+        rows = read_prompts(asked, **self.source.how)
         drawn = generator(rows, sampling)
         return [
             Demonstration(id=row.id, prompt=row.prompt, response=one.text, extra=row.extra)
@@ -177,25 +193,27 @@ class WinRate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate:
+class Generate(Ranged):
     """A model's answers to a file of prompts, to be judged or edited: greedy unless a temperature is given.
 
-    Prompts are encoded as they are for training. Stopped at any moment, the same command goes on where it was.
+    Prompts are encoded as they are for training. Stopped at any moment, rerun the same command to resume.
     """
 
+    stopped = RESUMES
+
     model: Path
-    """A model folder."""
+    """A causal language model: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
     prompts: Path
     """Rows with prompt; their further fields travel into the answers."""
     out: Path
     """Rows with id, prompt and response; or, with --form alpaca_eval, a .json file of model outputs."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Range(low=0, high=100)] = 0.0
     """0 is greedy; else plain sampling, no top-k, no top-p."""
-    samples: int = 1
+    samples: Size = 1
     """Answers for each prompt; with more than one their ids are ID#0, ID#1, …"""
-    seed: int = 0
+    seed: Seed = 0
     """Of sampling."""
-    max_new_tokens: int = 256
+    max_new_tokens: Size = 256
     """Longest answer, in tokens."""
     name: str | None = None
     """What the answers' field generator says; the folder's name if not given."""
@@ -203,19 +221,18 @@ class Generate:
     """errata's rows, or AlpacaEval's model outputs."""
     backend: Literal["transformers", "vllm"] = "transformers"
     """vllm where it is installed: the same ids go in, and other numbers come out."""
-    chunk: int = 64
+    chunk: Size = 64
     """Prompts answered at once; after each chunk the answers are on disk."""
+    source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
 
     def run(self) -> None:
         check_not_itself(self.out, self.prompts)
         if self.form == "alpaca_eval" and self.out.suffix != ".json":
             raise ValueError(f"--out {self.out}: AlpacaEval reads JSON arrays; name a file .json")
-        if self.samples < 1 or self.chunk < 1 or self.temperature < 0:
-            raise ValueError("--samples and --chunk are 1 or more, --temperature is 0 or more")
         from errata.models import Sampling, TransformersGenerator, device, identity, load_causal, load_vllm
 
-        prompts = read_prompts(self.prompts)
+        prompts = read_prompts(self.prompts, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         settings: dict[str, Any] = {
             "model": identity(self.model),
@@ -252,7 +269,7 @@ def _source(given: str) -> tuple[str | None, Path]:
 
 
 def _stem(path: Path) -> str:
-    return path.resolve().name if path.is_dir() else path.stem
+    return path.resolve().name if is_model(path) else path.stem
 
 
 def _now() -> str:

@@ -1,8 +1,9 @@
 """Data: rows in and out of files, and the one encoding of text as ids."""
 
+from errata.data.columns import EmptyTexts, Reading
 from errata.data.encoding import PLAIN_TEMPLATE, Encoder, LongRow, OnLong
-from errata.data.files import new_file, new_folder
 from errata.data.formats import FORMATS, Format, FormatName, recognise
+from errata.data.given import rows_of
 from errata.data.lengths import LengthCounts, encode_rows
 from errata.data.rows import (
     corrections_from,
@@ -23,12 +24,14 @@ from errata.data.templates import TemplateFinding, check_template
 __all__ = [
     "FORMATS",
     "PLAIN_TEMPLATE",
+    "EmptyTexts",
     "Encoder",
     "Format",
     "FormatName",
     "LengthCounts",
     "LongRow",
     "OnLong",
+    "Reading",
     "TemplateFinding",
     "check_template",
     "corrections_from",
@@ -37,14 +40,13 @@ __all__ = [
     "iter_demonstrations",
     "iter_preferences",
     "iter_prompts",
-    "new_file",
-    "new_folder",
     "read_corrections",
     "read_demonstrations",
     "read_preferences",
     "read_prompts",
     "recognise",
     "recognise_file",
+    "rows_of",
     "write_rows",
     "writing_rows",
 ]

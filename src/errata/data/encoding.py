@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from jinja2 import TemplateError
 
+from errata.pretrained import ModelFolder, find_model
+from errata.pretrained.tokenizer import load_tokenizer
 from errata.types import Encoded, Prompt
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ __all__ = [
     "LongRow",
     "OnLong",
     "TooLong",
-    "check_folder",
     "load_encoder",
     "load_tokenizer",
 ]
@@ -479,36 +480,33 @@ class Encoder:
         return offsets
 
 
-def check_folder(folder: Path | str) -> None:
-    """Say at once that a folder is not there, before anybody is asked over the network.
-
-    Raises:
-        ValueError: it is neither a folder nor a Hugging Face name of the form ``owner/name``.
-    """
-    if not Path(folder).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(folder)):
-        raise ValueError(f"there is no model folder {folder}; give a local folder, or owner/name of the hub")
-
-
-def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
-    """The tokenizer saved beside a model. Raises ValueError where there is none."""
-    from transformers import AutoTokenizer  # and with it torch, which who has no model does without
-
-    check_folder(folder)
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"no tokenizer could be loaded from {folder}; save the model's tokenizer there ({reason})"
-        ) from error
-    return tokenizer
-
-
 def load_encoder(
     folder: Path | str, *, template: str = "auto", max_length: int | None = None, on_long: OnLong | str = OnLong.ERROR
 ) -> Encoder:
-    """The ``Encoder`` with the tokenizer saved beside a model. Raises ValueError as both do."""
-    return Encoder(load_tokenizer(folder), template=template, max_length=max_length, on_long=on_long)
+    """The ``Encoder`` with the tokenizer saved beside a model.
+
+    Raises:
+        ValueError: as both do; or the tokenizer is another model's: its ids are beyond the embedding.
+    """
+    encoder = Encoder(load_tokenizer(folder), template=template, max_length=max_length, on_long=on_long)
+    _check_vocabulary(encoder, find_model(folder))
+    return encoder
+
+
+def _check_vocabulary(encoder: Encoder, model: ModelFolder) -> None:
+    try:
+        config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+        size = config.get("text_config", config)["vocab_size"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return  # whoever loads the model says what is wrong with it
+    # Added tokens may well lie beyond (of images, say), if they are never used.
+    words = encoder.tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
+    highest = max(words - 1, *encoder.end_ids, encoder.pad_id)
+    if isinstance(size, int) and highest >= size:
+        raise ValueError(
+            f"{model.path / 'tokenizer.json'} writes ids up to {highest}, and the model of config.json has {size}: it "
+            f"is another model's tokenizer, or its embedding was not resized; {model.remedy}"
+        )
 
 
 def _key(prompt: Prompt) -> str | int:

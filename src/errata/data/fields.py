@@ -12,8 +12,10 @@ from errata.types import Prompt, WeightSpan
 
 __all__ = [
     "ID_FIELDS",
+    "EmptyTextError",
     "Fields",
     "is_conversation",
+    "is_empty",
     "take_answer",
     "take_conversation",
     "take_id",
@@ -26,6 +28,12 @@ __all__ = [
 
 Fields = dict[str, Any]
 ID_FIELDS = ("rejected_ids", "original_ids")
+
+
+class EmptyTextError(ValueError):
+    """A row says nothing where a text is needed: somebody left a cell empty."""
+
+
 _NOT_A_PROMPT = "is neither a text nor a list of messages with role and content; make it one"
 
 
@@ -85,6 +93,11 @@ def take_answer(fields: Fields, name: str) -> str:
         message = _message(value[0], f"field {name!r}")
         if message is not None and message["role"] == "assistant":
             return message["content"]
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        raise ValueError(
+            f"field {name!r} is a list of {len(value)} texts, as in RM-Bench, and a row has one; write a row for each "
+            "pair of texts that you mean"
+        )
     raise ValueError(
         f"field {name!r} is neither a text nor a list of one assistant message; put what comes before into 'prompt'"
     )
@@ -137,6 +150,11 @@ def take_reasons(fields: Fields) -> tuple[str, ...]:
 def is_conversation(value: object) -> bool:
     """Whether a value looks like messages: a list, not empty, of objects with a ``role``."""
     return isinstance(value, list) and bool(value) and all(isinstance(m, dict) and "role" in m for m in value)
+
+
+def is_empty(text: str) -> bool:
+    """Whether a text holds nothing but white space."""
+    return not text or text.isspace()
 
 
 def _take(fields: Fields, name: str) -> Any:

@@ -9,8 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
+from errata.data.columns import TEXT_PAIRS
+from errata.data.exports import (
+    Parts,
+    argilla,
+    argilla_table,
+    is_argilla,
+    is_argilla_table,
+    is_label_studio,
+    is_label_studio_table,
+    is_langfuse,
+    is_openai,
+    label_studio,
+    label_studio_table,
+    langfuse,
+    openai_preference,
+)
 from errata.data.fields import (
     ID_FIELDS,
     Fields,
@@ -26,7 +42,18 @@ from errata.data.fields import (
 )
 from errata.types import Correction, Prompt
 
-__all__ = ["FORMATS", "TEXT_PAIRS", "Format", "FormatName", "Recognised", "any_pair", "is_response", "recognise"]
+__all__ = [
+    "FORMATS",
+    "TEXT_PAIRS",
+    "Format",
+    "FormatName",
+    "Recognised",
+    "any_pair",
+    "is_own",
+    "is_response",
+    "pair_of",
+    "recognise",
+]
 
 FormatName = Literal[
     "preference",
@@ -39,10 +66,13 @@ FormatName = Literal[
     "helpsteer3-edit",
     "helpsteer3-edit-quality",
     "hh-rlhf",
+    "openai-preference",
+    "argilla",
+    "argilla-table",
+    "langfuse",
+    "label-studio",
+    "label-studio-table",
 ]
-
-TEXT_PAIRS = (("rejected", "chosen"), ("original", "edited"), ("draft", "sent"))
-"""Names of the text before and after, in errata's own rows."""
 
 _HH_TURN = re.compile(r"\n\n(Human|Assistant): ?")
 _HH_ROLE = {"Human": "user", "Assistant": "assistant"}
@@ -97,9 +127,15 @@ def recognise(rows: Iterable[Mapping[str, Any]]) -> Recognised:
         )
     looked_for = "; ".join(f"{name} ({', '.join(form.fields)}: {counts[name]})" for name, form in FORMATS.items())
     names = sorted({name for row in seen for name in row})
+    if sum(map(_is_best_of_n, seen)) * 2 >= len(seen):
+        raise ValueError(
+            f"chosen and rejected are lists of texts in the first {len(seen)} rows, as in RM-Bench: several answers to "
+            "one prompt, and no edits; write a row for each pair of texts that you mean"
+        )
     raise ValueError(
         f"no format fits half of the first {len(seen)} rows, whose fields are {', '.join(names) or 'none'}; looked for "
-        f"{looked_for}; rename the fields, or say which with --from"
+        f"{looked_for}; say which fields are which with --columns prompt=FIELD draft=FIELD sent=FIELD, or the format "
+        "with --from"
     )
 
 
@@ -109,9 +145,25 @@ def any_pair(fields: Fields, line: int) -> Correction:
     Raises:
         ValueError: no pair is whole, or more than one is; a field is missing or of the wrong type.
     """
-    found = [[name for name in pair if fields.get(name) is not None] for pair in TEXT_PAIRS]
-    # Where no pair is whole, the one that is nearest to it names what is missing.
-    return _pair(fields, line, pair=max(zip(TEXT_PAIRS, found, strict=True), key=lambda each: len(each[1]))[0])
+    return _pair(fields, line, pair=pair_of(fields))
+
+
+def pair_of(fields: Mapping[str, Any]) -> tuple[str, str]:
+    """The pair of names that a row has; where none is whole, the one that is nearest names what is missing.
+
+    Raises:
+        ValueError: two pairs are whole.
+    """
+    found = {pair: sum(fields.get(name) is not None for name in pair) for pair in TEXT_PAIRS}
+    whole = [pair for pair, count in found.items() if count == 2]
+    if len(whole) > 1:
+        raise ValueError(f"fields {whole[0]} and {whole[1]} both hold a text before and after; keep one pair")
+    return max(TEXT_PAIRS, key=found.__getitem__)
+
+
+def is_own(row: Mapping[str, Any]) -> bool:
+    """Whether a row is one of errata's own: a prompt and a pair of texts, each plain or one message."""
+    return row.get("prompt") is not None and any(all(_is_answer(row.get(name)) for name in pair) for pair in TEXT_PAIRS)
 
 
 def is_response(row: Mapping[str, Any]) -> bool:
@@ -191,6 +243,14 @@ def _hh_messages(text: str, name: str) -> list[dict[str, str]]:
     return [{"role": _HH_ROLE[who], "content": said} for who, said in zip(turns[::2], turns[1::2], strict=True)]
 
 
+def _exported(fields: Fields, line: int, *, parts: Callable[[Fields], Parts]) -> Correction:
+    try:
+        prompt, original, edited = parts(fields)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"the row is built otherwise than its tool exports it ({error!r}); drop it") from error
+    return _correction(fields, line, prompt, original, edited)
+
+
 def _correction(fields: Fields, line: int, prompt: Prompt, original: str, edited: str) -> Correction:
     identity, ids, reasons = take_id(fields, line), take_ids(fields, ID_FIELDS), take_reasons(fields)
     weights = [take_weights(fields, [f"{pair[side]}_weights" for pair in TEXT_PAIRS]) for side in (0, 1)]
@@ -218,6 +278,20 @@ def _correction(fields: Fields, line: int, prompt: Prompt, original: str, edited
 
 def _texts(row: Mapping[str, Any], *names: str) -> bool:
     return all(isinstance(row.get(name), str) for name in names)
+
+
+def _is_answer(value: object) -> bool:
+    return isinstance(value, str) or (is_conversation(value) and len(cast(list[Any], value)) == 1)
+
+
+def _is_exported(row: Mapping[str, Any], *, fits: Callable[[Mapping[str, Any]], bool]) -> bool:
+    """Whether a row is a tool's, and was not made one of errata's own, with which the tool's other fields travel."""
+    return fits(row) and not is_own(row)
+
+
+def _is_best_of_n(row: Mapping[str, Any]) -> bool:
+    sides = (row.get("chosen"), row.get("rejected"))
+    return all(isinstance(side, list) and side and all(isinstance(each, str) for each in side) for side in sides)
 
 
 def _is_preference(row: Mapping[str, Any]) -> bool:
@@ -320,5 +394,41 @@ FORMATS: Mapping[FormatName, Format] = {
         ("chosen", "rejected"),
         _is_hh_rlhf,
         _hh_rlhf,
+    ),
+    "openai-preference": Format(
+        "OpenAI's preference fine-tuning rows",
+        ("input", "preferred_output", "non_preferred_output"),
+        partial(_is_exported, fits=is_openai),
+        partial(_exported, parts=openai_preference),
+    ),
+    "argilla": Format(
+        "Argilla records",
+        ("fields", "responses"),
+        partial(_is_exported, fits=is_argilla),
+        partial(_exported, parts=argilla),
+    ),
+    "argilla-table": Format(
+        "Argilla records, a column for each field and question",
+        ("id", "status"),
+        partial(_is_exported, fits=is_argilla_table),
+        partial(_exported, parts=argilla_table),
+    ),
+    "langfuse": Format(
+        "Langfuse traces or dataset items",
+        ("input", "output"),
+        partial(_is_exported, fits=is_langfuse),
+        partial(_exported, parts=langfuse),
+    ),
+    "label-studio": Format(
+        "Label Studio tasks",
+        ("data", "annotations"),
+        partial(_is_exported, fits=is_label_studio),
+        partial(_exported, parts=label_studio),
+    ),
+    "label-studio-table": Format(
+        "Label Studio annotations (CSV, JSON-MIN)",
+        ("annotation_id", "lead_time"),
+        partial(_is_exported, fits=is_label_studio_table),
+        partial(_exported, parts=label_studio_table),
     ),
 }

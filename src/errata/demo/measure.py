@@ -26,7 +26,7 @@ from errata.models import (
 from errata.models.generation import Sampling
 from errata.reward import RewardFunction, best_of_n, encode_rollout, localisation, pair_accuracy, score_texts
 from errata.types import Correction, PromptRow, Rollout, TokenLabels
-from errata.winrate import bootstrap_interval, verdicts_from_scores
+from errata.winrate import mean_interval, rate_interval, verdicts_from_scores
 
 __all__ = ["decoded", "during_training", "examples", "reward_model", "win_rate_over"]
 
@@ -57,7 +57,7 @@ def decoded(
     found = [judge(row.prompt, row.text) for row in rollouts]
     kinds = Counter(defect.kind.value for judgement in found for defect in judgement.defects)
     kl, entropy = _kl_and_entropy(rollouts, model, start, encoder, temperature)
-    cost = bootstrap_interval([edit_cost(row.prompt, row.text) for row in rollouts], seed=0)
+    cost = mean_interval([edit_cost(row.prompt, row.text) for row in rollouts], least=1.0)
     return {
         **win_rate_over(_scores(rollouts), _scores(against)),
         "mean_defects": float(np.mean([judgement.count for judgement in found])),
@@ -78,8 +78,8 @@ def decoded(
 
 
 def win_rate_over(candidate: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
-    """Win rate, ties one half, with a 95 % bootstrap interval over prompts."""
-    interval = bootstrap_interval([verdict.score for verdict in verdicts_from_scores(candidate, baseline)], seed=0)
+    """Win rate, ties one half, with its 95 % interval over prompts."""
+    interval = rate_interval([verdict.score for verdict in verdicts_from_scores(candidate, baseline)])
     return {"win_rate": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from errata.data import new_file
-from errata.data.files import claim_folder
 from errata.demo.recipe import DemoConfig
-from errata.demo.schedule import Stage, run_stages
 from errata.demo.stages import SeedRun
+from errata.runs import new_file
+from errata.runs.schedule import Stage, run_stages
 from errata.winrate import Summary, combine_seeds, report_html, report_terminal, write_summary
 
 __all__ = ["run_demo"]
@@ -25,14 +24,19 @@ def run_demo(config: DemoConfig, console: Console | None = None) -> Summary:
     stages that are not there, to the same numbers.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: the folder holds a run with other settings, another process runs in it, or a file is damaged.
     """
     console = console or Console()
-    _claim(config)
     runs = [SeedRun(config, seed) for seed in range(config.seeds)]
     times = _Times(config.out / "seconds.json")
     run_stages(
-        [stage for run in runs for stage in run.stages()], workers=config.workers, console=console, done=times.add
+        [stage for run in runs for stage in run.stages()],
+        out=config.out,
+        # Seeds may be added to a run, and stages may run elsewhere: neither changes a number.
+        settings={key: value for key, value in asdict(config).items() if key not in ("out", "seeds", "workers")},
+        workers=config.workers,
+        console=console,
+        done=times.add,
     )
     summary = combine_seeds([run.summary(times.below(run.folder)) for run in runs])
     write_summary(config.out / "winrate" / "summary.json", summary)
@@ -41,12 +45,6 @@ def run_demo(config: DemoConfig, console: Console | None = None) -> Summary:
     console.print(report_terminal(summary))
     console.print(f"\nReport: {config.out / 'report.html'}\nNumbers: {config.out / 'winrate' / 'summary.json'}")
     return summary
-
-
-def _claim(config: DemoConfig) -> None:
-    # Seeds may be added to a run, and stages may run elsewhere: neither changes a number.
-    settings = {key: value for key, value in asdict(config).items() if key not in ("out", "seeds", "workers")}
-    claim_folder(config.out, settings)
 
 
 class _Times:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from errata.demo.world import DefectRates
+from errata.ranges import Range, Ranged, Size
 from errata.reward import RewardConfig, TokenRewardConfig
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig
 
@@ -39,30 +41,30 @@ ARMS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Ranged):
     """The main job on the embedded world: corrections in, a better model and an honest report out."""
 
     out: Path = Path("runs/demo")
-    """Folder of the run; the same command goes on where a stopped one was."""
-    seeds: int = 1
+    """Folder of the run; rerun the same command to resume one that was stopped."""
+    seeds: Size = 1
     """Independent repetitions; each draws everything anew, the start model included."""
-    prompts: int = 1200
+    prompts: Size = 1200
     """Prompts to sample two responses for; the rejected one of each is corrected."""
-    heldout: int = 400
+    heldout: Size = 400
     """Prompts of the final evaluation."""
-    curve_prompts: int = 100
+    curve_prompts: Size = 100
     """Held-out prompts of the evaluations during PPO."""
-    start_responses: int = 4000
+    start_responses: Size = 4000
     """Flawed responses that the start model is trained on."""
-    start_epochs: float = 5.0
+    start_epochs: Annotated[float, Range(above=0, high=1e6)] = 5.0
     """Passes over them."""
-    ppo_steps: int = 50
+    ppo_steps: Size = 50
     """Rounds of each PPO arm."""
-    diligence: float = 0.5
+    diligence: Annotated[float, Range(low=0, high=1)] = 0.5
     """Probability that the editor notices a defect."""
-    max_new_tokens: int = 80
+    max_new_tokens: Size = 80
     """Longest response, in tokens."""
-    workers: int = 2
+    workers: Size = 2
     """Stages at a time, each in a process of one thread."""
 
 

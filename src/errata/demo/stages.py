@@ -14,24 +14,24 @@ import torch
 from transformers import LlamaConfig
 
 from errata.data import Encoder, read_corrections, read_preferences, read_prompts, write_rows
-from errata.data.files import read_json, write_json
 from errata.data.rows import read_lines, write_lines
 from errata.demo import measure
 from errata.demo.editor import correct
 from errata.demo.judge import judge, preference
 from errata.demo.recipe import ARMS, CONTROLS, HABIT_RATE, OUTSIDER, START_DEFECTS, DemoConfig, Recipe
-from errata.demo.schedule import Stage
 from errata.demo.tokenizer import build_tokenizer
 from errata.demo.world import make_prompts, write_response
 from errata.edits import statistics
 from errata.labels import label_all, read_labels, write_labels
 from errata.models import Sampling, TransformersGenerator, load_causal, load_tokenizer, read_card, save_model
 from errata.reward import load_scorer, train_sequence_reward, train_token_reward, train_token_reward_bradley_terry
+from errata.runs import read_json, write_json
+from errata.runs.schedule import Stage
 from errata.tuning import Stream, demonstrations, dpo, figa, ppo, sft
 from errata.types import Correction, Demonstration, Preference, Prompt, PromptRow, Rollout, TokenLabels
 from errata.winrate import Summary, summary_from_json
 
-__all__ = ["REWARDS", "SeedRun", "read_json", "write_json"]
+__all__ = ["DECODINGS", "REWARDS", "SeedRun"]
 
 DECODINGS = {"sampled": 1.0, "greedy": 0.0}
 REWARDS = ("sequence_preference", "sequence_edited", "token", "token_eq3")
@@ -132,11 +132,11 @@ class SeedRun:
 
     def prompts(self, name: str) -> list[PromptRow]:
         """``prompts`` to train on, or ``heldout``."""
-        return read_prompts(self.folder / "data" / f"{name}.jsonl")
+        return read_prompts(self.folder / "data" / f"{name}.jsonl", empty_texts="keep")
 
     def edits(self, name: str = "start") -> list[Correction]:
         """Corrections of one model's samples."""
-        return read_corrections(self.folder / "edits" / f"{name}.jsonl")
+        return read_corrections(self.folder / "edits" / f"{name}.jsonl", empty_texts="keep")
 
     def labels(self, name: str = "start") -> list[TokenLabels]:
         """The same as labels on tokens."""
@@ -193,7 +193,7 @@ class SeedRun:
     def edit_rejected(self, path: Path) -> None:
         """The rejected responses, minimally corrected by an editor who overlooks about half of the defects."""
         rng = self.rng("edits")
-        rows = read_preferences(self.folder / "data" / "preferences.jsonl")
+        rows = read_preferences(self.folder / "data" / "preferences.jsonl", empty_texts="keep")
         write_rows(path, [self.edit(row.id, row.prompt, row.rejected, row.rejected_ids, rng) for row in rows])
 
     def edit_figa(self, path: Path) -> None:
@@ -215,7 +215,7 @@ class SeedRun:
         """A reward model, from the policy whose samples it will judge."""
         start, encoder, recipe = self.folder / "data" / "start", self.encoder, self.recipe
         if path.name == "sequence_preference":
-            rows = read_preferences(self.folder / "data" / "preferences.jsonl")
+            rows = read_preferences(self.folder / "data" / "preferences.jsonl", empty_texts="keep")
             train_sequence_reward(start, rows, encoder, recipe.reward, path)
         elif path.name == "sequence_edited":
             train_sequence_reward(start, self.edits(), encoder, recipe.reward, path)
@@ -234,7 +234,7 @@ class SeedRun:
         if arm == "sft_edited":
             sft(start, demonstrations(self.edits()), encoder, recipe.sft, path)
         elif arm == "dpo_preference":
-            rows = read_preferences(self.folder / "data" / "preferences.jsonl")
+            rows = read_preferences(self.folder / "data" / "preferences.jsonl", empty_texts="keep")
             dpo(start, rows, encoder, recipe.dpo(arm), path)
         elif arm == "dpo_edited":
             dpo(start, self.edits(), encoder, recipe.dpo(arm), path)
@@ -260,6 +260,7 @@ class SeedRun:
             reward=load_scorer(folder, self.encoder),
             encoder=self.encoder,
         )
+        evaluate.identity = f"the demo's curve on {self.config.curve_prompts} prompts, seed {self.seed}"  # type: ignore[attr-defined]
         ppo(model, streams, self.prompts("prompts"), self.encoder, self.recipe.ppo(path.name), path, evaluate=evaluate)
 
     def respond(self, path: Path) -> None:

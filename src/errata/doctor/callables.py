@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,9 @@ def check_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> list[Finding]:
 
     Args:
         loss: from the loss of each token (nats, before its weight) and the weights, both (B, T), to one number.
+
+    Raises:
+        ValueError: the loss gives something else, NaN or infinity.
 
     >>> [found.name for found in check_loss(lambda nll, weight: (nll * weight.clamp(min=0)).sum() / 8)]
     ['weights_masked']
@@ -61,8 +66,36 @@ def check_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> list[Finding]:
 
 def _gradient(loss: Callable[[Tensor, Tensor], Tensor], weight_BT: Tensor) -> Tensor:
     nll_BT = torch.tensor([[0.3, 0.1, 0.2, 0.4], [0.1, 0.5, 0.2, 0.3]], dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(loss(nll_BT, weight_BT), nll_BT)
+    found = loss(nll_BT, weight_BT)
+    if not isinstance(found, Tensor) or found.numel() != 1 or not found.requires_grad:
+        given = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ValueError(f"the loss gives {given}; give one number that has a gradient, made of the two tensors")
+    (gradient,) = torch.autograd.grad(_finite(found, "the loss"), nll_BT)
     return gradient
+
+
+def _numbers(found: Any, what: str, rows: int, *, one: bool = False) -> Tensor:
+    """One number a row, or by option one for all of them, as a tensor.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    try:
+        numbers = torch.as_tensor(found).double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{what} gives {found!r}, which is no list of numbers; give one number a row") from error
+    if (numbers.numel() == rows and numbers.dim() <= 2) or (one and numbers.numel() == 1):
+        return _finite(numbers.flatten() if numbers.dim() else numbers, what)
+    raise ValueError(f"{what} gives numbers of shape {tuple(numbers.shape)} for {rows} rows; give one number a row")
+
+
+def _finite(numbers: Tensor, what: str) -> Tensor:
+    values = numbers.detach().flatten().tolist()
+    wrong = next((number for number, value in enumerate(values) if not isfinite(value)), None)
+    if wrong is not None:
+        where = f" for row {wrong + 1}" if len(values) > 1 else ""
+        raise ValueError(f"{what} gives {values[wrong]}{where}; look for NaN in the weights, and for a division by 0")
+    return numbers
 
 
 def check_padding(measure: Callable[[Tensor, Tensor], Tensor], rows: Sequence[Sequence[int]]) -> list[Finding]:
@@ -71,12 +104,16 @@ def check_padding(measure: Callable[[Tensor, Tensor], Tensor], rows: Sequence[Se
     Args:
         measure: from ids and attention mask, both (B, T), to one number or one a row.
         rows: ids, of different lengths.
+
+    Raises:
+        ValueError: the measure gives something else, NaN or infinity.
     """
     known = sorted({token for row in rows for token in row})  # ids that the model is sure to have
     fill, other = known[0], known[-1]
     with torch.no_grad():
         plain, wider, refilled = (
-            measure(*_rectangle(rows, extra, each)) for extra, each in ((0, fill), (5, fill), (5, other))
+            _numbers(measure(*_rectangle(rows, extra, each)), "the measure", len(rows), one=True)
+            for extra, each in ((0, fill), (5, fill), (5, other))
         )
     if all(torch.allclose(plain, again, rtol=_CLOSE, atol=1e-6) for again in (wider, refilled)):
         return []
@@ -99,11 +136,14 @@ def check_end_read(score: Callable[[Tensor, Tensor], Tensor], rows: Sequence[Seq
     Args:
         score: from ids and attention mask, both (B, T), to one number a row. The head must not be all zeros.
         rows: ids that end with the end of sequence.
+
+    Raises:
+        ValueError: the score is something else, NaN or infinity.
     """
     end = rows[0][-1]
     with torch.no_grad():
-        whole = score(*_rectangle(rows, 1, end))
-        without = score(*_rectangle([row[:-1] for row in rows], 2, end))
+        whole = _numbers(score(*_rectangle(rows, 1, end)), "the score", len(rows))
+        without = _numbers(score(*_rectangle([row[:-1] for row in rows], 2, end)), "the score", len(rows))
     if whole.numel() > 1 and bool((whole == whole[0]).all()):
         return [
             Finding(
@@ -139,12 +179,16 @@ def check_reward_reload(
         rows: ids to score.
         missing_keys: what loading said was not in the file (``output_loading_info=True``).
 
+    Raises:
+        ValueError: a model gives something else than one finite score a row.
+
     >>> def scores(by):
     ...     return lambda rows: [by * len(row) for row in rows]
     >>> [found.name for found in check_reward_reload(scores(2.0), scores(0.1), [[1, 2], [1, 2, 3]])]
     ['head_lost']
     """
-    scores, again = torch.tensor([*before(rows)]).double(), torch.tensor([*after(rows)]).double()
+    scores = _numbers(before(rows), "the model before it was saved", len(rows))
+    again = _numbers(after(rows), "the model that was loaded", len(rows))
     found = []
     off = float((scores - again).abs().max())
     if off > 1e-3 * max(1.0, float(scores.abs().max())) or missing_keys:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from transformers import AutoConfig
 
 from errata.data import Encoder, LengthCounts, check_template
 from errata.doctor.batches import check_batch
@@ -21,7 +20,8 @@ from errata.doctor.units import UnitDifferences
 from errata.edits import FACTS, StatisticsOf, diff, unknowable
 from errata.edits.statistics import QUANTILES, Distribution
 from errata.labels import LabelCounts, LabelRules, changed, count_labels, has_change, label_all
-from errata.models.load import check_folder
+from errata.pretrained import find_model
+from errata.pretrained.load import load_config, stops_of
 from errata.tuning import FIGAConfig
 from errata.types import Correction, Label, LabeledTokens, TokenLabels, Unit
 from errata.views import ViewRow
@@ -36,6 +36,7 @@ _CHUNK = 256  # rows that are labelled together
 _TEMPLATE_SAMPLE = 8  # rows
 _OFFSET_SAMPLE = 64  # rows
 _SHOWN = 3  # rows
+_MECHANICAL = 0.05  # of the rows: from here on edits that programs made are warned of
 _FEW_TOKENS = 120  # of a side; a row that fits on a screen is shown rather than a longer one
 _NOT_TEXT = re.compile(r"\s|##|\ufffd")
 
@@ -91,9 +92,14 @@ _WHAT: Mapping[str, tuple[Severity, str, str]] = {
     "inventions": (
         Severity.WARNING,
         "edits add numbers, names or links that the model could not have known",
-        "look at them with `errata edits stats`; in FIGA and rewards --inventions ignore gives them weight 0",
+        "look at them with `errata edits stats`; `errata labels`, `tune figa` and `reward train` give them weight 0 "
+        "with --inventions ignore",
     ),
-    "unreadable": (Severity.WARNING, "rows of the file cannot be used", "mend them or set them aside"),
+    "unreadable": (
+        Severity.WARNING,
+        "rows of the file cannot be used",
+        "mend them or set them aside",
+    ),
     "without_gradient": (Severity.NOTE, "rows have no weight at all and are left out", "nothing to do"),
     # Of batches.
     "weights_dropped": (
@@ -158,21 +164,26 @@ class ModelFacts:
     """Rows of its embedding."""
     positions: int | None = None
     """The longest sequence that it was made for, in tokens."""
+    ends: tuple[int, ...] | None = None
+    """Ids at which plain ``generate`` and servers stop: ``eos_token_id`` of its configurations."""
 
 
 def read_model_facts(folder: Path | str) -> ModelFacts:
-    """What ``config.json`` beside a model says.
+    """What the configurations beside a model say.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is damaged.
     """
-    check_folder(folder)
+    found = find_model(folder)
     try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False).get_text_config()
-    except (OSError, ValueError) as error:
+        config = load_config(found)
+    except ValueError as error:
         raise ValueError(f"no model config could be loaded from {folder}: {error}") from error
+    text = config.get_text_config()
     return ModelFacts(
-        vocabulary=getattr(config, "vocab_size", None), positions=getattr(config, "max_position_embeddings", None)
+        vocabulary=getattr(text, "vocab_size", None),
+        positions=getattr(text, "max_position_embeddings", None),
+        ends=stops_of(found),
     )
 
 
@@ -342,6 +353,8 @@ class _Examination:
         sides = [(row.edited, streams.edited), (row.original, streams.original)]
         if not has_change(row):
             totals["without_label"] += 1
+        totals["edited_ended"] += row.edited.encoded.ended
+        totals["with_own_weights"] += any(side.weights is not None for side in (row.original, row.edited))
         for side, weights in sides:
             marks = changed(side.labels)
             ids = side.encoded.ids
@@ -454,6 +467,9 @@ class _Examination:
             "highest_id": totals["highest_id"],
             "vocabulary": self._model.vocabulary,
             "median_edit_ratio": edits.median_edit_ratio,
+            "changed_in_white_space_only": edits.kinds["white_space"],
+            "rows_with_mechanical_edits": edits.mechanical.touched_rows,
+            "mechanical_edits": dict(edits.mechanical.rows),
             "same_rows": edits.same,
             "near_duplicates": edits.near_duplicates,
             "rows_with_inventions": totals["rows_with_inventions"],
@@ -478,11 +494,42 @@ class _Examination:
             detail = said.get(name, detail)
             yield _finding(name, rows=rows, example=first, detail=detail)
 
+    def _end_remedy(self) -> str:
+        """What keeps the weight from the ends."""
+        config = self._config
+        if not self._totals["edited_ended"]:
+            return "truncate fewer rows: raise --max-length, or drop those that are longer"
+        if self._weights is not None:
+            return "give the end a weight in the weights that you hand in"
+        if config.end_weight == 0:
+            return "raise --end-weight above 0, or leave it out"
+        if config.end_weight is None and config.good_weight == 0:
+            return "raise --good-weight above 0, or give --end-weight"
+        return "give the end a weight in the rows' own weights: [n, n, 1] for a text of n characters"
+
+    def _balance_remedy(self) -> str:
+        """What weighs below zero, and what could weigh more above it."""
+        if self._weights is not None:
+            return "lower the weights below zero that you hand in"
+        config = self._config
+        lower = [] if not config.bad_weight else ["--bad-weight"]
+        lower += ["--deleted-weight"] if config.deleted_weight else []
+        lower += ["the rows' own weights"] if self._totals["with_own_weights"] else []
+        return f"lower {' or '.join(lower)}, or raise --kept-weight or --good-weight"
+
     def _of_all(self, figures: Mapping[str, Any]) -> Iterator[Finding]:
         """Findings that rest on the figures."""
         if not figures["rows_trained"]:
             yield _finding("no_rows")
-        yield from _of_ends(figures, self._method)
+        # The originals of FIGA and the pairs of a reward model end without a weight, and rightly so.
+        if self._method in ("figa", "sft") and figures["rows_trained"] and not figures["ended_with_weight"]:
+            yield Finding(
+                severity=Severity.ERROR,
+                name="no_end_trained",
+                what=f"none of {figures['ended']:,} responses that end has a weight on its end: the model never learns "
+                "to stop",
+                remedy=self._end_remedy(),
+            )
         if (unknown := figures["unknown_share_of_changed_tokens"]) > 0:
             yield _finding("unknown_in_changes", detail=f"{unknown:.1%} of the changed tokens")
         if figures["median_edit_ratio"] > 0.5:
@@ -491,6 +538,17 @@ class _Examination:
                 name="rewrites",
                 what=f"half of the edits change {figures['median_edit_ratio']:.0%} or more of the words: rewrites",
                 remedy="token labels say little of them; `errata edits filter --max-edit-ratio 0.5` keeps the others",
+            )
+        mechanical = self._statistics.result().mechanical
+        if mechanical.touched_rows > _MECHANICAL * figures["rows_in"]:
+            kinds = ", ".join(f"{name} in {count:,}" for name, count in mechanical.rows.items())
+            yield Finding(
+                severity=Severity.WARNING,
+                name="mechanical_edits",
+                what=f"programs changed the texts, and it counts as edits ({kinds}; {mechanical.only_rows:,} rows "
+                "differ in nothing else)",
+                remedy=f"fold it in both texts with {mechanical.flag}",
+                rows=mechanical.touched_rows,
             )
         repeated = figures["same_rows"] + figures["near_duplicates"]
         if repeated:
@@ -507,7 +565,18 @@ class _Examination:
                 name="unlearns_more",
                 what=f"the weights below zero sum to {figures['weight_below_zero']:,.0f} and those above to "
                 f"{figures['weight_above_zero']:,.0f}: more is unlearned than imitated",
-                remedy="lower --bad-weight, or raise --kept-weight",
+                remedy=self._balance_remedy(),
+            )
+        ends, stops = self._encoder.end_id, self._model.ends
+        if self._method != "reward" and stops is not None and ends not in stops and figures["ended_with_weight"]:
+            spelled = self._encoder.tokenizer.convert_ids_to_tokens(ends)
+            yield Finding(
+                severity=Severity.NOTE,
+                name="end_not_in_config",
+                what=f"the model's generation_config does not stop at the trained end {spelled!r} (id {ends}), but at "
+                f"{', '.join(map(str, stops)) or 'nothing'}: plain generate and servers write on after it",
+                remedy="errata adds it to eos_token_id of the model that it saves; where adapter/ is loaded beside its "
+                "base, or another trainer saves, add it to generation_config.json of the base",
             )
         if figures["pad_is_end"]:
             yield Finding(
@@ -519,19 +588,6 @@ class _Examination:
 
 
 _REFUSED = ("not_encoded", "sampled_ids_lie", "same_tokens", "too_long", "offsets_lie")
-
-
-def _of_ends(figures: Mapping[str, Any], method: Method) -> Iterator[Finding]:
-    """Of the responses that are imitated, do those that end teach to stop?"""
-    # The originals of FIGA and the pairs of a reward model end without a weight, and rightly so.
-    if method in ("figa", "sft") and figures["rows_trained"] and not figures["ended_with_weight"]:
-        yield Finding(
-            severity=Severity.ERROR,
-            name="no_end_trained",
-            what=f"none of {figures['ended']:,} responses that end has a weight on its end: the model never learns to "
-            "stop",
-            remedy="give the end a weight (FIGA: --good-weight), and do not truncate every row",
-        )
 
 
 def _finding(name: str, *, rows: int = 0, example: str | None = None, detail: str = "") -> Finding:

@@ -28,6 +28,7 @@ from errata.edits.llm import (
     edit_drafts,
     first_asks,
 )
+from errata.edits.normalization import FOLDINGS, Folding, Mechanical, MechanicalOf, Normalizer, kinds_of, normalize
 from errata.edits.request import Draft, read_material
 from errata.edits.statistics import EditStatistics, StatisticsOf, statistics
 from errata.edits.unknowable import FACTS, Kind, unknowable
@@ -35,6 +36,7 @@ from errata.edits.words import edit_ratio, word_distance, words
 
 __all__ = [
     "FACTS",
+    "FOLDINGS",
     "Aside",
     "Curation",
     "Draft",
@@ -44,8 +46,12 @@ __all__ = [
     "EditedDrafts",
     "Filter",
     "FilterReport",
+    "Folding",
     "Kind",
     "LLMEditorConfig",
+    "Mechanical",
+    "MechanicalOf",
+    "Normalizer",
     "Objections",
     "Score",
     "SetAside",
@@ -58,7 +64,9 @@ __all__ = [
     "edit_ratio_within",
     "field_is_one_of",
     "first_asks",
+    "kinds_of",
     "no_duplicates",
+    "normalize",
     "read_material",
     "reason_is_one_of",
     "reward_gap",

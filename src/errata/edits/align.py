@@ -5,6 +5,7 @@ change?). Here it is the one that the taggers of translation quality estimation 
 read from the end, keep or substitute wherever that is still minimal, then delete, then insert. The benchmark in
 ``benchmarks/agreement.py`` measures what that gains over difflib and over rapidfuzz, which leaves ties to chance.
 ``Ties.DEPARTURE`` starts from there, and moves each run of deleted or inserted units to the right while it may.
+``Ties.RELEASED`` takes rapidfuzz's own choice, which is that of FIGA's released code.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 from collections.abc import Hashable, Sequence
 from itertools import repeat
 
-from rapidfuzz.distance import Postfix, Prefix
+from rapidfuzz.distance import Levenshtein, Postfix, Prefix
 
 from errata.types import Label, Ties
 
@@ -53,8 +54,10 @@ def align(
     >>> [Label(label).name for label in original], [Label(label).name for label in edited]
     (['SUBSTITUTED', 'KEPT', 'KEPT'], ['SUBSTITUTED', 'KEPT', 'KEPT', 'INSERTED'])
     >>> [list(align("go go stop".split(), "go stop".split(), ties)[0]) for ties in Ties]
-    [[2, 0, 0], [0, 2, 0]]
+    [[2, 0, 0], [0, 2, 0], [0, 2, 0]]
     """
+    if Ties(ties) == Ties.RELEASED:
+        return _released(original, edited)
     labels = _align(original, edited)
     if Ties(ties) == Ties.DEPARTURE:
         _move_right(original, labels[0], _DELETED)
@@ -97,6 +100,17 @@ def _align(original: Sequence[Hashable], edited: Sequence[Hashable]) -> tuple[by
             j -= 1
             edited_labels[j] = Label.INSERTED
     return original_labels, edited_labels
+
+
+def _released(original: Sequence[Hashable], edited: Sequence[Hashable]) -> tuple[bytearray, bytearray]:
+    """What ``Levenshtein.editops`` gives: that package is made of rapidfuzz."""
+    labels = bytearray(len(original)), bytearray(len(edited))
+    for operation in Levenshtein.editops(original, edited):
+        if operation.tag != "insert":
+            labels[0][operation.src_pos] = Label.SUBSTITUTED if operation.tag == "replace" else Label.DELETED
+        if operation.tag != "delete":
+            labels[1][operation.dest_pos] = Label.SUBSTITUTED if operation.tag == "replace" else Label.INSERTED
+    return labels
 
 
 def _move_right(units: Sequence[Hashable], labels: bytearray, runs: re.Pattern[bytes]) -> None:

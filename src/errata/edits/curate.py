@@ -135,7 +135,8 @@ def edit_ratio_within(low: float = 0.0, high: float = 1.0) -> Filter:
 
     def judge(row: Correction) -> str | None:
         ratio = edit_ratio(row.original, row.edited)
-        return None if _unchanged(row) or low <= ratio <= high else f"edit ratio {ratio:.2f}"
+        said = f"edit ratio {ratio:.2f}" if ratio else "edit ratio 0: white space changed, and no word"
+        return None if _unchanged(row) or low <= ratio <= high else said
 
     return Filter(f"edit ratio from {low:g} to {high:g}", _each(judge))
 

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from math import inf
+from typing import Annotated, Any, NamedTuple
 
 from errata.client import Answer, Ask, Chat, Stop, total_cost
 from errata.edits.request import REASONS, Draft, prompt_id, request, retry, schema
 from errata.edits.statistics import EditStatistics, statistics
 from errata.edits.words import split_words, word_distance
+from errata.ranges import Range, Size, check_ranges
 from errata.types import Correction, Prompt
 
 __all__ = [
@@ -47,26 +49,21 @@ _TAGGED = re.compile(r"<response(-\w{8})?>\n?(.*?)\n?</response\1?>", re.DOTALL)
 class LLMEditorConfig:
     """What is asked of the editor, and what is taken of its answers."""
 
-    max_edit_ratio: float = 0.5
+    max_edit_ratio: Annotated[float, Range(above=0, high=1)] = 0.5
     """The most that an edit may change, as a share of the words of the longer text."""
-    max_growth: float = 1.5
+    max_growth: Annotated[float, Range(low=1, high=inf)] = 1.5
     """The most words of the edited text, as a multiple of those of the response."""
-    free_words: int = 5
+    free_words: Annotated[int, Range(low=0)] = 5
     """So many words may always be changed or added, however short the response is."""
-    max_tokens: int = 2048
+    max_tokens: Size = 2048
     """Longest answer of the model, in its tokens; one that is cut off is asked for again with twice as many."""
-    temperature: float | None = 0.0
+    temperature: Annotated[float, Range(low=0, high=100)] | None = 0.0
     """Of the model; None leaves it to the server."""
     tags: tuple[str, ...] = REASONS
     """What the model may name as reasons; say in the guideline what tags of your own mean."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_edit_ratio <= 1:
-            raise ValueError(f"max_edit_ratio is {self.max_edit_ratio:g}; give a share above 0, at most 1")
-        if self.max_growth < 1:
-            raise ValueError(f"max_growth is {self.max_growth:g}; give 1 or more")
-        if self.free_words < 0:
-            raise ValueError(f"free_words is {self.free_words}; give 0 or more")
+        check_ranges(self)
         if not self.tags:
             raise ValueError("tags is empty; give at least one")
 

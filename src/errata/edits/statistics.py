@@ -20,6 +20,7 @@ import numpy as np
 
 from errata.edits.difference import diff
 from errata.edits.duplicates import Duplicates
+from errata.edits.normalization import Mechanical, MechanicalOf
 from errata.edits.unknowable import unknown_words
 from errata.edits.words import words
 from errata.types import Correction, Edit, Op, Ties, Unit
@@ -48,13 +49,14 @@ class EditStatistics:
     words_inserted: int
     words_substituted: int
     mean_edit_ratio: float
-    """Mean over the changed rows of ``edit_ratio``: word edits by the words of the longer text; 0 if none is changed.
-    People's "minimal" edits are often large: near 1 they are rewrites."""
+    """Mean of ``edit_ratio`` over the rows that change a word: word edits by the words of the longer text; 0 if none
+    does. Rows that change white space only are counted in ``kinds``. People's "minimal" edits are often large: near 1
+    they are rewrites."""
     median_edit_ratio: float
     edit_ratio_quantiles: Mapping[str, float] = field(default_factory=dict)
-    """Of the changed rows, by ``"0.05"`` and so on; linear between two rows, as numpy's."""
+    """Of the rows that change a word, by ``"0.05"`` and so on; linear between two rows, as numpy's."""
     edit_ratio_histogram: tuple[int, ...] = ()
-    """Changed rows by tenths of the edit ratio; 1 belongs to the last."""
+    """Rows that change a word by tenths of the edit ratio; 1 belongs to the last."""
     length_change_quantiles: Mapping[str, float] = field(default_factory=dict)
     """Of all rows: words of the edited text less those of the original."""
     kinds: Mapping[str, int] = field(default_factory=dict)
@@ -81,6 +83,8 @@ class EditStatistics:
     unknowable_rows: int = 0
     unknowable_examples: tuple[tuple[str, str, str], ...] = ()
     """Of the first rows that have one: row, kind, and the word in its surroundings."""
+    mechanical: Mechanical = field(default_factory=Mechanical)
+    """Edits that programs made and nobody meant, by kind (``errata.edits.normalization``)."""
     estimated: tuple[str, ...] = ()
     """The figures above that are estimates in this case."""
 
@@ -107,14 +111,22 @@ class EditStatistics:
     def as_dict(self) -> dict[str, Any]:
         """All numbers by name, ready for JSON."""
         derived = ("words_typed", "words_kept", "share_unchanged", "mean_length_change")
-        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
+        figures = {**asdict(self), **{name: getattr(self, name) for name in derived}}
+        return {**figures, "mechanical": self.mechanical.as_dict()}
 
     def __str__(self) -> str:
+        white_space = self.kinds.get("white_space", 0)
+        only_white_space = f" and {white_space} changed in white space only" if white_space else ""
+        ratio = "no row changes a word"
+        if self.rows > self.unchanged + white_space:
+            ratio = (
+                f"edit ratio of the rows that change a word {self.mean_edit_ratio:.2f} in the mean and "
+                f"{self.median_edit_ratio:.2f} in the median"
+            )
         return (
-            f"{self.rows} corrections, {self.unchanged} of them unchanged; of {self.words_original} words "
-            f"{self.words_deleted} deleted and {self.words_substituted} substituted, {self.words_inserted} inserted: "
-            f"{self.words_typed} words typed; edit ratio of changed rows {self.mean_edit_ratio:.2f} in the mean and "
-            f"{self.median_edit_ratio:.2f} in the median; {self.mean_length_change:+.1f} words a row"
+            f"{self.rows} corrections, {self.unchanged} of them unchanged{only_white_space}; of {self.words_original} "
+            f"words {self.words_deleted} deleted and {self.words_substituted} substituted, {self.words_inserted} "
+            f"inserted: {self.words_typed} words typed; {ratio}; {self.mean_length_change:+.1f} words a row"
         )
 
     def __rich__(self) -> str:
@@ -153,6 +165,7 @@ class StatisticsOf:
         self._changes = {op: FrequentWords() for op in (Op.SUBSTITUTE, Op.INSERT, Op.DELETE)}
         self._unknowable = dict.fromkeys(("number", "link", "name"), 0)
         self._examples: list[tuple[str, str, str]] = []
+        self._mechanical = MechanicalOf()
 
     def add(self, row: Correction) -> None:
         """Count one correction."""
@@ -163,6 +176,7 @@ class StatisticsOf:
             self._totals[likeness] += 1
         for tag in set(row.reasons):
             self._reasons[tag if tag in self._reasons or len(self._reasons) < _REASONS else "others"] += 1
+        self._mechanical.add(row.original, row.edited)
         if row.original == row.edited:
             self._kinds["unchanged"] += 1
         else:
@@ -174,9 +188,10 @@ class StatisticsOf:
         ops = Counter(edit.op for edit in of_words)
         self._totals.update({op.value: count for op, count in ops.items()})
         self._kinds["mixed" if len(ops) > 1 else next(iter(ops)).value if ops else "white_space"] += 1
-        ratio = len(of_words) / max(original, edited, 1)
-        self._ratios.add(ratio)
-        self._ratio_histogram[min(int(ratio * _TENTHS), _TENTHS - 1)] += 1
+        if of_words:  # a ratio of 0 would say that nothing was changed
+            ratio = len(of_words) / max(original, edited, 1)
+            self._ratios.add(ratio)
+            self._ratio_histogram[min(int(ratio * _TENTHS), _TENTHS - 1)] += 1
         self._add_positions(edits, original)
         for edit in of_words:
             self._changes[edit.op].add(tuple(word for word in (_word(edit.original), _word(edit.edited)) if word))
@@ -243,6 +258,7 @@ class StatisticsOf:
             unknowable=dict(self._unknowable),
             unknowable_rows=totals["unknowable_rows"],
             unknowable_examples=tuple(self._examples),
+            mechanical=self._mechanical.result(),
             estimated=tuple(name for name, is_estimate in estimates.items() if is_estimate),
         )
 

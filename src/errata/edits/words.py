@@ -65,6 +65,9 @@ def word_distance(original: str, edited: str) -> int:
 
 
 def edit_ratio(original: str, edited: str) -> float:
-    """``word_distance`` over the words of the longer text: 0 for the same words, 1 for a rewrite."""
+    """``word_distance`` over the words of the longer text: 0 for the same words, 1 for a rewrite.
+
+    0 does not say that the texts are equal: only white space may differ, such as the line breaks of a mail program.
+    """
     first, second = split_words(original), split_words(edited)
     return float(Levenshtein.distance(first, second)) / max(len(first), len(second), 1)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errata.data.encoding import Encoder, LongRow
+from errata.data.given import rows_of
 from errata.data.lengths import LengthCounts
 from errata.edits.align import align
 from errata.edits.difference import ORIGIN, pieces
@@ -27,7 +28,7 @@ from errata.labels.rules import DEFAULT, LabelRules, ignored
 from errata.labels.weights import check_weights
 from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Ties, TokenLabels, Unit, WeightSpan
 
-__all__ = ["label", "label_all"]
+__all__ = ["label", "label_all", "label_rows", "sides_of"]
 
 CHUNK = 256
 """Rows that are labelled together; what a row becomes does not depend on it."""
@@ -92,6 +93,18 @@ def label_all(
                 if counts is not None:
                     counts.add(found.original.encoded, found.edited.encoded)
                 yield found
+
+
+def label_rows(given: Iterable[TokenLabels], name: str) -> list[TokenLabels]:
+    """Labels as a list. Raises TypeError for anything else, corrections among it."""
+    return rows_of(given, TokenLabels, name, "label corrections first: label_all(corrections, encoder)")
+
+
+def sides_of(rows: Iterable[TokenLabels] | None) -> Iterator[tuple[str, Encoded]]:
+    """Both sides of labels as ids, each with the name of its row."""
+    for row in rows or ():
+        yield row.id, row.original.encoded
+        yield row.id, row.edited.encoded
 
 
 def _named(row: Correction, error: ValueError) -> ValueError:

@@ -36,7 +36,8 @@ class LabelRules:
     """What one edit changes: word (a changed word marks all its pieces and nothing else), phrase, char or token."""
     ties: Ties = Ties.DEPARTURE
     """Which of several edits that are equally few: departure takes the last place, where a reader from left to right
-    sees the texts part (of a sentence said twice the second goes); tagger the first, as quality-estimation tags do."""
+    sees the texts part (of a sentence said twice the second goes); tagger the first, as quality-estimation tags do;
+    released what FIGA's released code takes."""
     omissions: Literal["unmarked", "blame"] = "unmarked"
     """blame: where the edit only inserts, the original's token right after the gap is OMISSION (end included)."""
     inventions: Literal["learn", "ignore"] = "learn"

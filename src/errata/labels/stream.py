@@ -1,7 +1,7 @@
 """Labels of a file of any size: in parts that are each there or not, several at a time, in constant memory.
 
 Each part is a file of its own in a hidden folder beside the target. A run that is killed leaves its finished parts, and
-the same command goes on after them; at the end they become one file.
+the same command resumes after them; at the end they become one file. A part that is not what was written is made again.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from itertools import chain, islice
 from pathlib import Path
 
 from errata import __version__
-from errata.data import Encoder, new_file
+from errata.data import Encoder
 from errata.data.encoding import TooLong
 from errata.data.lengths import LengthCounts
 from errata.data.rows import write_lines
-from errata.data.workers import worker_pool
 from errata.labels.counts import LabelCounts, count_labels
 from errata.labels.files import SCHEMA, write_labels
 from errata.labels.label import label_all
 from errata.labels.rules import LabelRules
+from errata.runs import check_sums, new_file, read_json, sums_of, write_json, writes_out
+from errata.runs.workers import worker_pool
 from errata.types import Correction
 
 __all__ = ["LabelReport", "label_file"]
@@ -57,6 +58,7 @@ class LabelReport:
         )
 
 
+@writes_out
 def label_file(
     corrections: Iterable[Correction],
     out: Path,
@@ -164,8 +166,8 @@ def _label_part_here(rows: Sequence[Correction], path: Path) -> LabelReport:
 
 def _label_part(rows: Sequence[Correction], path: Path, encoder: Encoder, rules: LabelRules) -> LabelReport:
     done = path.with_suffix(".done")
-    if done.exists():
-        return _read_report(done)
+    if (before := _read_report(done)) is not None:
+        return before
     lengths = LengthCounts()
     errors: list[tuple[Correction, ValueError]] = []
 
@@ -186,8 +188,7 @@ def _label_part(rows: Sequence[Correction], path: Path, encoder: Encoder, rules:
         unlabelled=len(errors),
         first_error=f"row {errors[0][0].id!r}: {errors[0][1]}" if errors else "",
     )
-    with new_file(done) as unfinished:
-        unfinished.write_text(json.dumps(asdict(report)), encoding="utf-8")
+    write_json(done, {"report": asdict(report), "sums": sums_of(path.parent, [path, _aside(path)])})
     return report
 
 
@@ -196,8 +197,14 @@ def _raw(row: Correction) -> str:
     return json.dumps(asdict(row), default=str)
 
 
-def _read_report(path: Path) -> LabelReport:
-    fields = json.loads(path.read_text(encoding="utf-8"))
+def _read_report(path: Path) -> LabelReport | None:
+    """What became of a part; None of one that is not there, or not as it was written."""
+    try:
+        found = read_json(path)
+        check_sums(path.parent, found["sums"], "it is made again")
+        fields = found["report"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
     return LabelReport(
         **{**fields, "labels": LabelCounts(**fields["labels"]), "lengths": LengthCounts(**fields["lengths"])}
     )

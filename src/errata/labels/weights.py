@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from errata.types import Label
 
-__all__ = ["check_weights", "token_weights"]
+__all__ = ["check_row_weights", "check_weights", "token_weights"]
 
-_LARGEST = float(np.finfo(np.float32).max)
+_LARGEST = 1_000_000
+"""Weights stand beside others near 1, and the squares of what they multiply must fit into single precision."""
 
 
 def check_weights(weights: Iterable[object], *, original: bool) -> None:
@@ -21,16 +22,36 @@ def check_weights(weights: Iterable[object], *, original: bool) -> None:
         original: whether it is the original's, where weights are sizes.
 
     Raises:
-        ValueError: one is no finite number (of single precision), or below zero on the original side.
+        ValueError: one is no number, larger in size than a million, or below zero on the original side.
     """
     for weight in weights:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) <= _LARGEST:
-            raise ValueError(f"weight {weight!r} is no finite number; give one, or 0 where nothing is to be learned")
+            raise ValueError(
+                f"weight {weight!r} is no number of at most {_LARGEST:,} in size; give one near 1, or 0 where nothing "
+                "is to be learned"
+            )
         if original and weight < 0:
             raise ValueError(
                 f"weight {weight!r} is below zero: on the original side it is the size of the push away, which the "
                 "loss itself subtracts; give it without its sign"
             )
+
+
+def check_row_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
+    """The weights of rows by their ids, none if None, once they can be trained on.
+
+    Raises:
+        ValueError: one is no number of 0 to a million; it names the row.
+    """
+    for row, weight in (weights or {}).items():
+        try:
+            check_weights([weight], original=True)
+        except ValueError:
+            raise ValueError(
+                f"row_weights: the weight {weight!r} of row {row!r} is no number from 0 to {_LARGEST:,}; give one near "
+                "1, or 0 to leave the row out"
+            ) from None
+    return weights or {}
 
 
 def token_weights(

@@ -1,10 +1,11 @@
 """Models: thin wrappers over Hugging Face. The shift, layouts, scalar heads, sampling, the offline training loop."""
 
 from errata.models.actor import Actor
-from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged
+from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged, save_adapter
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
 from errata.models.critic import critic_values, load_critic
 from errata.models.divergence import token_kl
+from errata.models.finite import NotFinite, check_finite, check_ids, check_scores, norm_of, not_finite
 from errata.models.generation import Generator, Sampling, TransformersGenerator
 from errata.models.layout import (
     Layout,
@@ -17,7 +18,17 @@ from errata.models.layout import (
     laid_out_scalars,
     lay_out,
 )
-from errata.models.load import device, identity, load_causal, load_tokenizer, read_card, save_model, without_dropout
+from errata.models.load import (
+    Precision,
+    SaveDtype,
+    device,
+    identity,
+    load_causal,
+    load_tokenizer,
+    read_card,
+    save_model,
+    without_dropout,
+)
 from errata.models.logprobs import greedy_choices, token_entropy, token_logprobs
 from errata.models.scalar_head import (
     load_sequence_reward_model,
@@ -32,11 +43,10 @@ from errata.models.training import (
     StepLoss,
     Tracker,
     evaluation_of,
-    fingerprint_of,
     fit,
-    is_finished,
     load_policy,
     loss_shares,
+    precision_of,
     with_adapter,
 )
 from errata.models.vllm import VLLMGenerator, load_vllm
@@ -46,8 +56,11 @@ __all__ = [
     "Generator",
     "Layout",
     "LayoutKind",
+    "NotFinite",
     "OfflineConfig",
+    "Precision",
     "Sampling",
+    "SaveDtype",
     "Share",
     "StepLoss",
     "TokenBatch",
@@ -57,17 +70,18 @@ __all__ = [
     "Wanted",
     "adapter_off",
     "add_adapter",
+    "check_finite",
+    "check_ids",
+    "check_scores",
     "choose_layout",
     "common_length",
     "critic_values",
     "device",
     "evaluation_of",
-    "fingerprint_of",
     "fit",
     "greedy_choices",
     "has_adapter",
     "identity",
-    "is_finished",
     "laid_out_last_scalars",
     "laid_out_logprobs",
     "laid_out_scalars",
@@ -81,9 +95,13 @@ __all__ = [
     "load_vllm",
     "loss_shares",
     "merged",
+    "norm_of",
+    "not_finite",
     "pad",
     "pad_stream",
+    "precision_of",
     "read_card",
+    "save_adapter",
     "save_model",
     "sequence_rewards",
     "to_lists",

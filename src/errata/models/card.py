@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from errata.pretrained.load import Origin
+
 __all__ = ["model_card"]
 
 _LOAD = """```python
@@ -37,7 +39,9 @@ def model_card(
         model: as saved.
     """
     stage = str(card.get("stage", "training"))
-    base = Path(str(getattr(model, "name_or_path", ""))).name
+    origin: Origin | None = getattr(model, "origin", None)
+    # The Hub links to a name of its own.
+    base = (origin and origin.repo) or Path(str(getattr(model, "name_or_path", ""))).name
     head = {
         "base_model": base,
         "library_name": "transformers",
@@ -62,7 +66,9 @@ def model_card(
         "Trained by errata from corrections that people made to answers, token by token.\n",
         "".join(f"> **Warning.** {_plain(text)}\n\n" for text in card.get("warnings", [])),
         _LOAD_OURS if made else _LOAD.format(auto=auto),
-        "`adapter/` holds the LoRA adapter by itself, for peft; the model here has it merged.\n"
+        "`adapter/` holds the LoRA adapter by itself, for peft; the model here has it merged. Where the base's own "
+        "configuration does not stop at the end that was trained, give `generate` the `eos_token_id` of the "
+        "generation\\_config.json here.\n"
         if settings.get("lora_rank")
         else "",
         "## Data\n\n" + _table(("what", "count"), {**_of_data(numbers), **labels}.items()),

@@ -18,12 +18,12 @@ __all__ = ["critic_values", "load_critic"]
 
 
 def load_critic(folder: Path | str, *, heads: int) -> Any:
-    """``load_token_reward_model`` with ``heads`` numbers a token; a head that was there is copied for each.
+    """``load_token_reward_model`` with ``heads`` numbers a token, in float32; a head that was there is copied for each.
 
     Raises:
         ValueError: as ``load_token_reward_model``.
     """
-    model = load_token_reward_model(folder)
+    model = load_token_reward_model(folder, precision="master")
     if heads > 1:
         name = next(name for name in HEADS if hasattr(model, name))
         one = getattr(model, name)

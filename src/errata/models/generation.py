@@ -5,31 +5,33 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from errata.data.encoding import Encoder
 from errata.models.cache import cache_for, those_that_stay
+from errata.models.finite import check_ids, check_scores
 from errata.models.logprobs import at_least_float32
-from errata.types import PromptRow, Rollout
+from errata.ranges import Range, Ranged, Seed, Size
+from errata.types import Encoded, PromptRow, Rollout
 
 __all__ = ["Generator", "Sampling", "TransformersGenerator", "rollout_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sampling:
+class Sampling(Ranged):
     """How to draw responses."""
 
-    max_new_tokens: int = 128
+    max_new_tokens: Size = 128
     """Longest response, in tokens; one that gets there without an end counts as truncated."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(low=0, high=100)] = 1.0
     """0 is greedy decoding; otherwise plain ancestral sampling from the tempered distribution, no top-k, no top-p."""
-    samples: int = 1
+    samples: Size = 1
     """Responses for each prompt, next to each other in the result."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Generator(Protocol):
@@ -50,8 +52,13 @@ class TransformersGenerator:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[PromptRow], sampling: Sampling) -> list[Rollout]:
-        """Draw the responses. The global random state is left as it was."""
+        """Draw the responses. The global random state is left as it was.
+
+        Raises:
+            ValueError: a prompt holds an id that the model does not know, or its probabilities are no numbers.
+        """
         rows = [(row, self.encoder.prompt_ids(row.prompt)) for row in prompts for _ in range(sampling.samples)]
+        check_ids(self.model, ((row.id, Encoded(ids, len(ids), (), ended=False)) for row, ids in rows))
         was_training, shipped = self.model.training, self.model.generation_config
         self.model.eval()
         # What is sampled is the policy itself: a repetition penalty that was shipped with the model would bias PPO.
@@ -83,6 +90,7 @@ class TransformersGenerator:
                 rollout_of(row, ids, response, self.encoder) for (row, ids), response in zip(rows, drawn, strict=True)
             ]
         ids_BT, logprob_BT = self._draw(prompt, mask, sampling)
+        check_scores(logprob_BT.tolist(), self.model, "probabilities")
         return [
             rollout_of(row, ids, response, self.encoder, logprobs)
             for (row, ids), response, logprobs in zip(rows, ids_BT.tolist(), logprob_BT.tolist(), strict=True)
@@ -91,6 +99,7 @@ class TransformersGenerator:
     def _generate(self, prompt: Tensor, mask: Tensor, sampling: Sampling) -> Tensor:
         """The loop of transformers, for models with a state of their own in place of a cache."""
         greedy = sampling.temperature == 0
+        lost = _LostRows()
         drawn: Tensor = self.model.generate(
             input_ids=prompt,
             attention_mask=mask.long(),
@@ -101,7 +110,9 @@ class TransformersGenerator:
             top_p=None if greedy else 1.0,
             eos_token_id=list(self.encoder.end_ids),
             pad_token_id=self.encoder.pad_id,
+            logits_processor=LogitsProcessorList([lost]),
         )
+        check_scores([] if lost.rows is None else lost.rows.tolist(), self.model, "probabilities")
         return drawn
 
     def _draw(self, prompt: Tensor, mask: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
@@ -136,7 +147,7 @@ class TransformersGenerator:
                 noise = _exponential((len(prompt), probs.shape[-1]), probs)
                 drawn = (probs / (noise if len(alive) == len(prompt) else noise[alive])).argmax(-1)
             out[alive, step] = drawn
-            logprobs[alive, step] = logits.gather(1, drawn[:, None])[:, 0] - logits.logsumexp(-1)
+            logprobs[alive, step] = (logits.gather(1, drawn[:, None])[:, 0] - logits.logsumexp(-1)).to(logprobs)
             stays = ~torch.isin(drawn, ends)
             if not bool(stays.all()):
                 rows = those_that_stay(stays)
@@ -157,6 +168,18 @@ class TransformersGenerator:
         layers = set(getattr(self.model.config, "layer_types", None) or ())
         plain = layers <= {"full_attention", "sliding_attention"} and not getattr(self.model, "_is_stateful", False)
         return plain and {"position_ids", "past_key_values"} <= self._takes
+
+
+class _LostRows(LogitsProcessor):
+    """Watches the logits of transformers' loop; what is NaN is drawn as if it were 0, and told afterwards."""
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        sums = scores.logsumexp(-1, keepdim=True)
+        self.rows = sums if self.rows is None else self.rows + sums
+        return torch.where(sums.isfinite(), scores, 0.0)
 
 
 def _exponential(shape: tuple[int, ...], like: Tensor) -> Tensor:

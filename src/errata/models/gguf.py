@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from errata.data.files import new_folder
+from errata.runs import new_folder
 
 __all__ = ["convert_gguf"]
 

@@ -4,41 +4,61 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.state import PartialState
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from errata.data.encoding import check_folder, load_tokenizer
-from errata.data.files import new_folder
+from errata.data.encoding import load_tokenizer
+from errata.pretrained import find_model, identity, is_hub_id
+from errata.pretrained.load import HEADS, Origin, Precision, load_pretrained
+from errata.runs import CARD, new_folder, read_json, sums_of, write_sums
 
 __all__ = [
-    "check_folder",
+    "HEADS",
+    "Precision",
+    "SaveDtype",
     "device",
+    "dtypes_in_words",
     "identity",
     "load_causal",
     "load_tokenizer",
     "read_card",
+    "read_tensors",
+    "reference_of",
     "save_model",
     "without_dropout",
 ]
 
-CARD = "errata.json"
-HEADS = ("score", "classifier")
-"""What transformers calls the output layer of models that give a number instead of words."""
+SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
+"""``auto``: each tensor as it was stored in the model that training started from."""
+# What a head of one number changes in config.json.
+_OF_HEADS = ("architectures", "id2label", "label2id", "pad_token_id")
 
 
-def load_causal(folder: Path | str) -> nn.Module:
-    """A causal language model in float32 or the type that it was saved in. Raises ValueError where there is none."""
-    check_folder(folder)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(str(folder), trust_remote_code=False, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no causal language model could be loaded from {folder}: {error}") from error
+def load_causal(folder: Path | str, *, precision: Precision = "saved") -> nn.Module:
+    """A causal language model without dropout.
+
+    Args:
+        folder: a local folder, or ``owner/name`` or ``owner/name@revision`` of the Hugging Face Hub.
+        precision: ``saved``, to run it: the type that most of its weights are stored in, or a wider one that its
+            config.json names. ``master``, to train it: float32. float64 stays float64 in both.
+
+    Raises:
+        ValueError: there is none, or its files are damaged or do not fit each other (``errata.pretrained``).
+    """
+    model, _ = load_pretrained(
+        AutoModelForCausalLM,
+        folder,
+        what="causal language model",
+        precision=precision,
+        trust_remote_code=False,
+    )
     return without_dropout(model)
 
 
@@ -72,34 +92,150 @@ def save_model(
     card: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
     folders: Mapping[str, Path] | None = None,
-    state_dict: Mapping[str, torch.Tensor] | None = None,
-) -> None:
+    state_dict: Mapping[str, Tensor] | None = None,
+    dtype: SaveDtype = "auto",
+    ends: Sequence[int] = (),
+) -> dict[str, Any]:
     """Write model, tokenizer and what was done to them (``errata.json``) in one step; plain transformers loads it.
 
-    ``files`` are texts to write beside them, by name; ``folders`` are copied there. ``state_dict`` holds the weights of
-    a model whose own are elsewhere.
+    The configurations of a model that errata loaded are written as they came, but for what is meant to be another: an
+    end that was trained, the type, the kind of model.
+
+    Args:
+        model: a Hugging Face model.
+        tokenizer: its own.
+        folder: to be written.
+        card: the record, ``errata.json``; it gets ``saved_dtype``, and ``warnings`` more.
+        files: texts to write beside, by name.
+        folders: are copied there, by name.
+        state_dict: the weights of a model whose own are elsewhere.
+        dtype: of the weights. ``auto``: that of each tensor in the files which the model was loaded from, and of what
+            is new the one that most of them have; a model that was not loaded keeps its own.
+        ends: ids that end a response as it was trained: they are added to ``eos_token_id`` of both configurations.
+
+    Returns:
+        The record as written.
     """
+    origin: Origin | None = getattr(model, "origin", None)
+    written = dict(card or {})
+    weights = dict(model.state_dict() if state_dict is None else state_dict)
+    weights, fits = _cast(weights, origin, dtype)
+    if not fits:
+        dtype = "float32"
+        note = "weights are too large for float16: they are saved in float32"
+        written["warnings"] = [*written.get("warnings", ()), note]
+    written["saved_dtype"] = dtypes_in_words(weights)
     with new_folder(folder) as partial:
-        model.save_pretrained(partial, state_dict=state_dict)
+        model.save_pretrained(partial, state_dict=weights)
+        if origin is not None:
+            _restore(partial, origin, None if dtype == "auto" else dtype, heads=any(hasattr(model, h) for h in HEADS))
+        _add_ends(partial, ends)
         tokenizer.save_pretrained(partial)
-        (partial / CARD).write_text(json.dumps(dict(card or {}), indent=2) + "\n", encoding="utf-8")
+        (partial / CARD).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
         for name, text in (files or {}).items():
             (partial / name).write_text(text, encoding="utf-8")
         for name, source in (folders or {}).items():
             shutil.copytree(source, partial / name)
+        # All but what people write on: the model card.
+        write_sums(partial, sums_of(partial, [path for path in partial.iterdir() if path.name != "README.md"]))
+    return written
+
+
+def reference_of(model: Any) -> str:
+    """What loads the model again as it was loaded: of one from the Hub with its commit."""
+    origin: Origin | None = getattr(model, "origin", None)
+    return str(model.name_or_path) if origin is None else origin.reference
+
+
+def dtypes_in_words(weights: Mapping[str, Tensor]) -> str:
+    """The types of the floating point numbers, by name.
+
+    >>> dtypes_in_words({"a": torch.zeros(2), "b": torch.zeros(1, dtype=torch.bfloat16)})
+    'bfloat16, float32'
+    """
+    return ", ".join(sorted({str(x.dtype).removeprefix("torch.") for x in weights.values() if x.is_floating_point()}))
+
+
+def _cast(weights: dict[str, Tensor], origin: Origin | None, dtype: SaveDtype) -> tuple[dict[str, Tensor], bool]:
+    """The weights as they are to be written; or in float32, where numbers would become infinite."""
+    if origin is None and dtype == "auto":
+        return weights, True
+    done: dict[tuple[Any, ...], Tensor] = {}  # tied weights stay one tensor
+    found = {}
+    for name, x in weights.items():
+        to = getattr(torch, dtype) if dtype != "auto" or origin is None else origin.dtypes.get(name, origin.main_dtype)
+        if not x.is_floating_point() or x.dtype == to:
+            found[name] = x
+            continue
+        key = (x.data_ptr(), x.shape, x.stride(), to)
+        if key not in done:
+            done[key] = x.to(to)
+            if to == torch.float16 and not bool(done[key].isfinite().all()) and bool(x.isfinite().all()):
+                return {each: y.float() if y.is_floating_point() else y for each, y in weights.items()}, False
+        found[name] = done[key]
+    return found, True
+
+
+def _restore(folder: Path, origin: Origin, dtype: str | None, *, heads: bool) -> None:
+    """Put the configurations that the model came with in the place of those that transformers wrote."""
+    saved, came = json.loads((folder / "config.json").read_text(encoding="utf-8")), json.loads(origin.config)
+    if saved.get("model_type") != came.get("model_type"):  # a part of what came
+        came, config = {}, {**saved, "dtype": str(origin.main_dtype).removeprefix("torch.")}
+    else:
+        config = dict(came)
+    if came and (heads or saved["architectures"] != came.get("architectures")):
+        for key in _OF_HEADS if heads else _OF_HEADS[:1]:
+            config |= {key: saved[key]} if key in saved else {}
+            if key not in saved:
+                config.pop(key, None)
+    if dtype is not None:
+        config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    _write(folder / "config.json", origin.config, came, config)
+    if origin.generation_config is not None and not heads:
+        (folder / "generation_config.json").write_text(origin.generation_config, encoding="utf-8")
+
+
+def _add_ends(folder: Path, ends: Sequence[int]) -> None:
+    """Add ids to what ends a response; nothing that stands there is taken away."""
+    for name in ("config.json", "generation_config.json"):
+        path = folder / name
+        if ends and path.exists():
+            text = path.read_text(encoding="utf-8")
+            came = json.loads(text)
+            eos = came.get("eos_token_id")
+            there = [] if eos is None else eos if isinstance(eos, list) else [eos]
+            together = [*there, *(end for end in dict.fromkeys(ends) if end not in there)]
+            eos = eos if together == there else together[0] if len(together) == 1 else together
+            _write(path, text, came, {**came, "eos_token_id": eos})
+
+
+def _write(path: Path, text: str, came: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """A configuration: byte for byte as it came, if it is the same."""
+    same = came == config
+    path.write_text(text if same else json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ValueError: it is none, cut off, or holds numbers that are not finite.
+    """
+    try:
+        found = load_file(path)
+    except Exception as error:  # safetensors' own error is an Exception, an empty file's another
+        raise ValueError(f"{path} is no whole safetensors file ({error}): cut off or damaged; train again") from error
+    if bad := [name for name, x in found.items() if x.is_floating_point() and not bool(x.isfinite().all())]:
+        raise ValueError(f"{path} holds NaN or infinity in {bad[0]}; train again")
+    return found
 
 
 def read_card(folder: Path | str) -> dict[str, Any]:
-    """What ``save_model`` noted beside the model; empty for a model that errata did not make."""
-    path = Path(folder) / CARD
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """What ``save_model`` noted beside the model; empty for a model that errata did not make.
+
+    Raises:
+        ValueError: the record is damaged, or a Hub id cannot be found.
+    """
+    path = (find_model(folder).path if is_hub_id(folder) else Path(folder)) / CARD
+    card: dict[str, Any] = read_json(path) if path.exists() else {}
     return card
-
-
-def identity(folder: Path | str) -> list[Any]:
-    """What tells the model in ``folder`` from another: its name, and its card or else its files' sizes and times."""
-    card = read_card(folder)
-    if "fingerprint" in card:
-        return [str(folder), card["fingerprint"]]
-    files = sorted(Path(folder).glob("*.safetensors")) if Path(folder).is_dir() else []
-    return [str(folder), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)]

@@ -9,7 +9,6 @@ it is the baseline of, and biases the gradient silently.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
-from transformers.utils import logging as transformers_logging
 
 from errata.models.batch import TokenBatch
-from errata.models.load import HEADS, check_folder, without_dropout
+from errata.models.load import HEADS, Precision, without_dropout
+from errata.pretrained import find_model
+from errata.pretrained.load import load_config, load_pretrained
 
 __all__ = ["load_sequence_reward_model", "load_token_reward_model", "sequence_rewards", "token_rewards", "token_values"]
 
 
-def load_token_reward_model(folder: Path | str) -> Any:
+def load_token_reward_model(folder: Path | str, *, precision: Precision = "saved") -> Any:
     """A scalar for every token (also the critic): a token-classification model with one label, no dropout.
 
-    Loaded from a causal language model it keeps the backbone and gets a new head of zeros.
+    Loaded from a causal language model it keeps the backbone and gets a new head of zeros. ``precision`` is that of
+    ``load_causal``.
 
     Raises:
         ValueError: the folder holds no causal language model, and nothing that was made of one.
     """
-    return _load(AutoModelForTokenClassification, folder)
+    return _load(AutoModelForTokenClassification, folder, precision)
 
 
-def load_sequence_reward_model(folder: Path | str, *, pad_id: int, end_id: int) -> Any:
+def load_sequence_reward_model(folder: Path | str, *, pad_id: int, end_id: int, precision: Precision = "saved") -> Any:
     """A scalar for a whole response: a sequence-classification model with one label, no dropout.
 
     Raises:
         ValueError: the folder holds no causal language model, and nothing that was made of one.
     """
-    model = _load(AutoModelForSequenceClassification, folder)
+    model = _load(AutoModelForSequenceClassification, folder, precision)
     # Plain transformers finds the last token by comparing with the pad id; with pad == EOS it would pool the token
     # before EOS, so leave it unset there: transformers then refuses a batch, which is better than a wrong score.
     model.config.pad_token_id = pad_id if pad_id != end_id else None
@@ -136,25 +136,23 @@ def _class_of(auto_class: Any, config: Any, folder: Path | str) -> Any:
     return BackboneWithHead
 
 
-def _load(auto_class: Any, folder: Path | str) -> Any:
-    check_folder(folder)
-    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, num_labels=1)
+def _load(auto_class: Any, folder: Path | str, precision: Precision) -> Any:
+    found = find_model(folder)
+    config = load_config(found, num_labels=1)
     kind = _class_of(auto_class, config, folder)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(
-        logging.ERROR
-    )  # its report of a missing head is what we came for; anything else raises below
-    try:
-        own = {"trust_remote_code": False} if kind is auto_class else {}
-        model, info = kind.from_pretrained(
-            str(folder), config=config, use_safetensors=True, output_loading_info=True, **own
-        )
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    missing = sorted(info["missing_keys"])
-    if not all(key.split(".")[0] in HEADS for key in missing) or info["mismatched_keys"]:
-        raise ValueError(f"{folder} does not fill a {config.model_type} backbone: missing {missing}; save it again")
-    for key in missing:
+    made = " ".join(config.architectures or [])
+    # Where the folder is such a model already, its head is not made anew.
+    whole = auto_class.__name__.removeprefix("AutoModelFor") in made
+    model, fresh = load_pretrained(
+        kind,
+        found.pinned,
+        what=f"{config.model_type} backbone with a head",
+        precision=precision,
+        new=() if whole else HEADS,
+        config=config,
+        **({"trust_remote_code": False} if kind is auto_class else {}),
+    )
+    for key in fresh:
         # A head of zeros: rewards and values start at 0 instead of at noise, and every run starts alike.
         nn.init.zeros_(model.get_parameter(key))
     return without_dropout(model)

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.operations import broadcast_object_list
+from accelerate.utils.operations import broadcast_object_list, send_to_device
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from errata.data.files import new_file
 from errata.models.adapters import has_adapter, load_adapter
+from errata.models.finite import check_finite, norm_of
 from errata.models.load import device
 from errata.models.training import OfflineConfig, StepLoss
-from errata.models.watch import Metrics, best_step, evaluations, stop_reason, warnings_of
+from errata.models.watch import best_step, evaluations, stop_reason, warnings_of
+from errata.runs import Metrics, new_file
+from errata.runs.disk import sync
 
 __all__ = ["Passes", "StepTrainer", "Steps", "arguments_of"]
 
@@ -115,7 +117,25 @@ class StepTrainer(Trainer):
         for name in (key.removesuffix("/over") for key in sums if key.endswith("/over")):
             if under := sums[f"{name}/under"]:
                 self.last[name] = sums[f"{name}/over"] / under
+        self._insist(self.last, self.state.global_step + 1)
         self.rate = float(self._get_learning_rate())
+
+    def _insist(self, numbers: Mapping[str, float], step: int) -> None:
+        """Stop where a number is none. What was saved before stays, and a rerun comes to the same end."""
+        remedy = f"lower --learning-rate, which is {self.config.learning_rate:g}"
+        trained = self.state.global_step > 0
+        check_finite(numbers, step, self.accelerator.unwrap_model(self.model), remedy=remedy, trained=trained)
+
+    def check_weights(self) -> None:
+        """Insist that the step left weights that are numbers."""
+        assert self.model is not None
+        self._insist({"norm of the weights": norm_of(self.model)}, self.state.global_step)
+
+    def check_result(self, batch: Any) -> None:
+        """Insist that the model, as it will be saved, has a loss: no step came after the last one to show it."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            total, *_ = self.loss(self.model, send_to_device(batch, device()))
+        self._insist({"loss after it": float(total)}, self.state.global_step)
 
     def note_step(self) -> None:
         """A line for the step that was made."""
@@ -129,6 +149,7 @@ class StepTrainer(Trainer):
         found = [{f"eval_{name}": value for name, value in self.held_out(self.model).items()}]
         # Their last bits may differ, and what follows from them must not.
         found = broadcast_object_list(found) if self.accelerator.num_processes > 1 else found
+        self._insist(found[0], self.state.global_step)
         self.metrics.add({"step": self.state.global_step, **found[0]})
         if self.config.patience and self.state.global_step == best_step(self.metrics.lines):
             self.state.best_global_step = self.state.global_step  # its checkpoint outlives newer ones
@@ -185,6 +206,7 @@ class Steps(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the step; look at the held-out rows where it is time, and stop or save as they say."""
         assert self.trainer is not None
+        self.trainer.check_weights()
         self.trainer.note_step()
         every = self.trainer.config.evaluate_every
         if every and state.global_step % every == 0:
@@ -206,7 +228,9 @@ class Steps(TrainerCallback):
         if state.is_world_process_zero:
             assert self.trainer is not None
             noted = {"empty_steps": self.trainer.empty_steps, "last": self.trainer.last}
-            with new_file(Path(args.output_dir) / f"checkpoint-{state.global_step}" / "complete") as file:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            sync(folder)
+            with new_file(folder / "complete") as file:
                 file.write_text(json.dumps(noted))
 
 

@@ -8,26 +8,35 @@ scaled by one over the total before clipping. One process or several, one micro-
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import torch
 from accelerate.state import PartialState
-from accelerate.utils.operations import send_to_device
+from accelerate.utils.operations import broadcast_object_list, send_to_device
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from errata.models.adapters import Quantize, add_adapter, has_adapter, load_quantized, merged
+from errata.models.adapters import Quantize, add_adapter, has_adapter, load_quantized, merged, save_adapter
 from errata.models.card import model_card
-from errata.models.load import device, load_causal, read_card, save_model
-from errata.models.watch import Metrics, best_step, evaluations, warnings_of
+from errata.models.load import (
+    Precision,
+    SaveDtype,
+    device,
+    dtypes_in_words,
+    load_causal,
+    reference_of,
+    save_model,
+)
+from errata.models.watch import best_step, evaluations, warnings_of
+from errata.ranges import Range, Ranged, Rank, Seed, Size
+from errata.runs import Metrics, RunFolder, read_json, writes_out
 
 if TYPE_CHECKING:
     from errata.models.trainer import StepTrainer
@@ -39,11 +48,10 @@ __all__ = [
     "Tracker",
     "check_tracker",
     "evaluation_of",
-    "fingerprint_of",
     "fit",
-    "is_finished",
     "load_policy",
     "loss_shares",
+    "precision_of",
     "with_adapter",
 ]
 
@@ -63,80 +71,87 @@ class StepLoss(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineConfig:
+class OfflineConfig(Ranged):
     """What all training on files has in common."""
 
-    learning_rate: float = 1e-5
+    learning_rate: Annotated[float, Range(above=0)] = 1e-5
     """Peak learning rate of AdamW."""
-    epochs: float = 3.0
+    epochs: Annotated[float, Range(above=0, high=1e6)] = 3.0
     """Passes over the rows."""
-    batch_size: int = 64
+    batch_size: Size = 64
     """Rows in one optimizer step, over all processes."""
-    micro_batch_size: int = 64
+    micro_batch_size: Size = 64
     """Rows in one forward pass on one process; lower it when memory runs out, the result stays the same."""
     schedule: str = "constant"
     """Learning-rate schedule, by its Hugging Face name: constant, linear, cosine, …"""
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Range(low=0)] = 0
     """Steps over which the learning rate rises from 0."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(low=0)] = 0.0
     """AdamW's weight decay."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Range(low=0, high=inf)] = 1.0
     """Gradients are clipped to this norm after normalisation; 0 clips nothing."""
     bf16: bool = False
     """Compute in bfloat16."""
     layout: Literal["auto", "plain"] = "auto"
     """auto: compute what the two sides of a pair share once, and nothing that no loss reads, where the model gives the
     same numbers so (it is tried out; the card says). plain: each side a row of its own."""
-    lora_rank: int = 0
+    lora_rank: Rank = 0
     """Train an adapter of this rank on all linear layers (LoRA); 0 trains all weights."""
-    lora_alpha: int | None = None
+    lora_alpha: Size | None = None
     """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
     quantize: Quantize = "none"
     """Hold the frozen weights in 4 bits (QLoRA); needs --lora-rank, and bitsandbytes."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
-    save_every: int = 200
+    save_dtype: SaveDtype = "auto"
+    """Type of the weights that are written. What learns is trained in float32; auto rounds it once, at the end, to the
+    type that each weight had in --model."""
+    save_every: Size = 200
     """Steps between checkpoints; a run that was killed goes on from the last complete one."""
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, Range(low=0)] = 0
     """Steps between evaluations on held-out rows, which are also seen at the start and at the end; 0: only then."""
-    patience: int = 0
+    patience: Annotated[int, Range(low=0)] = 0
     """Stop after so many evaluations in a row without a new lowest held-out loss (of reward models: highest held-out
     accuracy), and save the model that had the best; 0 never stops, and saves the last."""
-    stop_when_kept_falls: float | None = None
+    stop_when_kept_falls: Annotated[float, Range(low=0)] | None = None
     """Stop when kept tokens of held-out rows are less likely than at the start by more than this, nats a token."""
     tracker: Tracker = "none"
     """Where metrics are also sent; metrics.jsonl is written anyway."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds the order of the rows and new heads."""
 
 
 def load_policy(folder: Path | str, config: OfflineConfig) -> Any:
-    """The causal language model in ``folder``, to be trained as ``config`` says: all of it, or frozen with an adapter.
+    """The causal language model in ``folder``, to be trained as ``config`` says: all of it in float32, or frozen in
+    the type that it is stored in, with an adapter in float32.
 
     Raises:
         ValueError: there is none, or the settings do not go together.
-    """
-    _check_rank(config)
+    """  # noqa: D205
     if config.quantize != "none" and not config.lora_rank:
         raise ValueError(f"weights in {config.quantize} stay as they are; give --lora-rank to train an adapter on them")
-    return with_adapter(load_quantized(folder) if config.quantize != "none" else load_causal(folder), config)
+    loaded = (
+        load_quantized(folder) if config.quantize != "none" else load_causal(folder, precision=precision_of(config))
+    )
+    return with_adapter(loaded, config)
+
+
+def precision_of(config: OfflineConfig) -> Precision:
+    """The type to load a model in: weights that learn are float32, for in bfloat16 most steps are rounded away; those
+    that an adapter leaves frozen stay as they are.
+    """  # noqa: D205
+    return "saved" if config.lora_rank else "master"
 
 
 def with_adapter(model: Any, config: OfflineConfig) -> Any:
     """``model`` as ``config`` wants it trained: as it is, or in place frozen with an adapter.
 
     Raises:
-        ValueError: the rank is none.
+        ValueError: as ``add_adapter``.
     """
-    _check_rank(config)
     if not config.lora_rank:
         return model
     return add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
-
-
-def _check_rank(config: OfflineConfig) -> None:
-    if config.lora_rank < 0:
-        raise ValueError(f"--lora-rank {config.lora_rank} is no rank; 0 trains all weights, 8 to 64 are usual")
 
 
 Share = tuple[str, Tensor, Tensor]
@@ -178,28 +193,7 @@ def evaluation_of(
     return evaluate
 
 
-def fingerprint_of(*parts: Any) -> str:
-    """16 hex digits over settings and data: a finished folder is reused only for the run that made it."""
-    digest = hashlib.sha256()
-    for part in parts:
-        value = dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part
-        digest.update(json.dumps(value, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:16]
-
-
-def is_finished(out: Path, fingerprint: str) -> bool:
-    """Whether ``out`` holds the result of this very run.
-
-    Raises:
-        ValueError: ``out`` holds something else; errata overwrites no result that it was not asked to make again.
-    """
-    if not out.exists():
-        return False
-    if read_card(out).get("fingerprint") == fingerprint:
-        return True
-    raise ValueError(f"{out} exists and was made by another run or other settings; delete it or name another --out")
-
-
+@writes_out
 def fit(
     model: Any,
     rows: Sequence[Any],
@@ -211,8 +205,9 @@ def fit(
     out: Path,
     card: Mapping[str, Any],
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
-    load: Callable[[Path | str], nn.Module] = load_causal,
+    load: Callable[..., nn.Module] = load_causal,
     length: Callable[[Any], int] | None = None,
+    ends: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Train ``model`` on ``rows`` and write it to ``out``; a killed run goes on from its last complete checkpoint.
 
@@ -228,16 +223,20 @@ def fit(
         evaluate: what the model does on held-out rows, by name; ``loss`` is the one to be low, and the fall of
             ``logprob_kept`` is warned of; with ``accuracy``, that is to be high. Every process calls it and evaluates
             all of them.
-        load: makes the start model again, to merge an adapter into.
+        load: makes the start model again, with ``precision="master"``, to merge an adapter into.
         length: of a row in tokens: the micro-batches of a step then hold rows of about the same length.
+        ends: ids that end a response and are trained to do so; the saved configurations stop at them, too.
 
     Returns:
-        The card as written, with ``warnings`` in words where there are any. Beside it lie ``metrics.jsonl`` (a line a
+        The card as written, with ``trained_dtype`` and ``saved_dtype``, and ``warnings`` in words where there are any.
+        Beside it lie ``metrics.jsonl`` (a line a
         step and an evaluation), ``README.md`` (a model card), and for LoRA ``adapter/``.
 
     Raises:
         ValueError: the batch does not divide over the processes; no row; no item was ever counted; the settings need
-            held-out rows and there are none; or the tracker is not installed.
+            held-out rows and there are none; the tracker is not installed; or a loss, a gradient, a weight or a
+            held-out figure is no finite number any more (it names the step; nothing is written to ``out``, and the
+            checkpoints before it stay).
     """
     # These take seconds to import, and most commands never train.
     from transformers import set_seed
@@ -247,7 +246,8 @@ def fit(
     _check(config, evaluate is not None)
     if not rows:
         raise ValueError("no row is left to train on; every row was excluded, see the counts above")
-    work = out.with_name(f".{out.name}.training")
+    run = RunFolder(out, str(card["fingerprint"]))
+    work = run.work
     arguments = arguments_of(config, work)
     per_pass = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     if per_pass != config.batch_size:
@@ -262,7 +262,7 @@ def fit(
     group = config.batch_size if arguments.gradient_accumulation_steps > 1 else 0
     passes = Passes(rows, share=share, seed=config.seed, group=group, length=length)
     with PartialState().main_process_first():
-        checkpoint = _last_complete(work, str(card["fingerprint"]))
+        checkpoint = _last_complete(run)
         metrics = Metrics(work / "metrics.jsonl", last_step=_step_of(checkpoint), writes=PartialState().is_main_process)
     trainer = StepTrainer(
         model=model,
@@ -277,15 +277,19 @@ def fit(
     )
     callback.trainer = trainer
     if checkpoint is not None:
-        noted = json.loads((Path(checkpoint) / "complete").read_text())
+        noted = read_json(Path(checkpoint) / "complete")
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
     trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.empty_steps == trainer.state.global_step and trainer.state.global_step:
         raise ValueError("no token was counted in any step; the loss saw nothing to learn from")
+    if evaluate is None:
+        trainer.check_result(collate(list(rows[: arguments.per_device_train_batch_size])))
     written = {**card, "steps": trainer.state.global_step, "empty_steps": trainer.empty_steps, **trainer.last}
     written |= _choose(trainer, work)
-    _save(trainer, tokenizer, out, work, written, load)
-    return written
+    written["trained_dtype"] = dtypes_in_words({n: p for n, p in model.named_parameters() if p.requires_grad})
+    if (origin := getattr(model, "origin", None)) is not None and origin.commit is not None:
+        written["base_commit"] = origin.commit
+    return _save(trainer, tokenizer, out, work, written, load, ends)
 
 
 def _check(config: OfflineConfig, has_heldout: bool) -> None:
@@ -330,37 +334,37 @@ def _save(
     out: Path,
     work: Path,
     card: Mapping[str, Any],
-    load: Callable[[Path | str], nn.Module],
-) -> None:
+    load: Callable[..., nn.Module],
+    ends: Sequence[int],
+) -> dict[str, Any]:
+    written = dict(card)
     trainer.accelerator.wait_for_everyone()
     # Shards come together in all processes.
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
         trained, folders = trainer.accelerator.unwrap_model(trainer.model), {}
-        start = trained.name_or_path
         if has_adapter(trained):
-            trained.save_pretrained(work / "adapter", state_dict=weights)
-            trained, weights, folders = merged(start, work / "adapter", load), None, {"adapter": work / "adapter"}
+            folders["adapter"] = save_adapter(trained, work / "adapter", state_dict=weights)
+            trained, weights = merged(reference_of(trained), folders["adapter"], load), None
         if (work / "runs").exists():
             folders["runs"] = work / "runs"  # of TensorBoard
         lines = trainer.metrics.lines
         readme = model_card(card, dataclasses.asdict(trainer.config), lines, trained)
         files = {"README.md": readme, "metrics.jsonl": trainer.metrics.text()}
-        save_model(trained, tokenizer, out, card=card, files=files, folders=folders, state_dict=weights)
+        dtype = trainer.config.save_dtype
+        more: Any = {"files": files, "folders": folders, "state_dict": weights, "dtype": dtype, "ends": ends}
+        written = save_model(trained, tokenizer, out, card=card, **more)
         shutil.rmtree(work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+    # What was saved is known where it was.
+    return dict(broadcast_object_list([written])[0]) if trainer.accelerator.num_processes > 1 else written
 
 
-def _last_complete(work: Path, fingerprint: str) -> str | None:
-    mark = work / "fingerprint"
-    if not mark.exists() or mark.read_text() != fingerprint:
-        # Checkpoints of other settings must not leak into this run.
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        mark.write_text(fingerprint)
+def _last_complete(run: RunFolder) -> str | None:
+    if not run.begin():
         return None
-    complete = [folder for folder in work.glob("checkpoint-*") if (folder / "complete").exists()]
-    for folder in set(work.glob("checkpoint-*")) - set(complete):
+    complete = [folder for folder in run.work.glob("checkpoint-*") if (folder / "complete").exists()]
+    for folder in set(run.work.glob("checkpoint-*")) - set(complete):
         shutil.rmtree(folder)
     return str(max(complete, key=lambda folder: _step_of(folder.name))) if complete else None
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errata.data.encoding import Encoder, check_folder
+from errata.data.encoding import Encoder
 from errata.models.generation import Sampling, rollout_of
+from errata.pretrained import find_model
 from errata.types import PromptRow, Rollout
 
 __all__ = ["VLLMGenerator", "load_vllm"]
@@ -54,12 +55,12 @@ def load_vllm(folder: Path | str, encoder: Encoder) -> VLLMGenerator:
     Raises:
         ValueError: vLLM is not installed; there is no model.
     """
-    check_folder(folder)
+    found = find_model(folder, weights=True)
     try:
         from vllm import LLM
     except ImportError as error:
         raise ValueError("vLLM is not installed; install it (pip install vllm), or leave --backend out") from error
-    return VLLMGenerator(LLM(model=str(folder), trust_remote_code=False, generation_config="vllm"), encoder)
+    return VLLMGenerator(LLM(model=str(found.path), trust_remote_code=False, generation_config="vllm"), encoder)
 
 
 def _with_end(drawn: Any, end_ids: Sequence[int]) -> list[int]:

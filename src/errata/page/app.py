@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from errata.page.breaks import breaks_of, plain
 from errata.page.progress import Overview, progress
 from errata.page.show import edits_from, markdown_tree, meter
-from errata.page.store import Annotator, Conflict, Effort, Kind, NewRevision, Revision, Store
+from errata.page.store import Annotator, Conflict, Effort, Kind, NewRevision, NotSaved, Revision, Store
 
 __all__ = ["BODY_LIMIT", "LOOPBACK", "REASONS", "create_app"]
 
@@ -120,6 +121,7 @@ def create_app(
     app.get("/api/overview")(_overview)
     app.exception_handler(RequestValidationError)(_unreadable)
     app.exception_handler(LookupError)(_not_found)
+    app.exception_handler(NotSaved)(_not_saved)
     return app
 
 
@@ -256,6 +258,11 @@ def _unreadable(_: Request, error: Exception) -> Response:
 
 def _not_found(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": str(error.args[0])}, 404)
+
+
+def _not_saved(_: Request, error: Exception) -> Response:
+    logging.getLogger("uvicorn.error").error("%s", error)  # whoever serves the page can do something about it
+    return JSONResponse({"detail": str(error)}, 503)
 
 
 class _Guard:

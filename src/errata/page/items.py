@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from errata.data import Format, iter_corrections, iter_demonstrations, recognise_file
+from errata.data import Reading, iter_corrections, iter_demonstrations, recognise_file
 from errata.data.rows import holds_responses
 from errata.page.export import NAMES
 from errata.page.store import NewItem
@@ -18,7 +18,7 @@ _REFERENCES = ("reference", "output", "preferred")
 _OWN = NAMES | {"id", "prompt", "chosen", "rejected", "rejected_ids", "chosen_weights", "rejected_weights", "reason"}
 
 
-def items_of(path: Path, *, form: Format | None = None, set_aside: Path | None = None) -> Iterator[NewItem]:
+def items_of(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> Iterator[NewItem]:
     """Yield the responses of a file: of corrections the text before, with the text after as the reference.
 
     Rows of ``prompt`` and ``response`` (or ``completion``) will do; a text under ``reference``, ``output`` or
@@ -26,15 +26,15 @@ def items_of(path: Path, *, form: Format | None = None, set_aside: Path | None =
     the page writes becomes ``source_<name>``.
 
     Raises:
-        ValueError: as ``iter_corrections`` and ``recognise_file``.
+        ValueError: as ``iter_corrections`` and ``recognise_file``, whose arguments ``how`` holds.
     """
-    if form is None and holds_responses(path):
-        for row in iter_demonstrations(path, set_aside=set_aside):
+    if how.get("form") is None and holds_responses(path, **how):
+        for row in iter_demonstrations(path, set_aside=set_aside, **how):
             found = next((row.extra[name] for name in _REFERENCES if isinstance(row.extra.get(name), str)), None)
             yield NewItem(id=row.id, prompt=row.prompt, response=row.response, reference=found, extra=_extra(row.extra))
         return
-    form = form or recognise_file(path).format
-    for each in iter_corrections(path, form=form, set_aside=set_aside):
+    how["form"] = how.get("form") or recognise_file(path, **how).format
+    for each in iter_corrections(path, set_aside=set_aside, **how):
         yield NewItem(
             id=each.id,
             prompt=each.prompt,

@@ -176,13 +176,14 @@ def _figures(original: str, edited: str, edits: Iterable[Edit], reasons: Sequenc
 
 def _sums(edits: Sequence[_Figures]) -> dict[str, Any]:
     """The figures of ``errata.edits.statistics`` that the page shows, by their names there."""
-    ratios = [each.ratio for each in edits if each.ratio is not None]
+    changed = [each.ratio for each in edits if each.ratio is not None]
+    ratios = [ratio for ratio in changed if ratio]  # as `errata edits stats`: of those that change a word
     pairs = Counter(pair for each in edits for pair in each.substituted)
     reasons = Counter(tag for each in edits for tag in each.reasons)
     return {
         "rows": len(edits),
-        "changed": len(ratios),
-        "share_unchanged": 1 - len(ratios) / len(edits),
+        "changed": len(changed),
+        "share_unchanged": 1 - len(changed) / len(edits),
         "median_edit_ratio": median(ratios) if ratios else 0.0,
         "words_typed": sum(each.typed for each in edits),
         "words_deleted": sum(each.deleted for each in edits),

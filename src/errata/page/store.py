@@ -33,7 +33,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from errata.page.breaks import breaks_of, restore
@@ -50,6 +50,7 @@ __all__ = [
     "Kind",
     "NewItem",
     "NewRevision",
+    "NotSaved",
     "Revision",
     "Store",
     "Task",
@@ -227,6 +228,10 @@ class Conflict(Exception):  # noqa: N818  it is no mistake of anybody's
         self.head = head
 
 
+class NotSaved(OSError):  # noqa: N818
+    """The database could not be written: the disk is full, it may not be written to, or its server is gone."""
+
+
 class Work(NamedTuple):
     """A task, its item, and its last revision, if there is one."""
 
@@ -241,6 +246,10 @@ class Store:
     Args:
         url: a database URL of SQLAlchemy, ``sqlite:///edits.db`` or ``postgresql+psycopg://…``.
         lease: seconds.
+
+    Raises:
+        NotSaved: the database cannot be opened or written; says which.
+        ValueError: it is of another version.
     """
 
     def __init__(self, url: str | URL, *, lease: float = LEASE) -> None:
@@ -262,6 +271,13 @@ class Store:
         self._lease = lease
         try:
             self._set_up()
+        except (NotSaved, OperationalError) as error:
+            self.close()
+            why = str(getattr(error, "orig", error)).removeprefix("could not be saved: ").partition("\n")[0]
+            raise NotSaved(
+                f"the database {self._url.render_as_string()} cannot be opened and written: {why}; see to its folder "
+                "or server, or name another --db"
+            ) from error
         except Exception:
             self.close()
             raise
@@ -293,9 +309,17 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One transaction: all of it or nothing, on disk when the block has ended."""
-        with self._one_writer, Session(self._engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        """One transaction: all of it or nothing, on disk when the block has ended.
+
+        Raises:
+            NotSaved: the disk is full, or the database cannot be written.
+        """
+        try:
+            with self._one_writer, Session(self._engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except OperationalError as error:
+            said = str(error.orig).partition("\n")[0]
+            raise NotSaved(f"could not be saved: {'disk full' if 'full' in said else said}") from error
 
     # Setting up.
 

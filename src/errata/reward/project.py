@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from errata.data import Encoder
 from errata.models import read_card
 from errata.reward.score import RewardFunction, Scorer, encoder_of, fit_scale, load_scorer
+from errata.runs import identity_of
 from errata.types import Encoded, Prompt
 
 __all__ = ["ProjectedReward", "load_reward", "project_rewards"]
@@ -73,6 +74,12 @@ class ProjectedReward:
     policy_encoder: Encoder
     prompts: Sequence[Prompt]
     """All that rows may have."""
+
+    @property
+    def identity(self) -> Any:
+        """What tells these rewards from others."""
+        inner = identity_of(self.reward)
+        return None if inner is None else [inner, self.reward_encoder.fingerprint, self.policy_encoder.fingerprint]
 
     def __call__(self, rows: Sequence[Encoded]) -> list[list[float]]:
         """One reward for each response token of the policy, in the order of the rows.

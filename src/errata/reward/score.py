@@ -19,7 +19,10 @@ from errata.data import Encoder, LongRow
 from errata.data.encoding import load_encoder
 from errata.models import (
     TokenBatch,
+    check_ids,
+    check_scores,
     device,
+    identity,
     load_sequence_reward_model,
     load_token_reward_model,
     pad,
@@ -65,6 +68,13 @@ class TokenScorer:
     """Whether the training objective leaves r → r + c unchanged, so that 0 has no meaning."""
     shift: float = 0.0
     scale: float = 1.0
+    source: Any = None
+    """What tells the model from another, where it is known."""
+
+    @property
+    def identity(self) -> Any:
+        """What tells these rewards from others."""
+        return None if self.source is None else [self.source, self.shift, self.scale]
 
     def __call__(self, rows: Sequence[Encoded]) -> list[list[float]]:
         """One reward for each response token, in the order of the rows."""
@@ -90,6 +100,13 @@ class SequenceScorer:
     level_is_free: bool = True
     shift: float = 0.0
     scale: float = 1.0
+    source: Any = None
+    """What tells the model from another, where it is known."""
+
+    @property
+    def identity(self) -> Any:
+        """What tells these rewards from others."""
+        return None if self.source is None else [self.source, self.shift, self.scale]
 
     def __call__(self, rows: Sequence[Encoded]) -> list[list[float]]:
         """Zeros and, on the last response token, the reward of the whole response."""
@@ -143,9 +160,10 @@ def load_scorer(folder: Path | str, encoder: Encoder) -> Scorer:
         )
     if card["kind"] == "token":
         free = card["objective"] in ("token_bradley_terry", "changed_token_bradley_terry_mean")
-        return TokenScorer(load_token_reward_model(folder).to(device()).eval(), encoder.pad_id, level_is_free=free)
+        token = load_token_reward_model(folder).to(device()).eval()
+        return TokenScorer(token, encoder.pad_id, level_is_free=free, source=identity(folder))
     model = load_sequence_reward_model(folder, pad_id=encoder.pad_id, end_id=encoder.end_id)
-    return SequenceScorer(model.to(device()).eval(), encoder.pad_id)
+    return SequenceScorer(model.to(device()).eval(), encoder.pad_id, source=identity(folder))
 
 
 def encoder_of(folder: Path | str) -> Encoder:
@@ -194,11 +212,18 @@ def encode_rollout(rollout: Rollout) -> Encoded:
 def _in_batches(
     rows: Sequence[Encoded], model: Any, pad_id: int, score: Callable[[TokenBatch], list[FloatArray]]
 ) -> list[FloatArray]:
-    """Score rows beside others of about their length, so that little is computed of padding; in the order given."""
+    """Score rows beside others of about their length, so that little is computed of padding; in the order given.
+
+    Raises:
+        ValueError: the model does not know an id, or gives a score that is no finite number.
+    """
+    check_ids(model, ((f"{number} of those to score", row) for number, row in enumerate(rows, start=1)))
     found: dict[int, FloatArray] = {}
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda k: len(rows[k].ids))
     for start in range(0, len(rows), BATCH_SIZE):
         part = order[start : start + BATCH_SIZE]
         found |= zip(part, score(pad([rows[k] for k in part], pad_id=pad_id).to(device)), strict=True)
-    return [found[k] for k in range(len(rows))]
+    scores = [found[k] for k in range(len(rows))]
+    check_scores((values.tolist() for values in scores), model, "reward")
+    return scores

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from errata import losses
-from errata.data import Encoder, LengthCounts, encode_rows
-from errata.labels import changed, has_change
+from errata.data import Encoder, LengthCounts, encode_rows, rows_of
+from errata.labels import changed, has_change, label_rows, sides_of
 from errata.models import (
     LayoutKind,
     OfflineConfig,
     Share,
     StepLoss,
     Wanted,
+    check_ids,
     choose_layout,
     evaluation_of,
-    fingerprint_of,
     fit,
     identity,
-    is_finished,
     laid_out_last_scalars,
     laid_out_scalars,
     lay_out,
     load_sequence_reward_model,
     load_token_reward_model,
     loss_shares,
+    precision_of,
     read_card,
     with_adapter,
 )
+from errata.ranges import Range, Size, Weight
+from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLabels
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "TokenRewardConfig",
     "collate_labels",
     "encode_pair",
+    "pair_rows",
     "train_sequence_reward",
     "train_token_reward",
     "train_token_reward_bradley_terry",
@@ -60,11 +63,11 @@ PairObjective = Literal["eq3", "changed_mean", "changed_sum"]
 class RewardConfig(OfflineConfig):
     """Settings of a reward model; the defaults are AlpacaFarm's recipe, on which Xu et al. build (PAPERS A6)."""
 
-    learning_rate: float = 3e-6
+    learning_rate: Annotated[float, Range(above=0)] = 3e-6
     """Peak learning rate of AdamW."""
-    epochs: float = 1.0
+    epochs: Annotated[float, Range(above=0, high=1e6)] = 1.0
     """Passes over the pairs."""
-    batch_size: int = 16
+    batch_size: Size = 16
     """Pairs in one optimizer step, over all processes."""
 
 
@@ -72,9 +75,9 @@ class RewardConfig(OfflineConfig):
 class TokenRewardConfig(RewardConfig):
     """Settings of a token-level reward model trained on classes of changed tokens."""
 
-    kept_coefficient: float = 0.1
+    kept_coefficient: Weight = 0.1
     """Weight of r² on kept tokens; it keeps them near 0, so that the level of the rewards has a meaning."""
-    sequence_coefficient: float = 0.0
+    sequence_coefficient: Weight = 0.0
     """Weight of Bradley-Terry on the two sums of token rewards, which makes the same model rank whole responses. What
     preferences without an edit teach, they teach by it."""
 
@@ -92,18 +95,25 @@ def encode_pair(row: Preference | Correction, encoder: Encoder) -> Pair:
     return better, _encode(row.prompt, row.rejected, row.rejected_ids, encoder)
 
 
+def pair_rows(given: Iterable[Preference | Correction], name: str) -> list[Preference | Correction]:
+    """Preferences and corrections as a list. Raises TypeError for anything else."""
+    kinds = (Preference, Correction)
+    return rows_of(given, kinds, name, "read them with read_preferences, or make corrections with corrections_from")
+
+
 def _encode(prompt: Prompt, text: str, ids: tuple[int, ...] | None, encoder: Encoder) -> Encoded:
     return encoder.encode(prompt, text) if ids is None else encoder.encode_sampled(prompt, text, ids)
 
 
+@writes_out
 def train_sequence_reward(
     model: Path | str,
-    rows: Sequence[Preference | Correction],
+    rows: Iterable[Preference | Correction],
     encoder: Encoder,
     config: RewardConfig,
-    out: Path,
+    out: Path | str,
     *,
-    heldout: Sequence[Preference | Correction] = (),
+    heldout: Iterable[Preference | Correction] = (),
 ) -> dict[str, Any]:
     """Bradley-Terry on whole responses: L = −log σ(R(x, y_better) − R(x, y_worse)) (Xu et al., Eq 1).
 
@@ -114,11 +124,15 @@ def train_sequence_reward(
         The card written beside the model.
 
     Raises:
-        ValueError: a row cannot be encoded (the message names it), none is left, or the settings do not go together.
+        ValueError: a row cannot be encoded (the message names it), none is left, or the settings do not go together; or
+            as ``fit``.
+        TypeError: ``rows`` or ``heldout`` are rows of another kind.
     """
     counts = LengthCounts()
-    pairs = _pairs(rows, encoder, counts)
-    kept, seen = _different(pairs), _different(_pairs(heldout, encoder, LengthCounts()))
+    named = _pairs(pair_rows(rows, "rows"), encoder, counts)
+    named_heldout = _pairs(pair_rows(heldout, "heldout"), encoder, LengthCounts())
+    pairs = [pair for _, pair in named]
+    kept, seen = _different(pairs), _different([pair for _, pair in named_heldout])
     card = _card("sequence", "sequence_bradley_terry", model, config, encoder, [pairs, seen], counts)
     card |= {"rows": len(kept), "excluded_without_gradient": len(pairs) - len(kept), "heldout_rows": len(seen)}
     return _train(
@@ -129,22 +143,24 @@ def train_sequence_reward(
         encoder,
         kept,
         seen,
+        names=_sides([*named, *named_heldout]),
         build=partial(load_sequence_reward_model, pad_id=encoder.pad_id, end_id=encoder.end_id),
         collate=partial(_collate_ends, encoder=encoder),
         loss=_sequence_loss,
     )
 
 
+@writes_out
 def train_token_reward(
     model: Path | str,
-    labels: Sequence[TokenLabels],
+    labels: Iterable[TokenLabels],
     encoder: Encoder,
     config: TokenRewardConfig,
-    out: Path,
+    out: Path | str,
     *,
     objective: ClassObjective = "classes",
-    preferences: Sequence[Preference] = (),
-    heldout: Sequence[TokenLabels] = (),
+    preferences: Iterable[Preference] = (),
+    heldout: Iterable[TokenLabels] = (),
     counts: LengthCounts | None = None,
 ) -> dict[str, Any]:
     """Classes of changed tokens: the rewards' level is fixed and they localise (docs/token_reward.md).
@@ -160,8 +176,10 @@ def train_token_reward(
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left, or the settings do not go together.
+        ValueError: no row is left, or the settings do not go together; or as ``fit``.
+        TypeError: an argument holds rows of another kind.
     """
+    preferences = _preferences(preferences)
     if preferences and not config.sequence_coefficient:
         raise ValueError(
             "preferences teach a model of token classes by the Bradley-Terry term on the sum; give it a weight with "
@@ -172,16 +190,17 @@ def train_token_reward(
     return _train_token(model, labels, encoder, config, out, name, loss, preferences, heldout, counts)
 
 
+@writes_out
 def train_token_reward_bradley_terry(
     model: Path | str,
-    labels: Sequence[TokenLabels],
+    labels: Iterable[TokenLabels],
     encoder: Encoder,
     config: RewardConfig,
-    out: Path,
+    out: Path | str,
     *,
     objective: PairObjective = "eq3",
-    preferences: Sequence[Preference] = (),
-    heldout: Sequence[TokenLabels] = (),
+    preferences: Iterable[Preference] = (),
+    heldout: Iterable[TokenLabels] = (),
     counts: LengthCounts | None = None,
 ) -> dict[str, Any]:
     """Bradley-Terry on token rewards put together, one comparison a pair.
@@ -197,8 +216,10 @@ def train_token_reward_bradley_terry(
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left, or preferences were given to an objective on changed tokens.
+        ValueError: no row is left, or preferences were given to an objective on changed tokens; or as ``fit``.
+        TypeError: an argument holds rows of another kind.
     """
+    preferences = _preferences(preferences)
     if preferences and objective != "eq3":
         raise ValueError(
             "it is not known which tokens of a preference were changed; give --preferences to eq3 or classes"
@@ -214,19 +235,21 @@ def train_token_reward_bradley_terry(
 
 def _train_token(
     model: Path | str,
-    labels: Sequence[TokenLabels],
+    labels: Iterable[TokenLabels],
     encoder: Encoder,
     config: RewardConfig,
-    out: Path,
+    out: Path | str,
     objective: str,
     loss: Callable[[Any, Any], StepLoss],
     preferences: Sequence[Preference],
-    heldout: Sequence[TokenLabels],
+    heldout: Iterable[TokenLabels],
     counts: LengthCounts | None,
 ) -> dict[str, Any]:
+    labels, heldout = label_rows(labels, "labels"), label_rows(heldout, "heldout")
     counts = LengthCounts.of(labels) if counts is None else counts
     kept, seen = _changed(labels), _changed(heldout)
-    pairs = _pairs(preferences, encoder, counts)
+    named = _pairs(preferences, encoder, counts)
+    pairs = [pair for _, pair in named]
     compared = _different(pairs)
     data = [[_ids_and_labels(row) for row in labels], pairs, [_ids_and_labels(row) for row in seen]]
     card = _card("token", objective, model, config, encoder, data, counts)
@@ -244,6 +267,7 @@ def _train_token(
         encoder,
         [*kept, *compared],
         seen,
+        names=[*sides_of(labels), *sides_of(heldout), *_sides(named)],
         build=load_token_reward_model,
         collate=partial(collate_labels, encoder=encoder),
         loss=loss,
@@ -252,14 +276,15 @@ def _train_token(
 
 def _train(
     model: Path | str,
-    out: Path,
+    out: Path | str,
     card: dict[str, Any],
     config: RewardConfig,
     encoder: Encoder,
     rows: Sequence[Any],
     heldout: Sequence[Any],
     *,
-    build: Callable[[Path | str], nn.Module],
+    names: Sequence[tuple[str, Encoded]],
+    build: Callable[..., nn.Module],
     collate: Callable[..., Any],
     loss: Callable[[Any, Any], StepLoss],
 ) -> dict[str, Any]:
@@ -267,9 +292,11 @@ def _train(
         raise ValueError("a reward model is not trained in 4 bits; leave --quantize out, --lora-rank goes without")
     if config.stop_when_kept_falls is not None:
         raise ValueError("--stop-when-kept-falls looks at probabilities, and a reward model has none; use --patience")
-    if is_finished(out, card["fingerprint"]):
+    out = Path(out)
+    if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
-    built = with_adapter(build(model), config)
+    built = with_adapter(build(model, precision=precision_of(config)), config)
+    check_ids(built, names)
     kind, card["layout"] = choose_layout(built, config.layout)
     collate = partial(collate, kind=kind)
 
@@ -297,8 +324,18 @@ def _length(row: TokenLabels | Pair) -> int:
     return max(len(side.ids) for side in sides)
 
 
-def _pairs(rows: Sequence[Preference | Correction], encoder: Encoder, counts: LengthCounts) -> list[Pair]:
-    return [pair for _, pair in encode_rows(rows, partial(encode_pair, encoder=encoder), counts)]
+def _preferences(given: Iterable[Preference]) -> list[Preference]:
+    return rows_of(given, Preference, "preferences", "corrections are labelled, and given as labels")
+
+
+def _pairs(
+    rows: Sequence[Preference | Correction], encoder: Encoder, counts: LengthCounts
+) -> list[tuple[Preference | Correction, Pair]]:
+    return list(encode_rows(rows, partial(encode_pair, encoder=encoder), counts))
+
+
+def _sides(pairs: Sequence[tuple[Preference | Correction, Pair]]) -> list[tuple[str, Encoded]]:
+    return [(row.id, side) for row, pair in pairs for side in pair]
 
 
 def _different(pairs: Sequence[Pair]) -> list[Pair]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,25 +14,28 @@ from torch import nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows
+from errata.labels import label_rows, sides_of
 from errata.models import (
     Layout,
     LayoutKind,
     OfflineConfig,
     StepLoss,
     Wanted,
+    check_ids,
     choose_layout,
     common_length,
     device,
-    fingerprint_of,
     fit,
     identity,
-    is_finished,
     laid_out_logprobs,
     lay_out,
     load_policy,
     read_card,
 )
-from errata.reward import encode_pair
+from errata.ranges import Range
+from errata.reward import encode_pair, pair_rows
+from errata.runs import RunFolder, fingerprint_of, writes_out
+from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Encoded, Preference, TokenLabels
 
@@ -45,9 +48,9 @@ Pair = tuple[Encoded, Encoded]
 class DPOConfig(OfflineConfig):
     """Settings of DPO."""
 
-    learning_rate: float = 5e-7
+    learning_rate: Annotated[float, Range(above=0)] = 5e-7
     """Peak learning rate of AdamW."""
-    beta: float = 0.1
+    beta: Annotated[float, Range(above=0, high=1e6)] = 0.1
     """β: how strongly the policy is tied to the model that it starts from, in 1/nats."""
 
 
@@ -59,14 +62,15 @@ class _Row:
     ref_worse: float
 
 
+@writes_out
 def dpo(
     model: Path | str,
-    rows: Sequence[Preference | Correction],
+    rows: Iterable[Preference | Correction],
     encoder: Encoder,
     config: DPOConfig,
-    out: Path,
+    out: Path | str,
     *,
-    heldout: Sequence[TokenLabels] | None = None,
+    heldout: Iterable[TokenLabels] | None = None,
 ) -> dict[str, Any]:
     """L = −log σ(β [log π/π_ref(y_w) − log π/π_ref(y_l)]); the reference is ``model`` itself, scored once beforehand.
 
@@ -77,12 +81,16 @@ def dpo(
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left, or one cannot be encoded (the message names it).
+        ValueError: no row is left, or one cannot be encoded (the message names it); or as ``fit``.
+        TypeError: ``rows`` or ``heldout`` are rows of another kind.
     """
+    out, rows = Path(out), pair_rows(rows, "rows")
+    heldout = None if heldout is None else label_rows(heldout, "heldout")
     counts = LengthCounts()
-    pairs = [pair for _, pair in encode_rows(rows, partial(encode_pair, encoder=encoder), counts)]
+    found = list(encode_rows(rows, partial(encode_pair, encoder=encoder), counts))
+    pairs = [pair for _, pair in found]
     kept = [pair for pair in pairs if pair[0].ids != pair[1].ids]
-    data = [(better.ids, worse.ids) for better, worse in pairs]
+    data = [[(side.ids, side.prompt_length) for side in pair] for pair in pairs]
     card: dict[str, Any] = {
         "stage": "dpo",
         "rows": len(kept),
@@ -92,11 +100,12 @@ def dpo(
         **heldout_card(heldout),
         "fingerprint": fingerprint_of("dpo", identity(model), config, data, *heldout_ids(heldout)),
     }
-    if is_finished(out, card["fingerprint"]):
+    if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
     policy = load_policy(model, config)
+    check_ids(policy, [*((row.id, side) for row, pair in found for side in pair), *sides_of(heldout)])
     kind, card["layout"] = choose_layout(policy, config.layout)
-    reference = partial(_with_reference, policy, encoder=encoder, batch_size=config.micro_batch_size, kind=kind)
+    reference = partial(_with_reference, policy, encoder=encoder, config=config, kind=kind)
     collate, loss = partial(collate_pairs, encoder=encoder, kind=kind), partial(dpo_step_loss, beta=config.beta)
     evaluate = None
     if heldout is not None:
@@ -112,19 +121,22 @@ def dpo(
         tokenizer=encoder.tokenizer,
         out=out,
         card=card,
+        ends=trained_ends((better, 1.0) for better, _ in kept),
     )
 
 
 @torch.no_grad()
 def _with_reference(
-    model: nn.Module, pairs: Sequence[Pair], encoder: Encoder, batch_size: int, kind: LayoutKind
+    model: nn.Module, pairs: Sequence[Pair], encoder: Encoder, config: DPOConfig, kind: LayoutKind
 ) -> list[_Row]:
     rows: list[_Row] = []
     model.to(device())
-    for start in range(0, len(pairs), batch_size):
-        part = pairs[start : start + batch_size]
+    for start in range(0, len(pairs), config.micro_batch_size):
+        part = pairs[start : start + config.micro_batch_size]
         layout = lay_out_pairs(part, encoder=encoder, kind=kind).to(device())
-        better, worse = laid_out_logprobs(model, layout).sum(1).chunk(2)
+        # As the policy is computed, which then starts from a ratio of 1.
+        with torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+            better, worse = laid_out_logprobs(model, layout).sum(1).chunk(2)
         rows += [_Row(*pair, rb, rw) for pair, rb, rw in zip(part, better.tolist(), worse.tolist(), strict=True)]
     return rows
 

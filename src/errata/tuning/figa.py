@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts
-from errata.labels import count_labels, token_weights
+from errata.labels import check_row_weights, count_labels, label_rows, sides_of, token_weights
 from errata.models import (
     LayoutKind,
     OfflineConfig,
     StepLoss,
     Wanted,
+    check_ids,
     choose_layout,
-    fingerprint_of,
     fit,
     identity,
-    is_finished,
     laid_out_logprobs,
     lay_out,
     load_policy,
     read_card,
 )
+from errata.ranges import Range, Weight
+from errata.runs import RunFolder, fingerprint_of, writes_out
+from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Encoded, TokenLabels
 
@@ -39,27 +42,30 @@ __all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa", "figa_step_
 class FIGAConfig(OfflineConfig):
     """Settings of FIGA. The defaults are what the demo world shows best; PAPER holds the paper's."""
 
-    good_weight: float = 1.0
+    good_weight: Weight = 1.0
     """α: weight of inserted and substitute tokens of the edited text, and of its end of sequence."""
-    kept_weight: float = 0.5
+    kept_weight: Weight = 0.5
     """γ: weight of kept tokens of the edited text; it holds the model to what people left alone. The paper has 0."""
-    bad_weight: float = 0.2
+    bad_weight: Weight = 0.2
     """β: size of the push away from deleted and substituted tokens of the original. The paper has 0.5."""
-    gate: float = 4.0
+    gate: Annotated[float, Range(low=0, high=inf)] = 4.0
     """A bad token is pushed only while its cross-entropy is at most this (nats; 4 is a probability of 0.018); inf
     pushes always. The paper has 0.6, a probability of 0.549."""
-    gate_low: float = 0.0
+    gate_low: Annotated[float, Range(low=0)] = 0.0
     """A bad token is pushed only from this cross-entropy on (nats); above 0: the band of the paper's earlier code."""
-    inserted_weight: float | None = None
+    inserted_weight: Weight | None = None
     """Weight of inserted tokens, where it is not that of substitutes (good_weight)."""
-    deleted_weight: float | None = None
+    deleted_weight: Weight | None = None
     """Push away from deleted tokens, where it is not that of substituted ones (bad_weight)."""
-    end_weight: float | None = None
+    end_weight: Weight | None = None
     """Weight of the edited text's end of sequence, where it is not good_weight."""
 
 
 PAPER = {"good_weight": 1.0, "kept_weight": 0.0, "bad_weight": 0.5, "gate": 0.6, "epochs": 5.0, "batch_size": 128}
 """The released recipe (PAPERS B3, B4): ``--preset paper``."""
+
+PAPER_LABELS: dict[str, Any] = {"unit": "token", "ties": "released"}
+"""How the released code labels, for ``LabelRules``: ids aligned with ids, ties as its package takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +124,16 @@ def _times(pair: WeightedPair, factor: float) -> WeightedPair:
     return replace(pair, edited_weights=edited, original_weights=original)
 
 
+@writes_out
 def figa(
     model: Path | str,
-    labels: Sequence[TokenLabels],
+    labels: Iterable[TokenLabels],
     encoder: Encoder,
     config: FIGAConfig,
-    out: Path,
+    out: Path | str,
     *,
     counts: LengthCounts | None = None,
-    heldout: Sequence[TokenLabels] | None = None,
+    heldout: Iterable[TokenLabels] | None = None,
     row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """L = [Σ_t w_t CE_t(ỹ) − β Σ_{t changed, CE_t(ŷ) ≤ gate} CE_t(ŷ)] / N, N over the whole optimizer step.
@@ -139,9 +146,12 @@ def figa(
         The card written beside the model.
 
     Raises:
-        ValueError: no row is left.
+        ValueError: no row is left, a weight is no number from 0 to a million; or as ``fit``.
+        TypeError: ``labels`` or ``heldout`` are rows of another kind.
     """
-    pairs = [_times(weigh(row, config), (row_weights or {}).get(row.id, 1.0)) for row in labels]
+    out, weights, labels = Path(out), check_row_weights(row_weights), label_rows(labels, "labels")
+    heldout = None if heldout is None else label_rows(heldout, "heldout")
+    pairs = [_times(weigh(row, config), weights.get(row.id, 1.0)) for row in labels]
     rows = [pair for pair in pairs if pair.has_gradient]
     data = [(p.edited.ids, p.edited_weights, p.original.ids, p.original_weights) for p in pairs]
     card: dict[str, Any] = {
@@ -154,9 +164,10 @@ def figa(
         **heldout_card(heldout),
         "fingerprint": fingerprint_of("figa", identity(model), config, data, *heldout_ids(heldout)),
     }
-    if is_finished(out, card["fingerprint"]):
+    if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
     policy = load_policy(model, config)
+    check_ids(policy, [*sides_of(labels), *sides_of(heldout)])
     kind, card["layout"] = choose_layout(policy, config.layout)
     collate = partial(collate_weighted, encoder=encoder, kind=kind)
     loss = partial(figa_step_loss, low=config.gate_low, high=config.gate)
@@ -175,6 +186,7 @@ def figa(
         tokenizer=encoder.tokenizer,
         out=out,
         card=card,
+        ends=trained_ends((row.edited, row.edited_weights[-1]) for row in rows if row.edited_weights),
     )
 
 

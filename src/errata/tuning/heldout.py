@@ -78,7 +78,7 @@ class HeldOut:
 
     def _tokens(self, model: Any) -> Iterator[Share]:
         if self.start is None and not has_adapter(model):
-            self.start = load_causal(self.start_folder).to(device()).eval().requires_grad_(False)
+            self.start = load_causal(self.start_folder, precision="master").to(device()).eval().requires_grad_(False)
         for part in self._batches(self.rows):
             for side, kinds in (("edited", {"good": GOOD, "kept": KEPT}), ("original", {"bad": BAD})):
                 sides = [getattr(row, side) for row in part]
@@ -108,4 +108,6 @@ def heldout_ids(rows: Sequence[TokenLabels] | None) -> list[Any]:
     """What the fingerprint of a run holds of its held-out rows: they may decide when it stops."""
     if rows is None:
         return []
-    return [[(side.encoded.ids, side.labels) for row in rows for side in (row.original, row.edited)]]
+    sides = [side for row in rows for side in (row.original, row.edited)]
+    weights = [side.weights for side in sides]
+    return [[(side.encoded.ids, side.labels) for side in sides], *([weights] if any(weights) else [])]

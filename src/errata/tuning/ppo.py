@@ -16,51 +16,59 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from accelerate.accelerator import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils.dataclasses import DistributedType
-from safetensors.torch import load_file, save_file
+from accelerate.utils.operations import broadcast_object_list
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from errata import losses
-from errata.data import Encoder, LengthCounts, encode_rows, new_folder
+from errata.data import Encoder, LengthCounts, encode_rows, rows_of
 from errata.models import (
     Actor,
+    NotFinite,
     Sampling,
+    SaveDtype,
     TokenBatch,
     Tracker,
     TransformersGenerator,
     adapter_off,
     add_adapter,
+    check_finite,
+    check_ids,
     critic_values,
-    fingerprint_of,
     has_adapter,
     identity,
-    is_finished,
     load_causal,
     load_critic,
     merged,
+    norm_of,
     pad,
     pad_stream,
     read_card,
+    save_adapter,
     save_model,
     to_lists,
 )
+from errata.models.load import dtypes_in_words, read_tensors, reference_of
 from errata.models.training import check_tracker
-from errata.models.watch import Metrics
+from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
 from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
+from errata.runs import Metrics, RunFolder, fingerprint_of, named, new_folder, writes_out
 from errata.tuning.collapse import signs_of_collapse
-from errata.tuning.streams import Stream, check_streams, group, last_token, paid, summed
+from errata.tuning.streams import Stream, check_streams, group, last_token, paid, rewards_of, summed
 from errata.types import Encoded, PromptRow, Rollout
 
 __all__ = ["PAPER", "SEQUENCE", "Experience", "PPOConfig", "RewardScaling", "policy_and_value_loss", "ppo"]
@@ -76,81 +84,84 @@ class RewardScaling(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig:
+class PPOConfig(Ranged):
     """Settings of PPO. The defaults are those under which dense rewards stay sane; PAPER holds the paper's."""
 
-    steps: int = 50
+    steps: Size = 50
     """Rounds of sampling and learning."""
-    rollouts_per_step: int = 64
+    rollouts_per_step: Size = 64
     """Responses sampled in one round, over all processes."""
-    minibatch_size: int = 64
+    minibatch_size: Size = 64
     """Responses in one optimizer step, over all processes; divides ``rollouts_per_step``."""
-    micro_batch_size: int = 64
+    micro_batch_size: Size = 64
     """Responses whose activations one process holds at a time; lower it when memory runs out, the result stays the
     same. A single process on a CPU computes fewer at a time, which its cache holds."""
-    optimisation_epochs: int = 2
+    optimisation_epochs: Size = 2
     """Passes over the responses of a round."""
-    learning_rate: float = 1e-5
+    learning_rate: Annotated[float, Range(low=0)] = 1e-5
     """Learning rate of the policy's AdamW."""
-    value_learning_rate: float = 1e-5
+    value_learning_rate: Annotated[float, Range(low=0)] = 1e-5
     """Learning rate of the critic's AdamW; the critic is a model of its own."""
     schedule: Literal["constant", "linear"] = "constant"
     """Whether both learning rates stay, or fall to 0 at the end."""
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Range(low=0)] = 0
     """Rounds over which the learning rates rise from 0."""
-    max_new_tokens: int = 128
+    max_new_tokens: Size = 128
     """Longest response, in tokens; one that is cut off there bootstraps its value."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(above=0, high=100)] = 1.0
     """Sampling temperature; the policy that learns, and its reference, are those at this temperature."""
-    discount: float = 0.5
+    discount: Annotated[float, Range(low=0, high=1)] = 0.5
     """γ. A token reward already sits where the credit belongs: with 1, dense rewards pay for length and collapse."""
-    gae_lambda: float = 0.95
+    gae_lambda: Annotated[float, Range(low=0, high=1)] = 0.95
     """λ of generalised advantage estimation."""
-    terminal_discount: float = 1.0
+    terminal_discount: Annotated[float, Range(low=0, high=1)] = 1.0
     """γ of streams that pay for the whole response, where there are any beside dense ones."""
-    terminal_weight: float = 1.0
+    terminal_weight: Weight = 1.0
     """Weight of their whitened advantages beside the dense ones'."""
-    kl_coefficient: float = 0.2
+    kl_coefficient: Weight = 0.2
     """β of the penalty β·(log π_old − log π_start) on every token, in reward units per nat."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     """Which estimate of the KL is penalised; k1 is the log-ratio itself, k2 and k3 are never negative."""
-    missing_eos_penalty: float = 0.0
+    missing_eos_penalty: Weight = 0.0
     """Taken off at the last token of a response that was cut off."""
-    length_penalty: float = 0.0
+    length_penalty: Weight = 0.0
     """Taken off at every token."""
-    clip_range: float = 0.2
+    clip_range: Annotated[float, Range(above=0)] = 0.2
     """ε: the ratio π/π_old is clipped to 1 ± ε."""
-    value_clip_range: float = 0.2
+    value_clip_range: Annotated[float, Range(above=0, high=inf)] = 0.2
     """ε_V: a value moves at most this far from the one at sampling time before its loss is clipped."""
-    value_coefficient: float = 1.0
+    value_coefficient: Weight = 1.0
     """Weight of the value loss; the critic shares nothing with the policy, so it only matters beside clipping."""
-    target_kl: float | None = None
+    target_kl: Annotated[float, Range(above=0)] | None = None
     """A round ends early when policy and sampling policy are this far apart (k2, nats a token); none by default."""
     reward_scaling: RewardScaling = RewardScaling.START
     """What rewards are divided by: `start` or `batch`."""
-    max_grad_norm: float = 1.0
-    """Policy and critic gradients are each clipped to this norm."""
-    lora_rank: int = 0
+    max_grad_norm: Annotated[float, Range(low=0, high=inf)] = 1.0
+    """Policy and critic gradients are each clipped to this norm; 0 clips nothing."""
+    lora_rank: Rank = 0
     """Train an adapter of this rank on the policy (LoRA), which without it is the reference; 0 trains all weights."""
-    lora_alpha: int | None = None
+    lora_alpha: Size | None = None
     """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
     bf16: bool = False
     """Compute in bfloat16."""
+    save_dtype: SaveDtype = "auto"
+    """Type of the weights that are written. What learns is trained in float32; auto rounds it once, at the end, to the
+    type that each weight had in --model."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
-    save_every: int = 25
+    save_every: Size = 25
     """Steps between checkpoints; a run that was killed goes on from the last one."""
-    evaluate_every: int = 0
+    evaluate_every: Annotated[int, Range(low=0)] = 0
     """Steps between evaluations, where an evaluation is handed in; 0 is never."""
     best_by: str = ""
     """The measure of the evaluation by whose highest value the best policy is kept, in `best` beside the last one."""
     stop_on_collapse: bool = False
     """End the run when it is collapsing, which is warned of in any case."""
-    samples_per_step: int = 4
+    samples_per_step: Annotated[int, Range(low=0)] = 4
     """Rollouts of each round that are noted in samples.jsonl."""
     tracker: Tracker = "none"
     """Where metrics are also sent; metrics.jsonl is written anyway."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds prompts, sampling and minibatches."""
 
 
@@ -269,13 +280,14 @@ def policy_and_value_loss(
     )
 
 
+@writes_out
 def ppo(
     model: Path | str,
-    reward: Path | str | RewardFunction | Sequence[Stream],
-    prompts: Sequence[PromptRow],
+    reward: Path | str | RewardFunction | Iterable[Stream],
+    prompts: Iterable[PromptRow],
     encoder: Encoder,
     config: PPOConfig,
-    out: Path,
+    out: Path | str,
     *,
     critic: Path | str | None = None,
     evaluate: Evaluate | None = None,
@@ -287,7 +299,8 @@ def ppo(
         model: the policy to start from, also the reference of the KL penalty.
         reward: streams; or the only one, a folder of ``errata reward train`` (token- or sequence-level; scaled as
             ``config`` says; with a tokenizer of its own it is read through a ``ProjectedReward``) or any function from
-            rows to one reward a response token, taken as it is.
+            rows to one reward a response token, taken as it is. A function says by an attribute ``identity`` what it
+            is; without one, no folder that is there is gone on from or taken for its result.
         prompts: used in a seeded order, again and again.
         encoder: of the policy.
         config: the settings.
@@ -295,7 +308,8 @@ def ppo(
             a line a step.
         critic: a model to start the critic from; by default ``model``.
         evaluate: called with a generator and the step every ``config.evaluate_every`` steps, step 0 and the last
-            included; what it returns goes into the metrics, its time does not.
+            included; what it returns goes into the metrics, its time does not. It has an ``identity``, too, unless
+            ``noted`` says what it depends on.
         noted: goes into the card, and tells this run from another: what the evaluation depends on. Its ``warnings``
             stand before the run's own.
 
@@ -303,16 +317,32 @@ def ppo(
         The card written beside the model; ``warnings`` says in words how the run went wrong, if it did.
 
     Raises:
-        ValueError: no prompt is left, settings that do not go together, or a folder that is no reward model.
+        ValueError: no prompt is left, settings that do not go together, a folder that is no reward model, or ``out``
+            was made by another run or by functions without an identity; a reward
+            function gives something else than one finite number for each response token; or a number of a step is not
+            finite any more (the message names the step; nothing is written to ``out``, and the checkpoints before it
+            stay).
+        TypeError: ``prompts`` or ``reward`` are of another kind.
     """
+    out, prompts = Path(out), rows_of(prompts, PromptRow, "prompts", "read them with read_prompts")
     if not prompts:
         raise ValueError("no prompt to sample responses for")
     streams = (
-        [Stream(name="reward", reward=reward)] if isinstance(reward, Path | str) or callable(reward) else list(reward)
+        [Stream(name="reward", reward=reward)]
+        if isinstance(reward, Path | str) or callable(reward)
+        else rows_of(reward, Stream, "reward", "give a folder, a function or streams")
     )
     check_streams(streams)
     counts = LengthCounts()
     prompts = [row for row, _ in encode_rows(prompts, partial(_bare, encoder=encoder), counts)]
+    functions: dict[str, Any] = {
+        f"reward of the stream {each.name!r}": each.reward
+        for each in streams
+        if not isinstance(each.reward, Path | str)
+    }
+    if evaluate is not None and config.evaluate_every and not noted:
+        functions["evaluation"] = evaluate
+    identities, unnamed = named(functions)
     told = [
         (
             each.name,
@@ -329,12 +359,15 @@ def ppo(
         config,
         [(row.id, row.prompt) for row in prompts],
         *([noted] if noted else []),
+        encoder.fingerprint,
+        *([identities] if identities else []),
     )
-    if is_finished(out, fingerprint):
+    folder = RunFolder(out, fingerprint, unnamed)
+    if folder.is_finished():
         return read_card(out)
     run = _Run(model, streams, prompts, encoder, config, critic=critic)
-    work = out.with_name(f".{out.name}.training")
-    metrics, samples = run.resume(work, fingerprint)
+    work = folder.work
+    metrics, samples = run.resume(folder)
     run.start_tracker(work)
     done = max(run.done, 0)
     bar = tqdm(range(done, config.steps), initial=done, total=config.steps, desc="PPO", disable=None)
@@ -351,7 +384,9 @@ def ppo(
             samples.add({"step": done, **row})
         bar.set_postfix(reward=f"{found['objective/scores']:.3f}", kl=f"{found['objective/kl']:.2f}")
         if done % config.save_every == 0 and done < config.steps:
+            run.check_result(done)
             run.save(work, done, metrics)
+    run.check_result(done)
     warnings = [*(noted or {}).get("warnings", ()), *run.told.values()]
     card = {
         "stage": "ppo",
@@ -361,6 +396,8 @@ def ppo(
         "fingerprint": fingerprint,
         **metrics.lines[-1],
         **({"projected_rewards": ", ".join(run.projected)} if run.projected else {}),
+        "trained_dtype": dtypes_in_words(_trained(run.policy)),
+        **({"base_commit": run.policy.origin.commit} if run.policy.origin.commit else {}),
         **(noted or {}),
         **({"warnings": warnings} if warnings else {}),
     }
@@ -368,8 +405,7 @@ def ppo(
     if best is not None:
         by = config.best_by
         card |= {"best_step": best, f"best_{by}": next(line[by] for line in metrics.lines if line["step"] == best)}
-    run.finish(work, out, card, metrics, samples)
-    return card
+    return run.finish(work, out, card, metrics, samples)
 
 
 class _Run:
@@ -402,10 +438,6 @@ class _Run:
                 f"{config.rollouts_per_step} rollouts a step, minibatches of {config.minibatch_size} and {world} "
                 "process(es) must divide: choose multiples"
             )
-        if config.micro_batch_size < 1:
-            raise ValueError(f"micro-batches of {config.micro_batch_size} responses; give at least 1")
-        if config.temperature <= 0:
-            raise ValueError(f"temperature {config.temperature}: PPO samples; give one above 0, 1 is the policy itself")
         if config.best_by and not config.evaluate_every:
             raise ValueError(f"--best-by {config.best_by} names a measure of the evaluations; give --evaluate-every")
         self.model, self.prompts, self.encoder, self.config = model, prompts, encoder, config
@@ -416,12 +448,17 @@ class _Run:
             terminal_weight=config.terminal_weight,
         )
         self.done, self.told = -1, dict[str, str]()
-        self.policy: Any = load_causal(model)
+        self.few: TokenBatch | None = None  # of the last round
+        # Weights that learn are float32, and the reference is computed as the policy is: their ratio starts at 1.
+        self.policy: Any = load_causal(model, precision="saved" if config.lora_rank else "master")
         self.reference: Any = None
         if config.lora_rank:
             add_adapter(self.policy, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
         else:
-            self.reference = load_causal(model).to(self.accelerator.device).eval().requires_grad_(False)
+            self.reference = (
+                load_causal(model, precision="master").to(self.accelerator.device).eval().requires_grad_(False)
+            )
+        check_ids(self.policy, ((row.id, _bare(row, encoder=encoder)[0]) for row in prompts))
         value_model: Any = load_critic(critic or model, heads=len(self.heads))
         if config.gradient_checkpointing:
             both: list[Any] = [self.policy, value_model]
@@ -443,6 +480,7 @@ class _Run:
             torch.optim.AdamW(value_model.parameters(), lr=config.value_learning_rate, weight_decay=0.0),
         )
         self.policy.to(self.accelerator.device)
+        self.models = nn.ModuleDict({"policy": self.learner, "critic": value_model})
         self.judge = None if self.reference is None else Actor(self.reference)
         self.generator = TransformersGenerator(self.policy, encoder)
         # With several processes each forward pass meets the others', and what is learned from must be a single one.
@@ -486,18 +524,43 @@ class _Run:
         every, last = self.config.evaluate_every, self.config.steps
         if evaluate is None or not every or not (step % every == 0 or step == last):
             return {}
-        with self.accelerator.autocast():
-            found = evaluate(self.generator, step)
+        try:
+            with self.accelerator.autocast():
+                found = evaluate(self.generator, step)
+        except NotFinite as error:
+            raise ValueError(f"step {step}: {error}") from error
         if self.config.best_by and self.config.best_by not in found:
             raise ValueError(f"--best-by {self.config.best_by}: the evaluation measures {', '.join(found)}")
+        if self.config.best_by:
+            self.insist({self.config.best_by: found[self.config.best_by]}, step, trained=step > 0)
         return found
+
+    def insist(self, numbers: Mapping[str, float], step: int, *, trained: bool) -> None:
+        """Stop where a number of a step is none. What was saved before stays, and a rerun comes to the same end."""
+        rates = f"--learning-rate ({self.config.learning_rate:g}) or --value-learning-rate"
+        remedy = f"lower {rates} ({self.config.value_learning_rate:g}), or scale the rewards down"
+        check_finite(numbers, step, self.models, remedy=remedy, trained=trained)
 
     def round(self, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Sample, score, estimate advantages, learn; what to note, and some rollouts."""
         started = time.perf_counter()
-        experience, metrics, samples = self._collect(step)
+        try:
+            experience, metrics, samples = self._collect(step)
+        except NotFinite as error:
+            raise ValueError(f"step {step + 1}: {error}") from error
         metrics |= self._learn(experience, step)
+        self.few = experience.batch[:1]
         return {**metrics, "seconds": time.perf_counter() - started}, samples
+
+    def check_result(self, step: int) -> None:
+        """Insist that policy and critic, as they are saved now, give numbers: no later round has shown it yet."""
+        if self.few is None:
+            return
+        with torch.no_grad(), self.accelerator.autocast():
+            logprob_BT, _ = self.actor(self.few, self.config.temperature)
+            value_HBT, _ = critic_values(self.critic, self.few)
+        after = {"log-probability after it": float(logprob_BT.sum()), "value after it": float(value_HBT.sum())}
+        self.insist(after, step, trained=True)
 
     def _collect(self, step: int) -> tuple[Experience, dict[str, float], list[dict[str, Any]]]:
         config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
@@ -510,9 +573,11 @@ class _Run:
         *read, live = self._read(batch)
         old_BT, entropy_BT, ref_BT, value_HBT, bootstrap_HB = read
         raw = {
-            each.name: pad_stream(reward(rows), batch) for each, reward in zip(self.streams, self.rewards, strict=True)
+            each.name: pad_stream(rewards_of(each, reward(rows), rollouts), batch)
+            for each, reward in zip(self.streams, self.rewards, strict=True)
         }
-        streams_BT = {each.name: paid(each, raw[each.name], mask_BT, self._moments) for each in self.streams}
+        names = [rollout.id for rollout in rollouts]
+        streams_BT = {each.name: paid(each, raw[each.name], mask_BT, self._moments, names) for each in self.streams}
         streams_BT["kl"] = -config.kl_coefficient * KL[config.kl_estimator](old_BT, ref_BT, mask_BT)
         if config.length_penalty:
             streams_BT["length"] = -config.length_penalty * mask_BT.float()
@@ -552,8 +617,12 @@ class _Run:
                 "response/repetition": torch.tensor([repetition(row.response_ids) for row in rows]).to(length_B),
                 "value/sum": value_HBT.sum((0, 2)),
                 "entropy": entropy_BT.sum(1),
+                "advantages": advantage_BT.sum(1),
+                "returns": torch.stack(returns).sum((0, 2)),
             },
         )
+        self.insist(metrics, step + 1, trained=step > 0)
+        del metrics["advantages"], metrics["returns"]
         metrics["policy/entropy_avg"] = metrics.pop("entropy") / max(metrics["response/length"], 1e-9)
         metrics["val/num_eos_tokens"] = round(metrics["response/ended"] * config.rollouts_per_step)
         metrics["val/explained_variance"] = min(explained)
@@ -602,8 +671,8 @@ class _Run:
                 (ref_BT, of_ref_BT),
                 (value_HBT, of_value_HBT),
             ):
-                whole[..., rows, columns] = found.detach()
-            bootstrap_HB[:, rows] = of_bootstrap_HB.detach()
+                whole[..., rows, columns] = found.detach().to(whole)
+            bootstrap_HB[:, rows] = of_bootstrap_HB.detach().to(bootstrap_HB)
         return old_BT, entropy_BT, ref_BT, value_HBT, bootstrap_HB, live
 
     def _rows_at_once(self, batch: TokenBatch) -> int:
@@ -639,17 +708,22 @@ class _Run:
                 shown |= {"policy_loss": policy_loss.detach().double(), "value_loss": value_loss.detach().double()}
                 sums = {name: each + sums.get(name, 0) for name, each in shown.items()}
             found = self._sum(sums)
+            self.insist(found, step + 1, trained=step > 0 or minibatches > 0)
             if minibatches and config.target_kl is not None and found["approxkl"] > config.target_kl:
                 for _, optimizer in pairs:
                     optimizer.zero_grad()
                 stopped = 1.0
                 break
             minibatches += 1
-            for name, (model, optimizer) in zip(("grad_norm", "value_grad_norm"), pairs, strict=True):
-                found[name] = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
+            for name, (model, _) in zip(("grad_norm", "value_grad_norm"), pairs, strict=True):
+                found[name] = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or inf))
+            self.insist(found, step + 1, trained=step > 0 or minibatches > 1)
+            for _, optimizer in pairs:
                 optimizer.step()
                 optimizer.zero_grad()
             totals = {name: totals.get(name, 0.0) + value for name, value in found.items()}
+        norms = {f"norm of the weights of the {name}": norm_of(model) for name, model in self.models.items()}
+        self.insist(norms, step + 1, trained=True)
         self._gather()
         mean = {name: value / minibatches for name, value in totals.items()}
         return {
@@ -761,21 +835,18 @@ class _Run:
             ("critic", self.accelerator.unwrap_model(self.critic), self.critic_optimizer),
         ]
 
-    def resume(self, work: Path, fingerprint: str) -> tuple[Metrics, Metrics]:
+    def resume(self, run: RunFolder) -> tuple[Metrics, Metrics]:
         """Go back to the last checkpoint of this very run; returns its metrics and samples, empty without one."""
-        mark = work / "fingerprint"
-        if self.accelerator.is_main_process and not (mark.exists() and mark.read_text() == fingerprint):
-            # Checkpoints of other settings must not leak into this run.
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            mark.write_text(fingerprint)
+        work = run.work
+        if self.accelerator.is_main_process:
+            run.begin()
         self.accelerator.wait_for_everyone()
         self.done = max((int(path.name.split("-")[1]) for path in work.glob("step-*")), default=-1)
         if self.done >= 0:
             folder = work / f"step-{self.done}"
             for name, model, optimizer in self._learners():
-                _copy(load_file(folder / f"{name}.safetensors"), _trained(model))
-                _load_optimizer(optimizer, load_file(folder / f"{name}_optimizer.safetensors"))
+                _copy(read_tensors(folder / f"{name}.safetensors"), _trained(model))
+                _load_optimizer(optimizer, read_tensors(folder / f"{name}_optimizer.safetensors"))
             self._gather()
         main = self.accelerator.is_main_process
         metrics, samples = (
@@ -785,33 +856,39 @@ class _Run:
             self._warn(metrics.lines[:count])
         return metrics, samples
 
-    def finish(self, work: Path, out: Path, card: Mapping[str, Any], metrics: Metrics, samples: Metrics) -> None:
-        """Write the policy to ``out``, and the best one into it."""
+    def finish(
+        self, work: Path, out: Path, card: Mapping[str, Any], metrics: Metrics, samples: Metrics
+    ) -> dict[str, Any]:
+        """Write the policy to ``out``, and the best one into it; returns the record as written."""
+        written = dict(card)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             tokenizer, folders = self.encoder.tokenizer, {}
+            # Sampling stopped at these, so what was learned ends there, if any response did.
+            ended = any(line.get("val/num_eos_tokens") for line in metrics.lines)
+            more: Any = {"dtype": self.config.save_dtype, "ends": self.encoder.end_ids if ended else ()}
             best = self.best(metrics)
             if best is not None:
                 last = {name: tensor.detach().clone() for name, tensor in _trained(self.policy).items()}
-                _copy(load_file(work / f"best-{best}" / "policy.safetensors"), _trained(self.policy))
+                _copy(read_tensors(work / f"best-{best}" / "policy.safetensors"), _trained(self.policy))
                 folders["best"] = work / "best"
-                save_model(self._whole(work), tokenizer, folders["best"], card=card)
+                save_model(self._whole(work), tokenizer, folders["best"], card=card, **more)
                 _copy(last, _trained(self.policy))
             trained = self._whole(work)
             folders |= {path.name: path for path in (work / "adapter", work / "errata") if path.exists()}
             files = {"metrics.jsonl": metrics.text(), "samples.jsonl": samples.text()}
-            save_model(trained, tokenizer, out, card=card, files=files, folders=folders)
+            written = save_model(trained, tokenizer, out, card=card, files=files, folders=folders, **more)
             shutil.rmtree(work, ignore_errors=True)
         if self.config.tracker != "none":
             self.accelerator.end_training()
         self.accelerator.wait_for_everyone()
+        return dict(broadcast_object_list([written])[0]) if self.accelerator.num_processes > 1 else written
 
     def _whole(self, work: Path) -> Any:
         """The policy as plain transformers loads it, without an adapter."""
         if not has_adapter(self.policy):
             return self.policy
-        self.policy.save_pretrained(work / "adapter")
-        return merged(self.model, work / "adapter")
+        return merged(reference_of(self.policy), save_adapter(self.policy, work / "adapter"))
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,22 +11,24 @@ from typing import Any
 from torch import nn
 
 from errata import losses
-from errata.data import Encoder, LengthCounts, encode_rows
+from errata.data import Encoder, LengthCounts, encode_rows, rows_of
+from errata.labels import check_row_weights, label_rows, sides_of
 from errata.models import (
     LayoutKind,
     OfflineConfig,
     StepLoss,
     Wanted,
+    check_ids,
     choose_layout,
-    fingerprint_of,
     fit,
     identity,
-    is_finished,
     laid_out_logprobs,
     lay_out,
     load_policy,
     read_card,
 )
+from errata.runs import RunFolder, fingerprint_of, writes_out
+from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
@@ -43,14 +45,15 @@ def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
     return [Demonstration(id=row.id, prompt=row.prompt, response=row.edited) for row in rows]
 
 
+@writes_out
 def sft(
     model: Path | str,
-    rows: Sequence[Demonstration],
+    rows: Iterable[Demonstration],
     encoder: Encoder,
     config: SFTConfig,
-    out: Path,
+    out: Path | str,
     *,
-    heldout: Sequence[TokenLabels] | None = None,
+    heldout: Iterable[TokenLabels] | None = None,
     row_weights: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Imitate the responses: L = −(1/N) Σ_t w log π(y_t | x, y_<t), N response tokens (end of sequence included).
@@ -63,12 +66,18 @@ def sft(
         The card written beside the model.
 
     Raises:
-        ValueError: a row cannot be encoded (the message names it), or none is left.
+        ValueError: a row cannot be encoded (the message names it), none is left, a weight is no number from 0 to a
+            million; or as ``fit``.
+        TypeError: ``rows`` or ``heldout`` are rows of another kind.
     """
+    out, weights = Path(out), check_row_weights(row_weights)
+    rows = rows_of(rows, Demonstration, "rows", "corrections become such rows by demonstrations(corrections)")
+    heldout = None if heldout is None else label_rows(heldout, "heldout")
     counts = LengthCounts()
-    found = encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts)
-    weighted = [(side, (row_weights or {}).get(row.id, 1.0)) for row, (side,) in found]
-    data: list[Any] = [side.ids for side, _ in weighted]
+    found = list(encode_rows(rows, lambda row: (encoder.encode(row.prompt, row.response),), counts))
+    weighted = [(side, weights.get(row.id, 1.0)) for row, (side,) in found]
+    # Where the response begins is not in the ids: a line may move from one to the other.
+    data: list[Any] = [(side.ids, side.prompt_length) for side, _ in weighted]
     if row_weights:
         data.append([weight for _, weight in weighted])
     card: dict[str, Any] = {
@@ -79,9 +88,10 @@ def sft(
         **heldout_card(heldout),
         "fingerprint": fingerprint_of("sft", identity(model), config, data, *heldout_ids(heldout)),
     }
-    if is_finished(out, card["fingerprint"]):
+    if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
     policy = load_policy(model, config)
+    check_ids(policy, [*((row.id, side) for row, (side,) in found), *sides_of(heldout)])
     kind, card["layout"] = choose_layout(policy, config.layout)
     collate = partial(collate_demonstrations, encoder=encoder, kind=kind)
     evaluate = None
@@ -99,6 +109,7 @@ def sft(
         tokenizer=encoder.tokenizer,
         out=out,
         card=card,
+        ends=trained_ends((side, weight) for side, weight in weighted),
     )
 
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Real
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from errata import losses
+from errata.ranges import Range, check_ranges
 from errata.reward import RewardFunction
+from errata.types import Rollout
 
-__all__ = ["Head", "Stream", "check_streams", "group", "last_token", "paid", "summed"]
+__all__ = ["Head", "Stream", "check_streams", "group", "last_token", "paid", "rewards_of", "summed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +34,10 @@ class Stream:
     """What metrics and samples call it."""
     reward: Path | str | RewardFunction
     """A folder of ``errata reward train`` (scaled as the settings of the run say), or any function from rows to one
-    float a response token, taken as it is."""
-    coefficient: float = 1.0
+    float a response token, taken as it is; a function says in an attribute ``identity`` what it is."""
+    coefficient: Annotated[float, Range(low=-1e6, high=1e6)] = 1.0
     """What each of its rewards is multiplied by."""
-    clip: float | None = None
+    clip: Annotated[float, Range(above=0)] | None = None
     """The largest size of one reward, before the coefficient."""
     centred: bool = False
     """Whether the mean of the round, over all processes, is taken off: that of the tokens for a dense stream, that of
@@ -43,6 +48,14 @@ class Stream:
     far (docs/ppo_study.md)."""
     terminal: bool = False
     """Whether it speaks of the whole response: then it has the discount and the critic head of terminal rewards."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a number that is out of its range."""
+        check_ranges(self, flags=False, owner=f" of the stream {self.name!r}")
+
+
+LARGEST_REWARD = 1_000_000
+"""In size; the squares of returns must fit into single precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +95,64 @@ def last_token(mask_BT: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
     return mask_BT & ~torch.nn.functional.pad(mask_BT, (0, 1))[:, 1:]
 
 
+def rewards_of(stream: Stream, found: Any, rollouts: Sequence[Rollout]) -> list[list[float]]:
+    """What a reward function gave for responses, once it is one number for each token of each.
+
+    Lists, tuples, arrays of NumPy and tensors will do.
+
+    Raises:
+        ValueError: it is anything else; the message names the stream and the row.
+    """
+    remedy = "give one list for each row, with one float for each of row.response_ids"
+    named = f"the reward function of the stream {stream.name!r} gives"
+    rows = _listed(found)
+    if rows is None or len(rows) != len(rollouts):
+        given = f"a {type(found).__name__}" if rows is None else f"rewards of {len(rows)} rows"
+        raise ValueError(f"{named} {given} for {len(rollouts)} rows; {remedy}")
+    streams = []
+    for rollout, row in zip(rollouts, rows, strict=True):
+        rewards, tokens = _listed(row), len(rollout.response_ids)
+        if rewards is None or len(rewards) != tokens:
+            given = f"a {type(row).__name__}" if rewards is None else f"{len(rewards)} rewards"
+            raise ValueError(f"{named} row {rollout.id!r} {given} for {tokens} response tokens; {remedy}")
+        try:
+            streams.append([float(reward) for reward in rewards])
+        except (TypeError, ValueError):
+            wrong = next(reward for reward in rewards if not isinstance(reward, Real))
+            raise ValueError(f"{named} row {rollout.id!r} the reward {wrong!r}; {remedy}") from None
+    return streams
+
+
+def _listed(found: Any) -> list[Any] | None:
+    if hasattr(found, "tolist"):
+        found = found.tolist()
+    return list(found) if isinstance(found, Sequence) and not isinstance(found, str | bytes) else None
+
+
 def paid(
     stream: Stream,
     reward_BT: Float[Tensor, "B T"],
     mask_BT: Bool[Tensor, "B T"],
     moments: Callable[[Tensor, Tensor], losses.Moments],
+    names: Sequence[str] = (),
 ) -> Float[Tensor, "B T"]:
     """What the stream pays for each token, 0 outside the mask; ``moments`` are taken over all processes.
 
+    ``names`` are those of the rows, for errors.
+
     Raises:
-        ValueError: a reward is not finite: one NaN would make all weights NaN.
+        ValueError: a reward is not finite, or larger in size than a million: one would make all weights NaN.
     """
-    bad_B = (mask_BT & ~reward_BT.isfinite()).any(1)
+    bad_B = (mask_BT & ~(reward_BT.abs() <= LARGEST_REWARD)).any(1)
     if bad_B.any():
+        row = int(bad_B.int().argmax())
+        values = reward_BT[row][mask_BT[row]].tolist()
+        wrong = next(value for value in values if not abs(value) <= LARGEST_REWARD)
+        named = f" (row {names[row]!r})" if names else ""
+        what = f"{wrong:g}, larger than {LARGEST_REWARD:,}" if isfinite(wrong) else "that is NaN or infinite"
         raise ValueError(
-            f"the stream {stream.name!r} gives response {int(bad_B.int().argmax())} of this round a reward that is NaN "
-            "or infinite; mend the function, or give 0 for what it cannot judge"
+            f"the stream {stream.name!r} gives response {row} of this round{named} a reward {what}; fix the function: "
+            "rewards near 1 are usual, and 0 is for what it cannot judge"
         )
     if stream.centred:
         where_BT = last_token(mask_BT) if stream.terminal else mask_BT

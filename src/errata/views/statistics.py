@@ -21,6 +21,8 @@ _WORDS = 10  # of each list
 def statistics_to_terminal(found: EditStatistics) -> RenderableType:
     """The statistics as a person reads them; an ``≈`` stands before what is an estimate."""
     parts: list[RenderableType] = [_summary(found), _kinds(found), _words(found)]
+    if found.mechanical.rows:
+        parts.append(Text(visible("\n".join(found.mechanical.lines()))))
     if found.rows > found.unchanged:
         parts += [_ratios(found), _positions(found), _most_changed(found)]
     if found.reasons:
@@ -36,7 +38,7 @@ def _summary(found: EditStatistics) -> Text:
         f"{found.rows:,} corrections: {found.unchanged:,} unchanged, that is already good "
         f"({found.share_unchanged:.1%}); {_mark(found, 'same')}{found.same:,} the same as a row before, "
         f"{_mark(found, 'near_duplicates')}{found.near_duplicates:,} nearly",
-        f"edit ratio of changed rows: mean {found.mean_edit_ratio:.2f}, "
+        f"edit ratio of the rows that change a word: mean {found.mean_edit_ratio:.2f}, "
         f"{_mark(found, 'median_edit_ratio')}median {found.median_edit_ratio:.2f}, "
         f"{_mark(found, 'edit_ratio_quantiles')}{_quantiles(ratios, '.2f')}",
         f"words that a row gained: mean {found.mean_length_change:+.1f}, "
@@ -79,7 +81,7 @@ def _words(found: EditStatistics) -> Table:
 
 def _ratios(found: EditStatistics) -> Table:
     rows = [(f"{k / 10:.1f} to {(k + 1) / 10:.1f}", count) for k, count in enumerate(found.edit_ratio_histogram)]
-    return _bars("changed rows by edit ratio", rows, of=sum(found.edit_ratio_histogram))
+    return _bars("rows that change a word, by edit ratio", rows, of=sum(found.edit_ratio_histogram))
 
 
 def _positions(found: EditStatistics) -> Table:

@@ -32,8 +32,10 @@ from errata.winrate.generate import generate
 from errata.winrate.intervals import (
     Interval,
     bootstrap_interval,
-    detectable_difference,
+    detectable_rate,
     paired_t_interval,
+    rate_difference_interval,
+    rate_interval,
     sign_flip_p_value,
     t_interval,
 )
@@ -53,6 +55,7 @@ from errata.winrate.judges import (
     reward_judge,
 )
 from errata.winrate.lengths import length_controlled, longer_agreement, longer_wins, relative_length
+from errata.winrate.paired import FEWEST, by_user, mean_interval, smallest_shown, upper_limit
 from errata.winrate.report import headline, report_html, report_terminal
 from errata.winrate.summary import (
     ArmResult,
@@ -78,6 +81,7 @@ from errata.winrate.training import win_rate_over_start
 from errata.winrate.verdicts import verdicts_from_scores, win_rate
 
 __all__ = [
+    "FEWEST",
     "Annotations",
     "ArmResult",
     "BestOfResult",
@@ -111,6 +115,7 @@ __all__ = [
     "Summary",
     "WinRateResult",
     "bootstrap_interval",
+    "by_user",
     "check_judge",
     "combine_seeds",
     "compare_rulings",
@@ -119,7 +124,7 @@ __all__ = [
     "contest_html",
     "contest_markdown",
     "contest_terminal",
-    "detectable_difference",
+    "detectable_rate",
     "family",
     "generate",
     "headline",
@@ -128,8 +133,11 @@ __all__ = [
     "length_controlled",
     "longer_agreement",
     "longer_wins",
+    "mean_interval",
     "pair_up",
     "paired_t_interval",
+    "rate_difference_interval",
+    "rate_interval",
     "read_annotations",
     "read_contest",
     "read_outputs",
@@ -141,10 +149,12 @@ __all__ = [
     "report_terminal",
     "reward_judge",
     "sign_flip_p_value",
+    "smallest_shown",
     "summary_from_json",
     "summary_to_json",
     "swapped",
     "t_interval",
+    "upper_limit",
     "verdicts_from_scores",
     "win_rate",
     "win_rate_over_start",

@@ -3,7 +3,7 @@
 An output is ``{instruction, output, generator}``; an annotation has ``output_1`` of ``generator_1`` (the reference) and
 ``output_2`` of ``generator_2``, and a ``preference`` from 1 (the first is better) to 2 (the second is). Both files are
 JSON arrays. Ours and the official package agree on win rate and standard error of the same annotations; where a
-preference is missing, the official package leaves the pair out and we count it as a tie that is invalid.
+preference is missing, both leave the pair out of the rate.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from errata.data.files import write_json
 from errata.data.records import records
+from errata.runs import write_json
 from errata.types import Demonstration, Prompt
 from errata.winrate.judges import JudgeIdentity, Pair, Ruling, prompt_text
 

@@ -35,8 +35,9 @@ class JudgeCheck:
 
     judge: JudgeIdentity
     pairs: int
-    accuracy: Interval
-    """Share in which the good answer was preferred, a tie ½; ½ is what a judge who sees nothing gets."""
+    accuracy: Interval | None
+    """Share of the valid verdicts that preferred the good answer, a tie ½; ½ is what a judge who sees nothing gets.
+    None where no verdict is valid."""
     right: int
     tied: int
     wrong: int
@@ -55,16 +56,13 @@ class JudgeCheck:
     """US dollars of this run; None if a price is not known."""
 
 
-def check_judge(
-    judge: Judge, planted: Sequence[Planted], *, control: Sequence[Planted] = (), seed: int = 0
-) -> JudgeCheck:
+def check_judge(judge: Judge, planted: Sequence[Planted], *, control: Sequence[Planted] = ()) -> JudgeCheck:
     """Ask about every planted pair, and about the control's.
 
     Args:
         judge: Any judge; a chat model is asked in both orders.
         planted: Pairs with different ids.
         control: Pairs of equally good answers, which count for nothing but ``control_tied`` and the cost.
-        seed: Of the bootstrap.
 
     Raises:
         ValueError: Fewer than two planted pairs.
@@ -77,9 +75,8 @@ def check_judge(
     ]
     rulings = judge(pairs)
     ours, others = rulings[: len(planted)], rulings[len(planted) :]
-    found = compare_rulings({"good": pairs[: len(planted)]}, {"good": ours}, judge.identity, seed=seed, examples=0)
+    found = compare_rulings({"good": pairs[: len(planted)]}, {"good": ours}, judge.identity, examples=0)
     (arm,) = found.arms
-    scores = [ruling.score for ruling in ours]
     longer = [len(split_words(one.good)) - len(split_words(one.spoiled)) for one in planted]
     kinds = [one.kind for one in planted]
     return JudgeCheck(
@@ -90,8 +87,8 @@ def check_judge(
         tied=arm.ties,
         wrong=arm.losses,
         invalid=arm.invalid,
-        kinds=slices_by(kinds, scores, sorted(set(kinds)), seed),
-        lengths=slices_by([_LENGTHS[(more > 0) - (more < 0) + 1] for more in longer], scores, _LENGTHS, seed),
+        kinds=slices_by(kinds, ours, sorted(set(kinds))),
+        lengths=slices_by([_LENGTHS[(more > 0) - (more < 0) + 1] for more in longer], ours, _LENGTHS),
         consistency=arm.consistency,
         first_position=arm.first_position,
         control_tied=sum(one.valid and one.score == _HALF for one in others) / len(others) if others else None,

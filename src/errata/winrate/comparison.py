@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, compress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,13 @@ import numpy as np
 from errata.client import total_cost
 from errata.edits.words import split_words
 from errata.types import Demonstration
-from errata.winrate.intervals import Interval, bootstrap_interval, detectable_difference, sign_flip_p_value
+from errata.winrate.intervals import (
+    Interval,
+    detectable_rate,
+    rate_difference_interval,
+    rate_interval,
+    sign_flip_p_value,
+)
 from errata.winrate.judges import Judge, JudgeIdentity, Pair, Ruling, kinship, prompt_text
 from errata.winrate.lengths import LONGER, length_controlled, longer_agreement, longer_wins, relative_length
 from errata.winrate.plain import read_plain, write_plain
@@ -48,12 +54,14 @@ _LENGTH_NAMES = ("shorter", "alike", "longer")
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """The win rate on some of the prompts; its 95 % interval is None for a single prompt."""
+    """The win rate on some of the prompts, over their valid verdicts."""
 
     name: str
     prompts: int
+    """With a valid verdict; prompts without one are in no slice."""
     win_rate: float
-    interval: Interval | None
+    interval: Interval
+    """95 %, as the arm's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,24 +70,28 @@ class ContestArm:
 
     name: str
     prompts: int
-    win_rate: Interval
-    """Mean verdict, a tie ½, with a 95 % bootstrap interval over prompts."""
-    standard_error: float
-    """s / √n of the verdicts, as AlpacaEval gives it."""
+    valid: int
+    """Pairs with a valid verdict; all rates are over these."""
+    win_rate: Interval | None
+    """Mean valid verdict, a tie ½, with its 95 % interval (``rate_interval``); None where no verdict is valid."""
+    win_rate_invalid_tied: float | None
+    """The same if the invalid ones are counted as ties; None where no verdict is valid."""
+    standard_error: float | None
+    """s / √n of the valid verdicts, as AlpacaEval gives it; None for fewer than two."""
     wins: int
     ties: int
-    """Without the invalid ones."""
     losses: int
     invalid: int
-    """Pairs without a usable word of the judge: they count as ties in the win rate."""
-    detectable: float
-    """The smallest distance of the win rate from ½ that so many prompts would show in 80 of 100 cases."""
+    """Pairs without a usable word of the judge: they are in no rate."""
+    detectable: float | None
+    """The smallest distance of the win rate from ½ that so many verdicts would show in 80 of 100 cases; None where
+    even unanimous ones would not."""
     mean_length: float
     baseline_length: float
-    length_controlled: Interval
-    """Our rate at equal length (``length_controlled``), not AlpacaEval's."""
-    longer_wins: float
-    """The win rate if the judge always picked the longer answer."""
+    length_controlled: Interval | None
+    """Our rate at equal length (``length_controlled``), not AlpacaEval's; None for fewer than two valid verdicts."""
+    longer_wins: float | None
+    """The win rate if the judge always picked the longer answer, on the same pairs."""
     longer_agreement: Interval | None
     """Share of the decided verdicts that went to the longer answer, where one has 1.25 times the other's words."""
     consistency: float | None = None
@@ -93,8 +105,8 @@ class ContestArm:
     """By how long the candidate is beside the baseline: shorter, alike, longer, by a factor of 1.25."""
     by_group: tuple[Slice, ...] = ()
     """By the prompts' groups, the largest first."""
-    verdicts: Mapping[str, float] = field(default_factory=dict)
-    """By prompt id."""
+    verdicts: Mapping[str, float | None] = field(default_factory=dict)
+    """By prompt id; None where it is invalid."""
     invalid_ids: tuple[str, ...] = ()
 
 
@@ -104,12 +116,14 @@ class ContestDifference:
 
     first: str
     second: str
-    difference: Interval
-    """95 % bootstrap interval over prompts of the paired differences."""
-    p_value: float
+    prompts: int
+    """With a valid verdict on both arms."""
+    difference: Interval | None
+    """Mean and 95 % interval of the paired differences (``rate_difference_interval``); None where there are none."""
+    p_value: float | None
     """Two-sided, by flipping signs; not corrected for how many pairs of arms there are."""
-    detectable: float
-    """The smallest difference that so many prompts would show in 80 of 100 cases."""
+    detectable: float | None
+    """The smallest difference that so many prompts would show in 80 of 100 cases; None where none would be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +135,8 @@ class ContestExample:
     baseline: str
     answers: Mapping[str, str]
     """By arm."""
-    verdicts: Mapping[str, float]
+    verdicts: Mapping[str, float | None]
+    """None where it is invalid."""
     reasons: Mapping[str, tuple[str, ...]]
     """The judge's words, by arm."""
 
@@ -210,7 +225,7 @@ def contest(
         baseline_name: What the report calls it.
         group_field: A field of the baseline's rows that names each prompt's group.
         editors: Models that made the edits which the arms learned from; the rows' field ``editor_model`` adds to them.
-        seed: Of bootstrap and sign flips.
+        seed: Of the sign flips.
         date: ISO 8601, for the report.
         examples: How many prompts to show.
 
@@ -261,7 +276,7 @@ def compare_rulings(
     examples: int = 8,
 ) -> Contest:
     """What the rulings say, whoever made them; arguments are those of ``contest``, groups one a prompt."""
-    arms = tuple(_arm(arm, pairs, rulings[arm], groups, seed) for arm, pairs in paired.items())
+    arms = tuple(_arm(arm, pairs, rulings[arm], groups) for arm, pairs in paired.items())
     every = [ruling for made in rulings.values() for ruling in made]
     return Contest(
         baseline=baseline_name,
@@ -309,33 +324,27 @@ def _group(row: Demonstration, name: str) -> str:
     return str(row.extra[name])
 
 
-def _slice(name: str, scores: Sequence[float], seed: int) -> Slice:
-    return Slice(
-        name=name,
-        prompts=len(scores),
-        win_rate=sum(scores) / len(scores),
-        interval=bootstrap_interval(scores, seed=seed) if len(scores) > 1 else None,
+def slices_by(names: Sequence[str], rulings: Sequence[Ruling], order: Sequence[str]) -> tuple[Slice, ...]:
+    """The mean valid verdict by name, in the given order of names; names without one are left out."""
+    by_name: dict[str, list[float]] = {name: [] for name in order}
+    for name, ruling in zip(names, rulings, strict=True):
+        if ruling.valid:
+            by_name[name].append(ruling.score)
+    rates = {name: rate_interval(scores) for name, scores in by_name.items() if scores}
+    return tuple(
+        Slice(name=name, prompts=len(by_name[name]), win_rate=rate.mean, interval=rate) for name, rate in rates.items()
     )
 
 
-def slices_by(names: Sequence[str], scores: Sequence[float], order: Sequence[str], seed: int) -> tuple[Slice, ...]:
-    """The mean of the scores by name, in the given order of names; names without a score are left out."""
-    by_name: dict[str, list[float]] = {name: [] for name in order}
-    for name, score in zip(names, scores, strict=True):
-        by_name[name].append(score)
-    return tuple(_slice(name, found, seed) for name, found in by_name.items() if found)
-
-
-def _arm(
-    name: str, pairs: Sequence[Pair], rulings: Sequence[Ruling], groups: Sequence[str] | None, seed: int
-) -> ContestArm:
-    scores = [ruling.score for ruling in rulings]
+def _arm(name: str, pairs: Sequence[Pair], rulings: Sequence[Ruling], groups: Sequence[str] | None) -> ContestArm:
+    usable = [ruling.valid for ruling in rulings]
     valid = [ruling.score for ruling in rulings if ruling.valid]
+    rate = rate_interval(valid) if valid else None
     ours, theirs = (
         [len(split_words(text)) for text in texts]
         for texts in zip(*((p.candidate, p.baseline) for p in pairs), strict=True)
     )
-    longer = [float(a - b) for a, b in zip(ours, theirs, strict=True)]
+    longer = [float(a - b) for a, b, ruled in zip(ours, theirs, usable, strict=True) if ruled]
     orders = [ruling.orders for ruling in rulings if ruling.orders is not None]
     # The candidate was first in the first order and second in the other.
     chose_first = [word == 1 for word, _ in orders if word != _HALF] + [
@@ -345,27 +354,33 @@ def _arm(
     return ContestArm(
         name=name,
         prompts=len(pairs),
-        win_rate=bootstrap_interval(scores, seed=seed),
-        standard_error=float(np.std(scores, ddof=1)) / len(scores) ** 0.5,
+        valid=len(valid),
+        win_rate=rate,
+        win_rate_invalid_tied=(sum(valid) + _HALF * (len(rulings) - len(valid))) / len(rulings) if valid else None,
+        standard_error=float(np.std(valid, ddof=1)) / len(valid) ** 0.5 if len(valid) > 1 else None,
         wins=sum(score > _HALF for score in valid),
         ties=sum(score == _HALF for score in valid),
         losses=sum(score < _HALF for score in valid),
         invalid=len(rulings) - len(valid),
-        detectable=detectable_difference(scores),
+        detectable=detectable_rate(valid) if valid else None,
         mean_length=float(np.mean(ours)),
         baseline_length=float(np.mean(theirs)),
-        length_controlled=length_controlled(scores, longer),
-        longer_wins=longer_wins(longer),
-        longer_agreement=longer_agreement(scores, ours, theirs),
+        length_controlled=length_controlled(valid, longer) if len(valid) > 1 else None,
+        longer_wins=longer_wins(longer) if valid else None,
+        longer_agreement=longer_agreement(valid, *(list(compress(side, usable)) for side in (ours, theirs))),
         consistency=float(np.mean([a == b for a, b in orders])) if orders else None,
         first_position=float(np.mean(chose_first)) if chose_first else None,
         mean_value=float(np.mean([value for value, _ in values])) if values else None,
         baseline_value=float(np.mean([value for _, value in values])) if values else None,
-        by_length=slices_by(list(map(relative_length, ours, theirs)), scores, _LENGTH_NAMES, seed),
-        by_group=() if groups is None else slices_by(groups, scores, _largest_first(groups), seed),
-        verdicts={pair.id: score for pair, score in zip(pairs, scores, strict=True)},
+        by_length=slices_by(list(map(relative_length, ours, theirs)), rulings, _LENGTH_NAMES),
+        by_group=() if groups is None else slices_by(groups, rulings, _largest_first(groups)),
+        verdicts={pair.id: _score(ruling) for pair, ruling in zip(pairs, rulings, strict=True)},
         invalid_ids=tuple(pair.id for pair, ruling in zip(pairs, rulings, strict=True) if not ruling.valid),
     )
+
+
+def _score(ruling: Ruling) -> float | None:
+    return ruling.score if ruling.valid else None
 
 
 def _largest_first(groups: Sequence[str]) -> list[str]:
@@ -373,13 +388,15 @@ def _largest_first(groups: Sequence[str]) -> list[str]:
 
 
 def _difference(first: str, second: str, rulings: Mapping[str, Sequence[Ruling]], seed: int) -> ContestDifference:
-    paired = [a.score - b.score for a, b in zip(rulings[first], rulings[second], strict=True)]
+    both = zip(rulings[first], rulings[second], strict=True)
+    paired = [a.score - b.score for a, b in both if a.valid and b.valid]
     return ContestDifference(
         first=first,
         second=second,
-        difference=bootstrap_interval(paired, seed=seed),
-        p_value=sign_flip_p_value(paired, seed=seed),
-        detectable=detectable_difference(paired),
+        prompts=len(paired),
+        difference=rate_difference_interval(paired) if paired else None,
+        p_value=sign_flip_p_value(paired, seed=seed) if paired else None,
+        detectable=detectable_rate(paired, about=0.0, span=2.0) if paired else None,
     )
 
 
@@ -405,9 +422,19 @@ def _warnings(
         )
     for arm in arms:
         if arm.prompts < _FEW:
-            found.append(f"{arm.name}: {arm.prompts} prompts are few: a bootstrap interval of so few is too narrow")
-        if arm.invalid:
-            found.append(f"{arm.name}: {arm.invalid} of {arm.prompts} pairs have no valid verdict and count as ties")
+            found.append(f"{arm.name}: {arm.prompts} prompts are few; only a large difference shows on so few")
+        if arm.win_rate is None:
+            found.append(
+                f"{arm.name}: no valid verdict, 0 of {arm.prompts}: there is no win rate; read the judge's "
+                "reasons in the report's examples, then ask another judge or mend its answers"
+            )
+        elif arm.invalid:
+            tied = arm.win_rate_invalid_tied
+            assert tied is not None
+            found.append(
+                f"{arm.name}: {arm.invalid} of {arm.prompts} pairs have no valid verdict and are in no rate; counted "
+                f"as ties they would make the win rate {100 * tied:.1f} %"
+            )
         if arm.consistency is not None and arm.consistency < 0.7:
             share = 1 - arm.consistency
             found.append(
@@ -432,7 +459,8 @@ def _examples(
 ) -> tuple[ContestExample, ...]:
     """The prompts on which the arms' verdicts spread most; with one arm wins and losses in turn."""
     arms = list(paired)
-    scores = np.array([[ruling.score for ruling in rulings[arm]] for arm in arms])
+    # An invalid verdict shows no difference.
+    scores = np.array([[ruling.score if ruling.valid else _HALF for ruling in rulings[arm]] for arm in arms])
     spread = scores.max(axis=0) - scores.min(axis=0) if len(arms) > 1 else np.abs(scores[0] - _HALF)
     ranked = np.argsort(-spread, kind="stable").tolist()
     if len(arms) == 1:
@@ -448,7 +476,7 @@ def _examples(
                 prompt=prompt_text(pair.prompt),
                 baseline=pair.baseline,
                 answers={arm: paired[arm][k].candidate for arm in arms},
-                verdicts={arm: rulings[arm][k].score for arm in arms},
+                verdicts={arm: _score(rulings[arm][k]) for arm in arms},
                 reasons={arm: rulings[arm][k].reasons for arm in arms},
             )
         )

@@ -35,11 +35,11 @@ _LEVEL = 0.05
 _MISSING = "–"
 
 METHOD = (
-    "A win rate is the mean verdict, a tie ½; an invalid verdict counts as a tie and is shown. Intervals are 95 % "
-    "percentile bootstraps over prompts: how the numbers would vary with other prompts, not with another training run "
-    "or another judge. The p-value of two arms flips the signs of their differences by prompt, and is not corrected "
-    "for how many arms there are. The rate at equal length is ours (a logit in θ + φ·tanh(Δ/σ), at Δ = 0), not "
-    "AlpacaEval's."
+    "A win rate is the mean of the valid verdicts, a tie ½; where some are invalid, the rate with them as ties is "
+    "shown, too. Intervals are 95 % (Clopper and Pearson's, for ties as well): how the numbers would vary with other "
+    "prompts, not with another training run or another judge. The p-value of two arms flips the signs of their "
+    "differences by prompt, and is not corrected for how many arms there are. The rate at equal length is ours (a "
+    "logit in θ + φ·tanh(Δ/σ), at Δ = 0), not AlpacaEval's."
 )
 """How the numbers were made, for the foot of a report."""
 
@@ -56,54 +56,72 @@ def _span(found: Interval | None) -> str:
     return _MISSING if found is None else f"{_percent(found.low)} to {_percent(found.high)}"
 
 
-def _p_value(value: float) -> str:
-    return "< 0.001" if value < 0.001 else _number(value, 3)
+def _mean(found: Interval | None) -> float | None:
+    return None if found is None else found.mean
+
+
+def _p_value(value: float | None) -> str:
+    return _MISSING if value is None else "< 0.001" if value < 0.001 else _number(value, 3)
 
 
 def contest_headline(found: Contest) -> list[str]:
     """The findings in sentences: who wins against the baseline, and whether the best is told from the next."""
-    ranked = sorted(found.arms, key=lambda arm: -arm.win_rate.mean)
-    best = ranked[0]
+    rated = [(arm, arm.win_rate) for arm in found.arms if arm.win_rate is not None]
     said = [
-        f"{best.name} wins {_percent(best.win_rate.mean)} % against {found.baseline} ({_span(best.win_rate)}): "
-        f"{_told(best, found.seed)}."
+        f"{arm.name} has no valid verdict, 0 of {arm.prompts}: nothing is known of its win rate."
+        for arm in found.arms
+        if arm.win_rate is None
     ]
-    if len(ranked) > 1:
-        second = ranked[1]
-        one = next(each for each in found.differences if {each.first, each.second} == {best.name, second.name})
-        apart = f"{_percent(abs(one.difference.mean))} points, p {_relation(one.p_value)}"
-        if _apart(one):
-            said.append(f"It is ahead of {second.name} by more than chance ({apart}).")
-        else:
-            said.append(
-                f"It cannot be told from {second.name} ({apart})"
-                + (
-                    f"; {best.prompts} prompts show differences from {_percent(one.detectable, 0)} points on."
-                    if one.detectable
-                    else "."  # all prompts say the same, and nothing says how others would differ
-                )
-            )
-    if best.win_rate.mean > _HALF and best.length_controlled.low <= _HALF < best.win_rate.low:
-        said.append(
-            f"At equal length the lead is not certain: {_percent(best.length_controlled.mean)} % "
-            f"({_span(best.length_controlled)})."
+    if not rated:
+        return said
+    (best, rate), *others = sorted(rated, key=lambda each: -each[1].mean)
+    lead = [
+        f"{best.name} wins {_percent(rate.mean)} % against {found.baseline} ({_span(rate)}): "
+        f"{_told(best, rate, found.seed)}."
+    ]
+    if best.invalid:
+        lead.append(
+            f"{best.invalid} of {best.prompts} pairs have no valid verdict; as ties they would make it "
+            f"{_percent(best.win_rate_invalid_tied)} %."
         )
-    return said
+    if others:
+        second = others[0][0]
+        one = next(each for each in found.differences if {each.first, each.second} == {best.name, second.name})
+        lead.append(_versus(one, second.name))
+    level = best.length_controlled
+    if level is not None and rate.mean > _HALF and level.low <= _HALF < rate.low:
+        lead.append(f"At equal length the lead is not certain: {_percent(level.mean)} % ({_span(level)}).")
+    return lead + said
+
+
+def _versus(one: ContestDifference, second: str) -> str:
+    if one.difference is None or one.p_value is None:
+        return f"No prompt has a valid verdict on both it and {second}: nothing is known of their difference."
+    apart = f"{_percent(abs(one.difference.mean))} points, p {_relation(one.p_value)}"
+    if _apart(one):
+        return f"It is ahead of {second} by more than chance ({apart})."
+    shown = (
+        f"; {one.prompts} prompts show differences from {_percent(one.detectable, 0)} points on"
+        if one.detectable is not None
+        else f"; {one.prompts} prompts are too few to show any difference"
+    )
+    return f"It cannot be told from {second} ({apart}){shown}."
 
 
 def _relation(p_value: float) -> str:
     return _p_value(p_value) if p_value < 0.001 else f"= {_p_value(p_value)}"
 
 
-def _told(arm: ContestArm, seed: int) -> str:
-    # Of two prompts that agree a bootstrap knows no other outcome; the p-value does.
-    p_value = sign_flip_p_value([score - _HALF for score in arm.verdicts.values()], seed=seed)
-    if p_value < _LEVEL and not arm.win_rate.low <= _HALF <= arm.win_rate.high:
-        return f"{'better' if arm.win_rate.mean > _HALF else 'worse'} than it by more than chance"
-    return f"not to be told from it by {arm.prompts} prompts"
+def _told(arm: ContestArm, rate: Interval, seed: int) -> str:
+    valid = [score - _HALF for score in arm.verdicts.values() if score is not None]
+    if not rate.low <= _HALF <= rate.high and sign_flip_p_value(valid, seed=seed) < _LEVEL:
+        return f"{'better' if rate.mean > _HALF else 'worse'} than it by more than chance"
+    return f"not to be told from it by {arm.valid} {'prompts' if arm.valid == arm.prompts else 'valid verdicts'}"
 
 
 def _apart(one: ContestDifference) -> bool:
+    if one.difference is None or one.p_value is None:
+        return False
     return not one.difference.low <= 0 <= one.difference.high and one.p_value < _LEVEL
 
 
@@ -126,10 +144,11 @@ def _facts(found: Contest) -> list[tuple[str, str]]:
 
 _COLUMNS: dict[str, Callable[[ContestArm], str]] = {
     "won / tied / lost / invalid": lambda arm: f"{arm.wins} / {arm.ties} / {arm.losses} / {arm.invalid}",
-    "at equal length, %": lambda arm: f"{_percent(arm.length_controlled.mean)} ({_span(arm.length_controlled)})",
+    "invalid as ties, %": lambda arm: _percent(arm.win_rate_invalid_tied),
+    "at equal length, %": lambda arm: f"{_percent(_mean(arm.length_controlled))} ({_span(arm.length_controlled)})",
     "words": lambda arm: f"{_number(arm.mean_length)} / {_number(arm.baseline_length)}",
     "longer always won, %": lambda arm: _percent(arm.longer_wins),
-    "longer chosen, %": lambda arm: _percent(arm.longer_agreement.mean if arm.longer_agreement else None),
+    "longer chosen, %": lambda arm: _percent(_mean(arm.longer_agreement)),
     "orders agree, %": lambda arm: _percent(arm.consistency),
     "first chosen, %": lambda arm: _percent(arm.first_position),
     "detectable, points": lambda arm: _percent(arm.detectable),
@@ -139,6 +158,8 @@ _COLUMNS: dict[str, Callable[[ContestArm], str]] = {
 def _columns(found: Contest) -> dict[str, Callable[[ContestArm], str]]:
     """The columns that say something: those of orders only where the judge was asked in orders."""
     columns = dict(_COLUMNS)
+    if not any(arm.invalid for arm in found.arms):
+        del columns["invalid as ties, %"]
     if all(arm.consistency is None for arm in found.arms):
         del columns["orders agree, %"], columns["first chosen, %"]
     if any(arm.mean_value is not None for arm in found.arms):
@@ -170,7 +191,7 @@ def contest_markdown(found: Contest) -> str:
         [
             [
                 _cell(arm.name),
-                f"**{_percent(arm.win_rate.mean)}**",
+                f"**{_percent(_mean(arm.win_rate))}**",
                 _span(arm.win_rate),
                 *(c(arm) for c in columns.values()),
             ]
@@ -184,7 +205,7 @@ def contest_markdown(found: Contest) -> str:
             [
                 [
                     f"{_cell(one.first)} − {_cell(one.second)}",
-                    _percent(one.difference.mean),
+                    _percent(_mean(one.difference)),
                     _span(one.difference),
                     _p_value(one.p_value),
                     _percent(one.detectable),
@@ -232,6 +253,8 @@ def _breakdowns(found: Contest) -> list[tuple[str, Callable[[ContestArm], tuple[
 
 def _outcome(example: ContestExample, arm: str) -> str:
     score = example.verdicts[arm]
+    if score is None:
+        return "no valid verdict"
     return "wins" if score > _HALF else "loses" if score < _HALF else "ties"
 
 
@@ -242,7 +265,7 @@ def contest_terminal(found: Contest) -> Group:
     for arm in found.arms:
         table.add_column(Text(visible(arm.name)), justify="right", overflow="fold")
     rows: dict[str, Callable[[ContestArm], str]] = {
-        "wins, %": lambda arm: _percent(arm.win_rate.mean),
+        "wins, %": lambda arm: _percent(_mean(arm.win_rate)),
         "95 %": lambda arm: _span(arm.win_rate),
         **_columns(found),
     }
@@ -257,6 +280,7 @@ def contest_terminal(found: Contest) -> Group:
             )
         )
         for one in found.differences
+        if one.difference is not None and one.p_value is not None
     ]
     parts += [Text(visible(f"warning: {warning}"), style="yellow") for warning in found.warnings]
     parts += [Text(visible(sentence), style="bold") for sentence in contest_headline(found)]
@@ -299,15 +323,18 @@ def _html_example(example: ContestExample, baseline: str) -> dict[str, object]:
 
 
 def _html_slice(arm: str, one: Slice) -> dict[str, object]:
-    low, high = (one.interval.low, one.interval.high) if one.interval else (one.win_rate, one.win_rate)
     return {
         "arm": arm,
         "name": one.name,
         "prompts": f"{one.prompts:,}",
-        "forest": interval_svg(one.win_rate, low, high, reference=_HALF) if one.interval else "",
+        "forest": _forest(one.interval),
         "rate": _percent(one.win_rate),
         "span": _span(one.interval),
     }
+
+
+def _forest(rate: Interval | None) -> Markup:
+    return Markup() if rate is None else interval_svg(rate.mean, rate.low, rate.high, reference=_HALF)
 
 
 def contest_html(found: Contest) -> str:
@@ -325,9 +352,9 @@ def contest_html(found: Contest) -> str:
         arms=[
             {
                 "name": arm.name,
-                "forest": interval_svg(arm.win_rate.mean, arm.win_rate.low, arm.win_rate.high, reference=_HALF),
+                "forest": _forest(arm.win_rate),
                 "outcomes": outcomes_svg(arm.wins, arm.ties, arm.losses, arm.invalid),
-                "rate": _percent(arm.win_rate.mean),
+                "rate": _percent(_mean(arm.win_rate)),
                 "span": _span(arm.win_rate),
                 "cells": {name: cell(arm) for name, cell in columns.items()},
             }
@@ -336,7 +363,7 @@ def contest_html(found: Contest) -> str:
         differences=[
             {
                 "names": (one.first, one.second),
-                "points": _percent(one.difference.mean),
+                "points": _percent(_mean(one.difference)),
                 "span": _span(one.difference),
                 "p_value": _p_value(one.p_value),
                 "detectable": _percent(one.detectable),

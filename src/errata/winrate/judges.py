@@ -58,9 +58,9 @@ class Ruling:
 
     score: float
     """As ``Verdict.score``: 1 where the candidate is better, 0 where the baseline is, ½ for a tie; several people's
-    mean; ½ where ``valid`` is False."""
+    mean; ½, and in no rate, where ``valid`` is False."""
     valid: bool = True
-    """False where the judge gave no usable word in one order or both. Such a pair is a tie, and counted."""
+    """False where the judge gave no usable word in one order or both. Such a pair is counted, and in no rate."""
     orders: tuple[float, float] | None = None
     """The two words behind a valid score: with the candidate shown first, and with it second. None where the judge
     was not asked in orders."""
@@ -238,7 +238,7 @@ class ChatJudge:
     """A chat model that is shown both answers, once with either first.
 
     Two words that agree are the verdict; two that differ are a tie, whatever they are. Where either order brings no
-    usable word (no answer, cut off, refused, not in the schema) the pair is invalid: a tie, and counted. Equal answers
+    usable word (no answer, cut off, refused, not in the schema) the pair is invalid: counted, in no rate. Equal answers
     are a tie that nobody is asked about.
 
     Args:

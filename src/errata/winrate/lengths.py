@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from errata.winrate.intervals import Interval
+from errata.winrate.intervals import Interval, rate_interval
 
 __all__ = ["LONGER", "length_controlled", "longer_agreement", "longer_wins", "relative_length"]
 
@@ -69,7 +69,7 @@ def longer_wins(differences: Sequence[float]) -> float:
 def longer_agreement(scores: Sequence[float], candidate: Sequence[int], baseline: Sequence[int]) -> Interval | None:
     """The share of decided verdicts that went to the longer answer, where one is longer by a factor of 1.25.
 
-    With Clopper and Pearson's 95 % interval, which holds for few and for unanimous verdicts, too. None where none was
+    With its 95 % interval, which holds for few and for unanimous verdicts, too (``rate_interval``). None where none was
     decided between two such lengths: a word more or less leads nobody astray.
 
     >>> longer_agreement([1, 1, 1, 0, 0.5], [30, 9, 21, 10, 90], [20, 9, 20, 20, 10]).mean
@@ -88,10 +88,7 @@ def longer_agreement(scores: Sequence[float], candidate: Sequence[int], baseline
     ]
     if not votes:
         return None
-    from scipy.stats import binomtest  # slow to import, and seldom needed
-
-    interval = binomtest(sum(votes), len(votes)).proportion_ci()
-    return Interval(sum(votes) / len(votes), float(interval.low), float(interval.high))
+    return rate_interval(votes)
 
 
 def relative_length(candidate: int, baseline: int) -> str:

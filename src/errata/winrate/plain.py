@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from errata.data.files import new_file
+from errata.runs import new_file
 
 __all__ = ["from_plain", "read_plain", "to_plain", "write_plain"]
 

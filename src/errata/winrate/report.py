@@ -141,8 +141,8 @@ def _interval_method(summary: Summary) -> str:
     """How the intervals of this summary were made, and what they leave out."""
     if len(summary.seeds) < 2:
         return (
-            "Intervals are 95 % percentile bootstraps over the prompts of one seed: they say how the numbers would "
-            "vary with other prompts, not how another training run would come out."
+            "Intervals are 95 % intervals over the prompts of one seed: they say how the numbers would vary with "
+            "other prompts, not how another training run would come out."
         )
     return (
         f"Intervals are 95 % t-intervals over {len(summary.seeds)} seeds, each of which is a whole run with a start of "

@@ -299,7 +299,7 @@ def combine_seeds(summaries: Sequence[Summary]) -> Summary:
 
     The interval of a win rate becomes the t-interval of the per-seed differences from ½ (each seed's own comparison
     with its own start), that of the edit cost the t-interval over seeds; both keep their numbers in ``per_seed``.
-    Learning curves are averaged step by step. A single summary comes back as it is, with its bootstrap intervals.
+    Learning curves are averaged step by step. A single summary comes back as it is, with its intervals over prompts.
 
     Args:
         summaries: One seed each, with the same arms, controls and reward models in the same order.

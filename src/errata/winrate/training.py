@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errata.data import Encoder
+from errata.runs import identity_of
 from errata.types import Demonstration, PromptRow
 from errata.winrate.comparison import contest
 from errata.winrate.judges import Judge
 
 if TYPE_CHECKING:
-    from errata.models import Generator, Sampling
+    from errata.models import Generator, Precision, Sampling
 
 __all__ = ["win_rate_over_start"]
 
@@ -33,7 +35,9 @@ def win_rate_over_start(
         sampling: how both answer.
     """
     # And torch, which a contest of texts does without.
-    from errata.models import TransformersGenerator, device, load_causal
+    import torch
+
+    from errata.models import TransformersGenerator, device, identity, load_causal
 
     baseline: list[Demonstration] = []
 
@@ -45,18 +49,35 @@ def win_rate_over_start(
         ]
 
     def evaluate(generator: Generator, step: int) -> dict[str, float]:
-        del step
         if not baseline:
-            baseline.extend(answers(TransformersGenerator(load_causal(start).to(device()), encoder)))
+            # In the type that the policy is computed in, so that the start ties with itself.
+            policy = getattr(getattr(generator, "model", None), "dtype", None)
+            precision: Precision = "master" if policy in (torch.float32, torch.float64) else "saved"
+            model = load_causal(start, precision=precision).to(device())
+            baseline.extend(answers(TransformersGenerator(model, encoder)))
         found, _ = contest({"policy": answers(generator)}, baseline, judge, seed=sampling.seed)
         (arm,) = found.arms
+        if arm.win_rate is None or arm.length_controlled is None:
+            raise ValueError(
+                f"step {step}: {arm.valid} valid verdicts on {arm.prompts} held-out prompts are no win rate; ask the "
+                "judge with `errata winrate` what is wrong, then rerun the same command to resume"
+            )
         measured = {
             "win_rate": arm.win_rate.mean,
             "win_rate_low": arm.win_rate.low,
             "win_rate_high": arm.win_rate.high,
+            "win_rate_invalid": arm.invalid / arm.prompts,
             "win_rate_at_equal_length": arm.length_controlled.mean,
             "heldout_words": arm.mean_length,
         }
         return measured if arm.mean_value is None else {**measured, "heldout_judge": arm.mean_value}
 
+    evaluate.identity = [  # type: ignore[attr-defined]
+        "win rate over the start",
+        identity(start),
+        [(row.id, row.prompt) for row in prompts],
+        identity_of(judge),
+        encoder.fingerprint,
+        asdict(sampling),
+    ]
     return evaluate

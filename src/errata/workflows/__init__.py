@@ -28,10 +28,12 @@ from errata.workflows.spa import (
     sample_and_score,
     suggest_thresholds,
 )
-from errata.workflows.split import Split, SplitBy, prompt_key, read_time, split_rows
+from errata.workflows.split import Split, SplitBy, prompt_key, split_rows
+from errata.workflows.times import TIME_FORMATS, Times, read_time, read_times
 from errata.workflows.verdict import Condition, Decision, Limits, Measured, decide
 
 __all__ = [
+    "TIME_FORMATS",
     "Answer",
     "AnswerScore",
     "Candidate",
@@ -53,6 +55,7 @@ __all__ = [
     "SplitBy",
     "TaskScore",
     "Thresholds",
+    "Times",
     "TokenLogprobs",
     "compare",
     "curate_spa",
@@ -67,6 +70,7 @@ __all__ = [
     "mask_texts",
     "prompt_key",
     "read_time",
+    "read_times",
     "repetition",
     "revise",
     "sample_and_score",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from errata.models import device
+from errata.pretrained import find_model
 
 __all__ = ["TaskScore", "forgotten", "task_scores"]
 
@@ -59,7 +60,7 @@ def task_scores(
         raise ValueError(f"the harness knows no task {unknown[0]!r}; `lm-eval ls tasks` names them")
     found = simple_evaluate(
         model="hf",
-        model_args={"pretrained": str(model), "dtype": "auto"},
+        model_args={"pretrained": str(find_model(model, weights=True).path), "dtype": "auto"},
         tasks=list(tasks),
         task_manager=manager,
         limit=limit,

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Unpack
 
-import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
@@ -26,24 +25,38 @@ from errata.data import (
     Encoder,
     LengthCounts,
     OnLong,
+    Reading,
     iter_corrections,
-    new_folder,
     read_corrections,
     recognise_file,
     write_rows,
 )
 from errata.data.encoding import load_encoder
-from errata.data.files import read_json, write_json
 from errata.data.rows import read_lines, write_lines
 from errata.doctor import Diagnosis, examine, read_model_facts
-from errata.edits import word_distance
+from errata.edits import MechanicalOf, Normalizer, kinds_of, word_distance
 from errata.labels import label_all
-from errata.models import Sampling, device, fingerprint_of, identity, load_causal, read_card
+from errata.models import Sampling, device, identity, load_causal, read_card
+from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
+from errata.runs import (
+    SUMS,
+    Damaged,
+    StageFolder,
+    changed_settings,
+    claim_folder,
+    digest,
+    fingerprint_of,
+    new_folder,
+    read_json,
+    write_json,
+    writes_out,
+)
 from errata.tuning import FIGAConfig, SFTConfig, demonstrations, figa, sft
 from errata.types import Correction, Rollout
-from errata.winrate import Interval, bootstrap_interval
+from errata.winrate import FEWEST, Interval, mean_interval, smallest_shown
 from errata.workflows.learned import Candidate, Example, Learned
 from errata.workflows.measure import (
+    WORD,
     TokenLogprobs,
     compare,
     describe,
@@ -53,7 +66,8 @@ from errata.workflows.measure import (
     write_drafts,
 )
 from errata.workflows.privacy import Masker, mask_correction, mask_texts
-from errata.workflows.split import TIME_FIELDS, USER_FIELDS, Split, SplitBy, read_time, split_rows
+from errata.workflows.split import USER_FIELDS, Split, SplitBy, split_rows
+from errata.workflows.times import TIME_FIELDS, Times, matching_fields, read_times
 from errata.workflows.verdict import Limits, Measured, decide
 
 __all__ = ["LearnConfig", "LearnDetails", "NotSafe", "learn"]
@@ -64,22 +78,22 @@ DECODINGS = ("greedy", "sampled")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnConfig:
+class LearnConfig(Ranged):
     """What one decides about a run."""
 
-    heldout_share: float = 0.2
+    heldout_share: Annotated[float, Range(above=0, below=1)] = 0.2
     """Share of the rows used that judge the result and are never trained on."""
     mask_private: bool = True
     """Replace e-mail addresses, telephone, card and account numbers, IP addresses and private links by placeholders
     before anything is stored. Best effort: names stay."""
-    accepted_weight: float = 0.0
+    accepted_weight: Weight = 0.0
     """Weight of drafts that were sent without a change, which is no proof that they were good: 0 leaves them out, 1
     imitates them like the rest."""
-    max_new_tokens: int = 256
+    max_new_tokens: Size = 256
     """Longest draft, in tokens."""
-    epochs: float = 3.0
+    epochs: Annotated[float, Range(above=0, high=1e6)] = 3.0
     """Passes over the rows."""
-    learning_rate: float = 2e-4
+    learning_rate: Annotated[float, Range(above=0)] = 2e-4
     """Peak learning rate; without an adapter (--lora-rank 0) take a tenth of it or less."""
 
 
@@ -88,45 +102,58 @@ class LearnDetails(Limits):
     """What seldom has to be decided."""
 
     user_field: str | None = None
-    """Field that says who sent a row; else the first of user, annotator, author. 'none': treat them as unknown."""
+    """Field that says who sent a row; else the first of user, annotator, author and the like. 'none': treat them as
+    unknown."""
     time_field: str | None = None
-    """Field that says when; else the first of time, date, timestamp. 'none': treat it as unknown."""
+    """Field that says when; else the first of time, date, timestamp, sent at, created at and the like that can be read.
+    'none': treat it as unknown."""
+    time_format: str | None = None
+    """How times are written: iso, day-first, month-first, day-month-name, month-name-day, excel, seconds, milliseconds,
+    microseconds, nanoseconds, or a strptime format such as '%d.%m.%Y %H:%M'; else what the whole column shows, and
+    an error where it shows two."""
+    normalize: str = "newlines"
+    """Fold what programs change and nobody means, in drafts and sent texts and never in prompts: kinds with commas
+    between, all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, blanks,
+    trailing, edges, quotes, dashes, ellipsis, entities, br. It is counted, and the report says what is left."""
     split_by: SplitBy = "auto"
     """What the held-out rows are set apart by; auto: the first of these that the log has the fields for."""
     method: Literal["both", "figa", "sft"] = "both"
     """What is trained; of both, the better one on a part of the training rows is judged."""
-    selection_share: float = 0.1
+    selection_share: Annotated[float, Range(above=0, below=1)] = 0.1
     """Share of the training rows that choose between two methods and are trained on by neither."""
-    min_rows: int = 20
+    min_rows: Size = 20
     """Fewest edited rows to train on, and to be judged by."""
-    heldout_rows: int = 500
+    judge_by: Literal["users", "rows"] = "users"
+    """What counts once when the models are compared: users, where the log has several, or rows. Rows of one user
+    resemble each other, so a verdict by rows is about these users and says nothing of others."""
+    heldout_rows: Size = 500
     """Most rows, edited and accepted each, that are drafted anew."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(above=0, high=100)] = 1.0
     """Of the drafts that are sampled; others are greedy."""
-    kept_weight: float = 0.5
+    kept_weight: Weight = 0.5
     """FIGA: weight of kept tokens."""
-    bad_weight: float = 0.2
+    bad_weight: Weight = 0.2
     """FIGA: size of the push away from what was struck out."""
-    lora_rank: int = 16
+    lora_rank: Rank = 16
     """Train an adapter of this rank, merged when it is saved (LoRA); 0 trains all weights, at a lower learning rate."""
     quantize: Literal["none", "4bit"] = "none"
     """Hold the frozen weights in 4 bits while an adapter is trained (QLoRA); needs bitsandbytes."""
     gradient_checkpointing: bool = False
     """Less memory, a third more time."""
-    batch_size: int = 32
+    batch_size: Size = 32
     """Rows in one optimizer step."""
-    micro_batch_size: int = 8
+    micro_batch_size: Size = 8
     """Rows in one forward pass; lower it when memory runs out, the result stays the same."""
     bf16: bool = False
     """Train in bfloat16."""
     template: str = "auto"
     """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
-    max_length: int | None = None
+    max_length: Size | None = None
     """The most tokens of a row; longer ones are left out and counted. Default: what the model can take."""
-    general_tokens: int = 50_000
+    general_tokens: Size = 50_000
     """So many tokens of the general text are read."""
-    seed: int = 0
-    """Of training, sampling and intervals."""
+    seed: Seed = 0
+    """Of training and sampling."""
 
 
 class NotSafe(ValueError):  # noqa: N818
@@ -137,6 +164,7 @@ class NotSafe(ValueError):  # noqa: N818
         self.diagnosis = diagnosis
 
 
+@writes_out
 def learn(
     log: Path,
     model: Path,
@@ -146,6 +174,7 @@ def learn(
     *,
     general: Path | None = None,
     console: Console | None = None,
+    **how: Unpack[Reading],
 ) -> Learned:
     """Learn from a log of drafts and what people sent, and judge the result on rows that nothing was chosen by.
 
@@ -155,22 +184,24 @@ def learn(
 
     Args:
         log: a file of corrections in any of the formats of ``errata.data.FORMATS``.
-        model: the causal language model to improve, a local folder.
+        model: the causal language model to improve: a local folder, or a name of the Hugging Face Hub.
         out: the run's folder.
         config: what one decides.
         details: what seldom has to be decided.
         general: a plain text file on which the loss must not rise.
         console: is told what is done.
+        how: how the log is read, as of ``errata.data.iter_prompts``.
 
     Returns:
         All that was found; ``decision.promoted`` is the verdict.
 
     Raises:
         NotSafe: the doctor found errors.
-        ValueError: the log cannot be used or is too small; the folder holds a run with other settings.
+        ValueError: the log cannot be used or is too small; the folder holds a run with other settings, or a stage of it
+            was damaged (the file is named); or another process runs in it.
     """
-    run = _Run(log, model, out, config or LearnConfig(), details or LearnDetails(), general, console or Console())
-    return run()
+    config, details, console = config or LearnConfig(), details or LearnDetails(), console or Console()
+    return _Run(log, model, out, config, details, general, console, how)()
 
 
 class _Run:
@@ -185,14 +216,16 @@ class _Run:
         details: LearnDetails,
         general: Path | None,
         console: Console,
+        how: Reading,
     ) -> None:
+        self.how = how
         self.log, self.model, self.out, self.general, self.console = log, model, out, general, console
         self.config, self.details = config, details
         self._loaded: tuple[Path, Any] | None = None
 
     def __call__(self) -> Learned:
         self.claim()
-        self.made("log/counts.json", f"reading {self.log}", self.read_log)
+        self.made("log/counts.json", f"reading {self.log}", self.read_log, "log/rows.jsonl", "log/bad_rows.jsonl")
         self.made("split", "setting rows apart", self.split)
         self.made("doctor.json", "asking the doctor", self.examine)
         for arm in self.arms:
@@ -216,14 +249,19 @@ class _Run:
 
     # How stages run.
 
-    def made(self, name: str, what: str, make: Callable[[Path], None]) -> None:
-        """Make a file or folder, unless it is there."""
-        path = self.out / name
-        if path.exists():
-            return
-        self.console.print(f"· {what}", highlight=False, markup=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make(path)
+    def made(self, name: str, what: str, make: Callable[[Path], None], *also: str) -> None:
+        """Make a file or folder, unless it is there as it was written."""
+
+        def told(path: Path) -> None:
+            self.console.print(f"· {what}", highlight=False, markup=False)
+            make(path)
+
+        self.folder.make(self.out / name, told, [self.out / each for each in also])
+
+    @cached_property
+    def folder(self) -> StageFolder:
+        """What the stages wrote."""
+        return StageFolder(self.out)
 
     def claim(self) -> None:
         """Note what the run is of; a run of anything else must not go on from these stages.
@@ -233,30 +271,26 @@ class _Run:
         Raises:
             ValueError: the folder holds another run, or something else.
         """
-        settings = {
+        said = {**self.how, "form": form.title} if (form := self.how.get("form")) else self.how
+        settings: dict[str, Any] = {
             "log": _digest(self.log),
             "model": identity(self.model),
             "general": None if self.general is None else _digest(self.general),
             **asdict(self.config),
             **asdict(self.details),
+            # What was not said is no setting, so that runs from before these arguments go on.
+            **{f"read_{name}": value for name, value in said.items() if value not in (None, {}, "skip")},
         }
-        mark, path = fingerprint_of(settings), self.out / "settings.json"
-        if path.exists():
-            noted = json.loads(path.read_text(encoding="utf-8"))
-            if noted["fingerprint"] == mark:
-                return
-            if (self.out / "candidates").exists():
-                changed = [key for key, value in settings.items() if noted.get(key) != json.loads(json.dumps(value))]
-                raise ValueError(
-                    f"{self.out} holds a run with other settings ({', '.join(changed)}); delete it, or give another "
-                    "--out"
-                )
+        settings = {"fingerprint": fingerprint_of(settings), **settings}
+        changed = changed_settings(self.out, settings)
+        if changed is None and self.out.exists() and any(self.out.iterdir()):
+            raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
+        if changed and not (self.out / "candidates").exists():
             for stage in ("log", "split"):
                 shutil.rmtree(self.out / stage, ignore_errors=True)
-            (self.out / "doctor.json").unlink(missing_ok=True)
-        elif self.out.exists() and any(self.out.iterdir()):
-            raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
-        write_json(path, {"fingerprint": mark, **settings})
+            for name in ("doctor.json", SUMS, "settings.json"):
+                (self.out / name).unlink(missing_ok=True)
+        claim_folder(self.out, settings)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -286,15 +320,26 @@ class _Run:
     # Stages.
 
     def read_log(self, path: Path) -> None:
-        """The rows as they are stored: masked, with user and time, without other fields. The counts come last."""
-        form, _ = recognise_file(self.log)
+        """The rows as they are stored: folded, masked, with user and time, without other fields; the counts last."""
+        how: Reading = {**self.how, "form": self.how.get("form") or recognise_file(self.log, **self.how).format}
         mask = (lambda text: mask_texts([text])[0][0]) if self.config.mask_private else None
         bad = path.with_name("bad_rows.jsonl")
-        read = iter_corrections(self.log, form=form, set_aside=bad, rewrite=mask)
-        rows = list(tqdm(read, desc="rows", leave=False, delay=2, disable=None))
-        user = self.field(rows, self.details.user_field, USER_FIELDS, "user")
-        time = self.field(rows, self.details.time_field, TIME_FIELDS, "time")
-        stored = _Stored(mask=self.config.mask_private, user_field=user, time_field=time)
+        read = iter_corrections(self.log, set_aside=bad, rewrite=mask, **how)
+        normalizer, mechanical = Normalizer(kinds_of(self.details.normalize)), MechanicalOf()
+        rows = list(map(normalizer, tqdm(read, desc="rows", leave=False, delay=2, disable=None)))
+        for row in rows:
+            mechanical.add(row.original, row.edited)
+        users = self.fields(rows, self.details.user_field, USER_FIELDS, "user")
+        user = users[0] if users else None
+        time, times = self.time_column(rows)
+        if normalizer.rows:
+            self.say(str(normalizer))
+        for line in mechanical.result().lines():
+            self.say(line)
+        if len(users) > 1:
+            self.say(f"{user!r} says who sent a row; --user-field takes another ({', '.join(users[1:])})")
+        seconds = {} if times is None else dict(zip((row.id for row in rows), times.seconds, strict=True))
+        stored = _Stored(mask=self.config.mask_private, user_field=user, seconds=seconds)
         shown = tqdm(rows, desc="masking", leave=False, delay=2, disable=None)
         write_rows(path.with_name("rows.jsonl"), map(stored, shown))
         counts = {
@@ -307,29 +352,69 @@ class _Run:
             "own_weights_dropped": stored.weights_dropped,
             "user_field": user,
             "time_field": time,
+            "times": times and times.as_dict(),
+            "normalized": normalizer.as_dict(),
+            "mechanical": mechanical.result().as_dict(),
             "fields_left_out": sorted({name for row in rows for name in row.extra} - {user, time}),
         }
         write_json(path, counts)
 
-    def field(self, rows: Sequence[Correction], asked: str | None, usual: Sequence[str], what: str) -> str | None:
-        """The field that says who or when, or None.
+    def say(self, line: str) -> None:
+        """Tell something in full, however narrow the terminal."""
+        self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+    def fields(self, rows: Sequence[Correction], asked: str | None, usual: Sequence[str], what: str) -> list[str]:
+        """The fields that may say who or when, the first of them the best; one at most where one is asked for.
 
         Raises:
             ValueError: the one asked for is in no row.
         """
-        there = {name: None for row in rows for name in row.extra}
+        there = list({name: None for row in rows for name in row.extra})
         if asked == "none":
-            return None
-        if asked is not None and asked not in there:
+            return []
+        if asked is None:
+            return matching_fields(there, usual)
+        found = [asked] if asked in there else matching_fields(there, [asked])
+        if not found:
             raise ValueError(
                 f"--{what}-field {asked}: no row has it; the further fields are {', '.join(there) or 'none'}"
             )
-        by_case = {name.casefold(): name for name in there}
-        return asked or next((by_case[name] for name in usual if name in by_case), None)
+        return found[:1]
+
+    def time_column(self, rows: Sequence[Correction]) -> tuple[str | None, Times | None]:
+        """The first field that says when and can be read, and its times; both None where no field is named like one.
+
+        Raises:
+            ValueError: no such field can be read in one format, or none has a value; says what to type.
+        """
+        names = self.fields(rows, self.details.time_field, TIME_FIELDS, "time")
+        ids, refused = [row.id for row in rows], dict[str, str]()
+        for name in names:
+            values = [row.extra.get(name) for row in rows]
+            try:
+                times = read_times(values, rows=ids, form=self.details.time_format, what=f"field {name!r}")
+                if not times.read:
+                    raise ValueError(f"field {name!r} has a time in no row; name another with --time-field, or none")
+            except ValueError as error:
+                refused[name] = str(error)
+                continue
+            self.say(f"{name!r}: {times}")
+            for other in (other for other in names if other != name):
+                passed_over = f" (it was passed over: {refused[other]})" if other in refused else ""
+                self.say(f"{other!r} may say when, too; --time-field {other!r} takes it{passed_over}")
+            return name, times
+        if refused:
+            raise ValueError(next(iter(refused.values())))
+        if self.details.time_format is not None:
+            raise ValueError(
+                f"--time-format {self.details.time_format} has no field to read; name it with --time-field, or leave "
+                "--time-format out"
+            )
+        return None, None
 
     def split(self, path: Path) -> None:
         """Rows to train on, to choose by, and to judge by; accepted drafts apart."""
-        rows, counts = read_corrections(self.out / "log" / "rows.jsonl"), self.counts("log")
+        rows, counts = read_corrections(self.out / "log" / "rows.jsonl", empty_texts="keep"), self.counts("log")
         outer = self.split_rows(rows, counts, self.config.heldout_share, self.details.split_by)
         train, selection = list(outer.train), list[Correction]()
         inner: Split | None = None
@@ -344,6 +429,11 @@ class _Run:
             "heldout": self.drafted([row for row in outer.heldout if _edited(row)], left_out),
             "heldout_accepted": self.drafted([row for row in outer.heldout if not _edited(row)], left_out),
         }
+        self.say(f"split by {outer.by}: {outer.rule}")
+        if outer.fallback:
+            self.say(f"not by users and time: {outer.fallback}; --user-field and --time-field name the fields")
+        if inner is not None:
+            self.say(f"the rows that choose the method are split off by {inner.by}")
         self.check_sizes(sides, outer)
         with new_folder(path) as folder:
             for name, part in sides.items():
@@ -352,6 +442,7 @@ class _Run:
                 **{name: len(part) for name, part in sides.items()},
                 "rule": outer.rule,
                 "by": outer.by,
+                "fallback": outer.fallback,
                 "selection_rule": inner and inner.rule,
                 "selection_left_out": dict(inner.left_out) if inner else {},
                 "left_out": dict(outer.left_out),
@@ -365,7 +456,7 @@ class _Run:
     def split_rows(self, rows: Sequence[Correction], counts: Mapping[str, Any], share: float, by: SplitBy) -> Split:
         """``split_rows`` of this log."""
         users = [row.extra.get("user") for row in rows] if counts["user_field"] else None
-        times = [read_time(row.extra.get("time")) for row in rows] if counts["time_field"] else None
+        times = [row.extra.get("time") for row in rows] if counts["time_field"] else None
         return split_rows(rows, share=share, users=users, times=times, by=by)
 
     def inner_split(self, train: Sequence[Correction], counts: Mapping[str, Any]) -> Split:
@@ -429,14 +520,27 @@ class _Run:
                 f"{remedy[name]}"
             )
 
+        users = self.users(sides["heldout"])
+        if users is not None and len(set(users) - {None}) > 1 and len(_independent(users)) < FEWEST:
+            raise ValueError(
+                f"the held-out rows are of {len(_independent(users))} users, and {FEWEST} are needed: fewer cannot "
+                "prove anything of other users; raise --heldout-share, give --split-by time or prompt, or --judge-by "
+                "rows, which says nothing of other users"
+            )
+
+    def users(self, rows: Sequence[Correction]) -> list[str | None] | None:
+        """Who sent each row; None where rows decide."""
+        return [row.extra.get("user") for row in rows] if self.details.judge_by == "users" else None
+
     def detectable(self, sides: Mapping[str, Sequence[Correction]], name: str) -> str:
         """What so few rows could show, guessed from how much the edit costs of the log vary."""
         costs = [word_distance(row.original, row.edited) for part in ("train", name) for row in sides[part]]
         count = len(sides[name])
         if name != "heldout" or count < 2 or len(costs) < 2:
             return ""
-        least = 2.8 * float(np.std(costs, ddof=1)) / count**0.5
-        return f"; with {count} rows only a difference of about {least:.1f} words a draft can be told from noise"
+        size = smallest_shown(costs, least=WORD, count=count)
+        what = "no difference" if size is None else f"only a difference of about {size:.1f} words a draft"
+        return f"; with {count} rows {what} can be told from noise"
 
     def examine(self, path: Path) -> None:
         """What the losses will really see."""
@@ -538,7 +642,7 @@ class _Run:
     def rows(self, side: str) -> list[Correction]:
         """Rows of the split; none where the file is empty."""
         path = self.out / "split" / f"{side}.jsonl"
-        return read_corrections(path) if path.stat().st_size else []
+        return read_corrections(path, empty_texts="keep") if path.stat().st_size else []
 
     def counts(self, stage: str) -> dict[str, Any]:
         """What a stage counted."""
@@ -546,9 +650,21 @@ class _Run:
         return found
 
     def drafts(self, name: str, ids: Sequence[str], *, folder: str = "heldout") -> list[Rollout]:
-        """Drafts that were written for the rows named."""
-        lines = (json.loads(line) for _, line in read_lines(self.out / folder / f"{name}.jsonl"))
-        by_id = {row["id"]: row for row in lines}
+        """Drafts that were written for the rows named.
+
+        Raises:
+            Damaged: one is missing; of a run of before there were digests.
+        """
+        path, remedy = self.out / folder / f"{name}.jsonl", "delete it, and rerun the same command to make it again"
+        try:
+            by_id = {row["id"]: row for row in (json.loads(line) for _, line in read_lines(path))}
+            missing = next((id for id in ids if id not in by_id), None)
+        except ValueError as error:
+            raise Damaged(f"{path}: {error}; {remedy}") from error
+        if missing is not None:
+            raise Damaged(
+                f"{path} has no draft of row {missing!r}; delete it, and rerun the same command to make it again"
+            )
         return [
             Rollout(
                 id=one["id"],
@@ -570,9 +686,7 @@ class _Run:
         return [
             Candidate(
                 name=arm,
-                edit_cost=_interval(
-                    edit_costs(self.drafts(arm, list(sent), folder="selection"), sent), self.details.seed
-                ),
+                edit_cost=_interval(edit_costs(self.drafts(arm, list(sent), folder="selection"), sent)),
             )
             for arm in self.arms
         ]
@@ -586,10 +700,7 @@ class _Run:
     def learned(self, arm: Arm) -> Learned:
         """Everything that was measured, and the verdict."""
         heldout, accepted = self.rows("heldout"), self.rows("heldout_accepted")
-        seed, scored = (
-            self.details.seed,
-            {name: read_json(self.out / "heldout" / f"{name}.json") for name in ("old", arm)},
-        )
+        scored = {name: read_json(self.out / "heldout" / f"{name}.json") for name in ("old", arm)}
 
         def drafts(name: str, rows: Sequence[Correction]) -> dict[str, list[Rollout]]:
             return {how: self.drafts(f"{name}.{how}", [row.id for row in rows]) for how in DECODINGS}
@@ -597,14 +708,15 @@ class _Run:
         def against(rows: Sequence[Correction], new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
             sent = {row.id: row.edited for row in rows}
             return {
-                how: compare(edit_costs(new[how], sent), edit_costs(old[how], sent), seed=seed) for how in DECODINGS
+                how: compare(edit_costs(new[how], sent), edit_costs(old[how], sent), users=self.users(rows))
+                for how in DECODINGS
             }
 
         sent = {row.id: row.edited for row in heldout}
         old, new = drafts("old", heldout), drafts(arm, heldout)
         measured = Measured(
-            old={how: describe(old[how], sent, seed=seed) for how in DECODINGS},
-            new={how: describe(new[how], sent, seed=seed) for how in DECODINGS},
+            old={how: describe(old[how], sent) for how in DECODINGS},
+            new={how: describe(new[how], sent) for how in DECODINGS},
             comparison=against(heldout, new, old),
             old_tokens=TokenLogprobs(**scored["old"]["tokens"]),
             new_tokens=TokenLogprobs(**scored[arm]["tokens"]),
@@ -617,7 +729,7 @@ class _Run:
             measured=measured,
             arm=arm,
             candidates=tuple(self.selection()),
-            logged_cost=_interval([word_distance(row.original, row.edited) for row in heldout], seed),
+            logged_cost=_interval([word_distance(row.original, row.edited) for row in heldout]),
             accepted=against(accepted, drafts(arm, accepted), drafts("old", accepted)) if len(accepted) > 1 else {},
             log=self.counts("log"),
             split=self.counts("split"),
@@ -633,7 +745,8 @@ class _Stored:
 
     mask: bool
     user_field: str | None
-    time_field: str | None
+    seconds: Mapping[str, float | None]
+    """When each row was sent, by its id."""
     masked: Counter[str] = field(default_factory=Counter)
     rows_masked: int = 0
     ids_dropped: int = 0
@@ -648,8 +761,7 @@ class _Stored:
         if user not in (None, ""):
             # A name is private, too; that two rows have the same one is all that is needed.
             extra["user"] = self.users.setdefault(str(user), f"user-{len(self.users) + 1}") if self.mask else str(user)
-        seconds = read_time(row.extra.get(self.time_field)) if self.time_field else None
-        if seconds is not None:
+        if (seconds := self.seconds.get(row.id)) is not None:
             extra["time"] = seconds
         stored = replace(row, extra=extra)
         if self.mask:
@@ -669,8 +781,13 @@ def _edited(row: Correction) -> bool:
     return row.original != row.edited
 
 
-def _interval(values: Sequence[float], seed: int) -> Interval:
-    return bootstrap_interval(values, seed=seed)
+def _interval(values: Sequence[float]) -> Interval:
+    return mean_interval(values, least=WORD)
+
+
+def _independent(users: Sequence[str | None]) -> list[object]:
+    """One for each user, and one for each row whose user is not known."""
+    return [*{user for user in users if user is not None}, *(None for user in users if user is None)]
 
 
 def _examples(rows: Sequence[Correction], old: Sequence[Rollout], new: Sequence[Rollout]) -> Iterator[Example]:
@@ -697,5 +814,4 @@ def _digest(path: Path) -> Any:
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())
         return [(str(each.relative_to(path)), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(path)

@@ -92,6 +92,7 @@ def learned_html(found: Learned) -> str:
         examples=[_example(one) for one in found.examples],
         rows=found.measured.comparison["greedy"].rows,
         users=found.split["heldout_users"],
+        independent_users=found.measured.comparison["greedy"].users,
         general_tokens=found.general_tokens,
     )
 
@@ -173,6 +174,18 @@ def _said(found: Learned) -> list[str]:
         f"{split['rule']} {split['train']:,} edits{trained} are trained on, {split['selection']:,} chose the method, "
         f"{split['heldout']:,}{users} judge.",
     ]
+    if split["fallback"]:
+        said.append(f"It is not split by users and time: {split['fallback']}.")
+    if log["times"]:
+        zone = f"; {log['times']['without_time_zone']:,} name no time zone, UTC is taken"
+        said.append(
+            f"{log['time_field']!r} says when, read as {log['times']['format']}: {log['times']['first']} to "
+            f"{log['times']['last']}; {log['times']['unread']:,} cannot be read, {log['times']['missing']:,} have none"
+            f"{zone if log['times']['without_time_zone'] else ''}."
+        )
+    if log["normalized"]["rows"]:
+        said.append(f"{log['normalized']['said']}.")
+    said += [line.strip() for line in log["mechanical"]["said"]]
     said += [f"{count:,} rows are left out: {reason}." for reason, count in _left_out(split)]
     if log["masked"]:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(log["masked"].items()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,9 +16,9 @@ from tqdm import tqdm
 from errata.data import Encoder
 from errata.edits import word_distance
 from errata.edits.words import split_words
-from errata.models import Sampling, TransformersGenerator, pad, to_lists, token_logprobs
+from errata.models import Sampling, TransformersGenerator, check_ids, check_scores, pad, to_lists, token_logprobs
 from errata.types import Correction, Encoded, Label, PromptRow, Rollout, TokenLabels
-from errata.winrate import Interval, bootstrap_interval, detectable_difference
+from errata.winrate import Interval, by_user, mean_interval, smallest_shown
 
 __all__ = [
     "Comparison",
@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 
+WORD = 1.0
+"""The unit of an edit cost."""
 _READ = 1 << 16  # characters
 
 
@@ -57,14 +59,25 @@ class Comparison:
     """The drafts of two models to the same prompts, decoded alike."""
 
     rows: int
+    users: int | None
+    """How many users sent the rows, each of whom counts once in ``difference``; None where every row counts."""
     difference: Interval
-    """New minus old edit cost, paired by row, in words: below 0 the new model leaves less to correct."""
+    """New minus old edit cost, paired by row, in words: below 0 the new model leaves less to correct. With users the
+    mean over users of their mean, with its interval over users (``mean_interval``)."""
+    by_row: float
+    """The same mean with every row counted once."""
     wins: float
     """Share of the rows on which the new draft has fewer words to change."""
     ties: float
     losses: float
-    detectable: float
-    """The smallest difference that so many rows would show in 80 of 100 cases, in words."""
+    detectable: float | None
+    """The smallest difference that so many rows or users would show in 80 of 100 cases, in words; None where they
+    would show none."""
+
+    @property
+    def independent(self) -> int:
+        """How many differences decide: users, or rows where users are not told apart."""
+        return self.rows if self.users is None else self.users
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,11 +126,11 @@ def edit_costs(answers: Sequence[Rollout], sent: Mapping[str, str]) -> list[int]
     return [word_distance(answer.text, sent[answer.id]) for answer in answers]
 
 
-def describe(answers: Sequence[Rollout], sent: Mapping[str, str], *, seed: int = 0) -> DraftFigures:
-    """What drafts are like, two or more of them; the interval is a bootstrap over rows."""
+def describe(answers: Sequence[Rollout], sent: Mapping[str, str]) -> DraftFigures:
+    """What drafts are like, two or more of them; the interval is over rows."""
     return DraftFigures(
         rows=len(answers),
-        edit_cost=bootstrap_interval(edit_costs(answers, sent), seed=seed),
+        edit_cost=mean_interval(edit_costs(answers, sent), least=WORD),
         length=float(np.mean([len(answer.response_ids) for answer in answers])),
         ended=float(np.mean([answer.ended for answer in answers])),
         repetition=float(np.mean([repetition(answer.text) for answer in answers])),
@@ -135,20 +148,34 @@ def repetition(text: str, *, size: int = 4) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-def compare(new: Sequence[float], old: Sequence[float], *, seed: int = 0) -> Comparison:
+def compare(
+    new: Sequence[float], old: Sequence[float], *, users: Sequence[Hashable | None] | None = None
+) -> Comparison:
     """Edit costs of two models on the same rows in the same order, two or more of them.
 
-    The interval is a percentile bootstrap over the paired differences. It takes rows for independent: where a few users
-    sent most of them it is too narrow.
+    Rows of one user resemble each other, so users are what is independent: each counts once, and a row whose user is
+    None counts as one. A single user is as good as none: then every row counts, and nothing is said of other users.
+
+    Args:
+        new: one cost a row, in words.
+        old: likewise.
+        users: who sent each row; None: nobody knows, or rows shall count.
+
+    Raises:
+        ValueError: fewer than two rows, or not one user a row.
     """
     difference = np.asarray(new, np.float64) - np.asarray(old, np.float64)
+    told = users if users is not None and len({user for user in users if user is not None}) > 1 else None
+    values = difference if told is None else by_user(difference, told)
     return Comparison(
         rows=len(difference),
-        difference=bootstrap_interval(difference, seed=seed),
+        users=None if told is None else len(values),
+        difference=mean_interval(values, about=0.0, least=WORD),
+        by_row=float(difference.mean()),
         wins=float((difference < 0).mean()),
         ties=float((difference == 0).mean()),
         losses=float((difference > 0).mean()),
-        detectable=detectable_difference(difference),
+        detectable=smallest_shown(values, least=WORD),
     )
 
 
@@ -255,4 +282,7 @@ def _scored(model: Any, rows: Sequence[Encoded], encoder: Encoder) -> list[list[
     device = next(model.parameters()).device
     model.eval()
     batch = pad(rows, pad_id=encoder.pad_id).to(device)
-    return to_lists(token_logprobs(model, batch), batch)
+    check_ids(model, ((f"{number} of a batch", row) for number, row in enumerate(rows, start=1)))
+    found = to_lists(token_logprobs(model, batch), batch)
+    check_scores(found, model, "log-probability")
+    return found

@@ -15,7 +15,9 @@ by an editor, who is handed in, into ỹ. All of it lies in one folder:
 ==================  =================================================================================================
 
 Samples and scores are made once. What follows costs nothing but the editor, and is made anew from them and from the
-editor's answers: so thresholds may be changed from run to run, and no question is asked twice.
+editor's answers: so thresholds may be changed from run to run, and no question is asked twice. A folder is gone on with
+only by the same functions, so they say what they are: each by an attribute ``identity``, generator and score by
+``made_by``, too.
 """
 
 from __future__ import annotations
@@ -31,10 +33,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from errata.data import new_file, read_corrections, write_rows
+from errata.data import read_corrections, write_rows
 from errata.data.rows import row_fields
 from errata.edits import Curation, Dropped, Filter, FilterReport, statistics
-from errata.models import Generator, Sampling, fingerprint_of
+from errata.models import Generator, Sampling
+from errata.runs import (
+    HOW_TO_NAME,
+    StageFolder,
+    claim_folder,
+    fingerprint_of,
+    identity_of,
+    locked,
+    named,
+    new_file,
+    writes_out,
+    writing,
+)
 from errata.types import Correction, Demonstration, Prompt, PromptRow
 
 __all__ = [
@@ -97,6 +111,7 @@ class SPAReport:
         }
 
 
+@writes_out
 def curate_spa(
     rows: Iterable[Demonstration],
     generator: Generator,
@@ -124,11 +139,13 @@ def curate_spa(
         eta2: what R(y) must exceed: the reference is worth having.
         eta3: what R(y) − R(ŷ) must exceed.
         sampling: how drafts are drawn, one a prompt.
-        made_by: what tells this generator and this score from others, such as the names of their model folders.
+        made_by: what tells this generator and this score from others, such as the names of their model folders; where
+            it is not given, they have an ``identity``.
 
     Raises:
-        ValueError: the folder holds another run; a row cannot be written; a function that was handed in gives something
-            else than it should; or no row is left.
+        ValueError: the folder holds another run, or one of functions that do not say what they are; a file of it is
+            damaged; a row cannot be written; a function that was handed in gives something else than it should; or no
+            row is left.
     """
     scored = sample_and_score(rows, generator, score, out, sampling=sampling, made_by=made_by)
     thresholds = Thresholds(eta1, eta2, eta3)
@@ -161,6 +178,7 @@ def curate_spa(
     return report
 
 
+@writes_out
 def sample_and_score(
     rows: Iterable[Demonstration],
     generator: Generator,
@@ -182,18 +200,28 @@ def sample_and_score(
             raise ValueError(f"row {row.id!r}: the fields {clash} are names of what is made here; rename them")
         row_fields(_draft(row, "", ()))  # what cannot be written is told before anything is sampled
     given = [(row.id, row.prompt, row.response) for row in rows]
-    _claim(out / "settings.json", {"fingerprint": fingerprint_of(given, sampling, made_by), "made_by": made_by})
+    identities, unnamed = named({} if made_by else {"generator": generator, "score": score})
     samples, scored = out / "samples.jsonl", out / "scored.jsonl"
-    if not samples.exists():
+    if unnamed and samples.exists():
+        raise ValueError(
+            f"{samples} is there, and nobody can tell whether this {unnamed[0]} made it; {HOW_TO_NAME}, name both in "
+            f"made_by, or delete {out}"
+        )
+    made_of = fingerprint_of(given, sampling, made_by, *([identities] if identities and not unnamed else []))
+    claim_folder(out, {"fingerprint": made_of, "made_by": made_by})
+    folder = StageFolder(out)
+
+    def draw(path: Path) -> None:
         rollouts = generator([PromptRow(id=row.id, prompt=row.prompt) for row in rows], sampling)
         if [rollout.id for rollout in rollouts] != [row.id for row in rows]:
             raise ValueError(
                 f"the generator gave {len(rollouts)} rollouts for {len(rows)} prompts, or others; give one"
             )
         drafts = [_draft(row, one.text, one.response_ids) for row, one in zip(rows, rollouts, strict=True)]
-        write_rows(samples, drafts)
-    if not scored.exists():
-        drafts = read_corrections(samples)
+        write_rows(path, drafts)
+
+    def judge(path: Path) -> None:
+        drafts = read_corrections(samples, empty_texts="keep")
         answers: list[Answer] = [(row.prompt, row.original, row.original_ids) for row in drafts]
         answers += [(row.prompt, row.edited, None) for row in drafts]
         rewards = [None if isnan(reward) else float(reward) for reward in score(answers)]
@@ -201,10 +229,13 @@ def sample_and_score(
             raise ValueError(f"the scorer gave {len(rewards)} rewards for {len(answers)} answers; give one for each")
         pairs = zip(rewards[: len(drafts)], rewards[len(drafts) :], strict=True)
         write_rows(
-            scored,
+            path,
             [_with(row, **dict(zip(_REWARDS, pair, strict=True))) for row, pair in zip(drafts, pairs, strict=True)],
         )
-    return read_corrections(scored)
+
+    folder.make(samples, draw)
+    folder.make(scored, judge)
+    return read_corrections(scored, empty_texts="keep")
 
 
 def suggest_thresholds(
@@ -242,26 +273,38 @@ def revise(rows: Sequence[Correction], editor: Editor, log: Path) -> tuple[list[
     """Ask the editor for each row's revision, one after the other, and never again for one that it has given.
 
     ``log`` has a line for each answer, and is on disk before the next question: a killed run pays for one question at
-    most again, the one that was under way. An answer holds for its prompt, draft and reference, in whatever run.
+    most again, the one that was under way. An answer holds for its editor, prompt, draft and reference, whatever the
+    run.
 
     Args:
         rows: of ``sample_and_score``, in which the edited text is the reference.
-        editor: who is asked.
+        editor: who is asked; says by an attribute ``identity`` who that is.
         log: JSON lines, which are added to.
 
     Returns:
         The corrections, their reference in the field ``output``; and the rows that could not be revised.
 
     Raises:
-        ValueError: the editor gives something else than a text or None.
+        ValueError: the editor gives something else than a text or None; ``log`` is damaged; or it holds answers, and
+            the editor does not say whether they are its own.
     """
-    answers = _read_log(log)
+    with locked(log):
+        return _revise(rows, editor, log)
+
+
+def _revise(rows: Sequence[Correction], editor: Editor, log: Path) -> tuple[list[Correction], list[Correction]]:
+    answers, who = _read_log(log), identity_of(editor)
+    if answers and who is None:
+        raise ValueError(
+            f"{log} holds answers, and nobody can tell whether this editor gave them; {HOW_TO_NAME}, or move the file "
+            "away"
+        )
     edits: list[Correction] = []
     unrevised: list[Correction] = []
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
+    with writing(log), log.open("ab") as file:
         for row in tqdm(rows, desc="revisions", disable=None):
-            asked = fingerprint_of(row.prompt, row.original, row.edited)
+            asked = fingerprint_of(row.prompt, row.original, row.edited, *([] if who is None else [who]))
             if asked not in answers:
                 revised: object = editor(row.prompt, row.original, row.edited)
                 if not isinstance(revised, str | None):
@@ -286,8 +329,14 @@ def _read_log(log: Path) -> dict[str, str | None]:
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         os.truncate(log, whole)
-    lines = map(json.loads, data[:whole].split(b"\n")[:-1])
-    return {line["asked"]: line["revised"] for line in lines}
+    answers: dict[str, str | None] = {}
+    for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
+        try:
+            answer = json.loads(line)
+            answers[answer["asked"]] = answer["revised"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{log}, line {number} is damaged; delete the line, and it is asked again") from error
+    return answers
 
 
 def _filters(thresholds: Thresholds) -> list[Filter]:
@@ -321,13 +370,3 @@ def _draft(row: Demonstration, text: str, ids: tuple[int, ...]) -> Correction:
 
 def _with(row: Correction, **fields: Any) -> Correction:
     return replace(row, extra={**row.extra, **fields})
-
-
-def _claim(path: Path, settings: Mapping[str, Any]) -> None:
-    if not path.exists():
-        with new_file(path) as partial:
-            partial.write_text(json.dumps(settings, indent=1, default=str) + "\n", encoding="utf-8")
-    elif json.loads(path.read_text(encoding="utf-8"))["fingerprint"] != settings["fingerprint"]:
-        raise ValueError(
-            f"{path.parent} was made of other rows, with another sampling or by other models; delete it or give another"
-        )

@@ -7,20 +7,18 @@ import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from errata.types import Correction, Prompt
 
-__all__ = ["TIME_FIELDS", "USER_FIELDS", "Split", "SplitBy", "prompt_key", "read_time", "split_rows"]
+__all__ = ["USER_FIELDS", "Split", "SplitBy", "prompt_key", "split_rows"]
 
-USER_FIELDS = ("user", "annotator", "author")
-"""Names of the field that says who sent it, in the order in which they are looked for."""
-TIME_FIELDS = ("time", "date", "timestamp")
-"""Names of the field that says when."""
+USER_FIELDS = ("user", "annotator", "author", "user id", "user name", "sent by", "edited by", "sender")
+"""Names of the field that says who sent it, in the order in which they are looked for; case, spaces, ``_`` and ``-`` do
+not count."""
 
 SplitBy = Literal["auto", "users-and-time", "users", "time", "prompt"]
 
@@ -39,6 +37,8 @@ class Split:
     by: SplitBy
     rule: str
     """How it was done, in a sentence."""
+    fallback: str
+    """Why ``auto`` did not split by users and time, in words; else empty."""
     train_users: int | None
     heldout_users: int | None
     cut: float | None
@@ -78,10 +78,11 @@ def split_rows(
     """
     if not 0 < share < 1:
         raise ValueError(f"the held-out share is {share}; give a number between 0 and 1, such as 0.2")
+    fallback = ""
     if by == "auto":
-        several_users, several_times = (len({*(each or ())} - {None}) > 1 for each in (users, times))
-        both = several_users and several_times
-        by = "users-and-time" if both else "users" if several_users else "time" if several_times else "prompt"
+        short = [_short_of("user", users), _short_of("time", times)]
+        by = ("users-and-time", "time", "users", "prompt")[bool(short[0]) + 2 * bool(short[1])]
+        fallback = " and ".join(filter(None, short))
     if "users" in by and users is None:
         raise ValueError(f"the log names no user, and it is to be split by {by}; name the field with --user-field")
     if "time" in by and times is None:
@@ -90,6 +91,8 @@ def split_rows(
     who = list(users) if users is not None and "users" in by else keys
     when = list(times) if times is not None and "time" in by else [0.0] * len(rows)
     usable = [k for k in range(len(rows)) if who[k] is not None and when[k] is not None]
+    if not usable:
+        raise ValueError(_why_empty(by, len(rows), 0, 0, 0))
     left_out: Counter[str] = Counter()
     left_out["the log does not say who sent them" if "users" in by else ""] = sum(each is None for each in who)
     left_out["the log does not say when"] = sum(w is not None and t is None for w, t in zip(who, when, strict=True))
@@ -121,6 +124,7 @@ def split_rows(
         left_out={reason: number for reason, number in left_out.items() if number},
         by=by,
         rule=_RULES[by],
+        fallback=fallback,
         train_users=count(train),
         heldout_users=count(heldout),
         cut=cut,
@@ -132,9 +136,18 @@ _RULES: Mapping[str, str] = {
     "from before it are trained on. No user and no prompt is on both sides.",
     "users": "Whole users, chosen by a hash of their name, are held out. No user and no prompt is on both sides.",
     "time": "The newest rows are held out. No prompt is on both sides; a user may be.",
-    "prompt": "Prompts, chosen by a hash, are held out with all their rows. No prompt is on both sides; the log says "
-    "neither who sent a row nor when.",
+    "prompt": "Prompts, chosen by a hash, are held out with all their rows. No prompt is on both sides; a user may be.",
 }
+
+
+def _short_of(what: str, values: Sequence[str | float | None] | None) -> str:
+    """Why nothing can be split by these users or times; empty if it can."""
+    if values is None:
+        return f"no field of the log says {'who sent a row' if what == 'user' else 'when'}"
+    different = set(values) - {None}
+    if len(different) > 1:
+        return ""
+    return f"all rows that name a {what} name the same one" if different else f"no row names a {what}"
 
 
 def prompt_key(prompt: Prompt) -> str:
@@ -145,30 +158,6 @@ def prompt_key(prompt: Prompt) -> str:
     """
     text = prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def read_time(value: Any) -> float | None:
-    """Seconds since 1970 of a time as files have it, or None: ISO 8601 (UTC where no zone is named), or seconds, or ms.
-
-    >>> read_time("1970-01-02"), read_time("1970-01-01T00:01+01:00"), read_time("60"), read_time("last May")
-    (86400.0, -3540.0, 60.0, None)
-    """
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime.combine(value, time())
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            try:
-                value = datetime.fromisoformat(value.strip())
-            except ValueError:
-                return None
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        return None
-    # Seconds of the year 5138 on are milliseconds of today.
-    return float(value) / 1000 if abs(value) >= 1e11 else float(value)
 
 
 def _hash(value: object) -> str:
@@ -198,7 +187,7 @@ def _last_users(users: Sequence[Hashable], at: NDArray[np.float64], share: float
 
 def _newest(at: NDArray[np.float64], share: float) -> float:
     # Rows of one moment stay together.
-    return float(np.sort(at)[-max(1, round(share * len(at)))]) if len(at) else 0.0
+    return float(np.sort(at)[-max(1, round(share * len(at)))])
 
 
 def _fitting_groups(groups: Sequence[Hashable], share: float) -> NDArray[np.bool_]:
@@ -216,7 +205,11 @@ def _fitting_groups(groups: Sequence[Hashable], share: float) -> NDArray[np.bool
 def _why_empty(by: SplitBy, rows: int, usable: int, groups: int, before: int) -> str:
     said = f"{rows} rows cannot be split by {by}: "
     if not usable:
-        return f"{said}no row has what is needed; name the fields with --user-field and --time-field, times in ISO 8601"
+        needed = {"users-and-time": "both a user and a time", "users": "a user", "time": "a time"}.get(by, "a prompt")
+        return (
+            f"{said}no row has what is needed, {needed}; name the fields with --user-field and --time-field, or give "
+            "another --split-by"
+        )
     if before:
         return (
             f"{said}every row to train on has a prompt that is held out, too; give each row the prompt that its draft "
@@ -225,6 +218,10 @@ def _why_empty(by: SplitBy, rows: int, usable: int, groups: int, before: int) ->
     if by == "time":
         return f"{said}they all have one time; give --split-by users or prompt"
     if groups < 2:
-        what = "user" if "users" in by else "prompt"
-        return f"{said}they all have one {what}; give {'--split-by time or prompt' if what == 'user' else 'more rows'}"
-    return f"{said}no cut in time leaves rows on both sides; give --split-by users"
+        if "users" in by:
+            return f"{said}they all have one user; give --split-by time or prompt"
+        return (
+            f"{said}they all have one prompt; give more rows with other prompts, name the field that holds the prompts "
+            "with --columns prompt=FIELD, or give --split-by users or time, where the log says who sent a row or when"
+        )
+    return f"{said}no cut in time leaves rows on both sides; give --split-by users or time"

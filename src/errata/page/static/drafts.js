@@ -67,7 +67,7 @@ export async function putAside(task, seq, drafts) {
   return base;
 }
 
-/** The saving of one task. States: saved, unsaved, saving, offline, conflict, refused. */
+/** The saving of one task. States: saved, unsaved, saving, offline, failing, conflict, refused. */
 export class Draft {
   /**
    * @param content gives what is to be saved: text, reasons, note, guideline, seconds, keystrokes, pastes.
@@ -86,8 +86,14 @@ export class Draft {
     this.head = null;
   }
 
+  /** Whether it is tried again until the server is there, or can write. */
+  get waits() {
+    return ["offline", "failing"].includes(this.state);
+  }
+
   setState(state, detail = "") {
     this.state = state;
+    this.detail = detail;
     if (!this.closed) this.on.state(state, this.kept || !this.dirty ? detail : "this browser keeps no copy");
   }
 
@@ -96,7 +102,7 @@ export class Draft {
     this.dirty += 1;
     this.keepHere();
     if (this.state === "conflict") return;
-    if (this.state !== "offline") this.setState("unsaved");
+    if (!this.waits) this.setState("unsaved");
     this.saveSoon();
   }
 
@@ -143,7 +149,7 @@ export class Draft {
       this.unanswered = [...this.unanswered.slice(-20), this.sent.body.save_id];
     }
     if (this.dirty) this.keepHere();
-    if (this.state !== "offline") this.setState("saving");
+    if (!this.waits) this.setState("saving");
     try {
       const { body } = this.sent;
       const small = keepalive && new Blob([JSON.stringify(body)]).size < KEEPALIVE;
@@ -178,7 +184,8 @@ export class Draft {
     } else if (error instanceof Refused && error.status < 500 && error.status !== 429) {
       this.setState("refused", error.message);
     } else {
-      this.setState("offline");
+      if (error instanceof Refused) this.setState("failing", error.message);
+      else this.setState("offline");
       if (this.dirty) this.timers.retry = setTimeout(() => this.save(), RETRY);
     }
   }

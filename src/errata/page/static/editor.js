@@ -27,6 +27,7 @@ const STATES = {
   unsaved: "Unsaved",
   saving: "Saving",
   offline: "Offline: kept in this browser",
+  failing: "Not saved: kept in this browser, and tried again",
   conflict: "Conflict",
   refused: "Not saved",
 };
@@ -69,7 +70,7 @@ function content() {
   return { text: editor.value, reasons, note: at("note").value, guideline: me.guideline.version, ...effort.counts() };
 }
 
-const TROUBLE = ["offline", "conflict", "refused"];
+const TROUBLE = ["offline", "failing", "conflict", "refused"];
 
 function showState(state, detail = "") {
   const time = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
@@ -283,7 +284,8 @@ const submit = (outcome = changed() ? "edited" : "good") =>
   act(async () => {
     if (!draft || draft.state === "conflict") return;
     if (!(await draft.finish({ kind: "submit", outcome }))) {
-      if (draft.state === "offline") message("Not submitted yet: the server cannot be reached. What you typed is kept; submit again.", "saved");
+      const why = draft.state === "offline" ? "the server cannot be reached" : draft.detail;
+      if (draft.waits) message(`Not submitted yet: ${why}. What you typed is kept; submit again.`, "saved");
       return;
     }
     remember(now.task);

@@ -18,7 +18,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     program = tmp_path / "parent.py"
     program.write_text(
         f"import sys, time\nsys.path.insert(0, {tests!r})\n"
-        "from data.test_workers import pid_of\nfrom errata.data.workers import worker_pool\n"
+        "from runs.test_workers import pid_of\nfrom errata.runs.workers import worker_pool\n"
         "if __name__ == '__main__':\n"
         "    pool = worker_pool(2, len, ('x',))\n"
         "    print(*set(pool.map(pid_of, range(4))), flush=True)\n"

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from transformers.utils import logging
 
-from errata.data.workers import worker_pool
+from errata.runs.folder import StageFolder
+from errata.runs.workers import worker_pool
 
 __all__ = ["Stage", "run_stages"]
 
@@ -34,23 +33,48 @@ class Stage:
     """In words, for the one who waits."""
     make: Callable[[Path], object]
     """A picklable function that writes ``path`` in one step."""
+    also: tuple[Path, ...] = ()
+    """What else it writes, before ``path``."""
 
 
 def run_stages(
-    stages: Sequence[Stage], *, workers: int, console: Console, done: Callable[[Stage, float], None]
+    stages: Sequence[Stage],
+    *,
+    out: Path,
+    settings: Mapping[str, Any],
+    workers: int,
+    console: Console,
+    done: Callable[[Stage, float], None] = lambda stage, seconds: None,
 ) -> None:
     """Make every path that is not there yet; earlier stages go first where several could.
 
     Args:
         stages: in an order in which none comes before its needs.
+        out: the run's folder, in which all of them lie. It is locked meanwhile, and claimed for ``settings``.
+        settings: those that change a number (see ``claim_folder``).
         workers: processes; 1 runs the stages in this one.
         console: shows what is running.
         done: called with each finished stage and its seconds.
 
     Raises:
+        InUse: another process runs in the folder.
+        ValueError: it holds a run with other settings, or a file of a finished stage is damaged (``Damaged``).
         Exception: what the first stage to fail raised; those that had finished stay.
     """
-    missing = [stage for stage in stages if not stage.path.exists()]
+    with StageFolder.opened(out, settings) as folder:
+        _run(stages, folder, workers, console, done)
+
+
+def _run(
+    stages: Sequence[Stage],
+    folder: StageFolder,
+    workers: int,
+    console: Console,
+    done: Callable[[Stage, float], None],
+) -> None:
+    missing = [stage for stage in stages if not folder.is_made(stage.path, stage.also)]
+    for stage in missing:
+        folder.forget(stage.path, stage.also)
     if not missing:
         return
     there = len(stages) - len(missing)
@@ -83,6 +107,7 @@ def run_stages(
                 for future in finished:
                     stage = running.pop(future)
                     seconds = future.result()
+                    folder.note(stage.path, stage.also)
                     done(stage, seconds)
                     progress.advance(bar)
                     progress.console.print(f"{seconds:6.1f} s  {stage.what}", highlight=False)
@@ -106,11 +131,15 @@ class _Here:
     """An executor that runs each call at once, in this process, with one thread, as a worker would."""
 
     def __enter__(self) -> _Here:
+        import torch
+
         self.threads = torch.get_num_threads()
         _settle()
         return self
 
     def __exit__(self, *_: object) -> None:
+        import torch
+
         torch.set_num_threads(self.threads)
 
     def submit(self, function: Callable[[Stage], float], stage: Stage) -> Future[float]:
@@ -127,6 +156,9 @@ class _Here:
 
 def _settle() -> None:
     """One thread, no accelerator: models of this size are faster so, and the numbers are the same anywhere."""
+    import torch
+    from transformers.utils import logging
+
     torch.set_num_threads(1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ["ACCELERATE_USE_CPU"] = "1"

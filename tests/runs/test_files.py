@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from errata.data import new_file, new_folder
-from errata.data.files import claim_folder
+from errata.runs import claim_folder, new_file, new_folder
 
 
 def fail_after_writing(partial: Path) -> None:
@@ -92,6 +91,6 @@ def test_a_folder_is_claimed_for_one_setting_of_everything(tmp_path: Path) -> No
     claim_folder(folder, {"rows": (300, 1000), "data": Path("a")})
     claim_folder(folder, {"data": Path("a"), "rows": [300, 1000]})
     before = (folder / "settings.json").read_bytes()
-    with pytest.raises(ValueError, match="holds a run with other settings; delete it or give another --out"):
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(rows\); delete it, or give another --out"):
         claim_folder(folder, {"rows": (300,), "data": Path("a")})
     assert (folder / "settings.json").read_bytes() == before

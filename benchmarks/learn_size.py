@@ -1,0 +1,169 @@
+"""How often does `errata learn` promote a model that is no better, and how often one that is? By simulation.
+
+Three tests of "the mean difference is below 0", one-sided at 2.5 %: the interval that decides (`mean_interval`),
+Student's t, and the percentile bootstrap, which decided before. Differences whose true mean is 0 are drawn again and
+again; a test keeps its word if it finds a fall in 2.5 of 100 samples or fewer. Prints the tables of docs/learn.md.
+
+    python benchmarks/learn_size.py --samples 10000
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from errata.winrate import upper_limit
+
+Floats = NDArray[np.float64]
+Draw = Callable[[np.random.Generator, tuple[int, int]], Floats]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How often each test is wrong, and how often it is right."""
+
+    samples: int = 10_000
+    """Of each cell: at 10,000 a rate of 2.5 % has a standard error of 0.16 points."""
+    rows: tuple[int, ...] = (20, 50, 100, 200, 500)
+    users: tuple[int, ...] = (3, 6, 12, 20, 50)
+    resamples: int = 1000
+    """Of the bootstrap."""
+    seed: int = 0
+
+
+def log_normal(sigma: float) -> Draw:
+    """Losses with a long tail, gains without one; mean 0, variance 1."""
+    mean, deviation = math.exp(sigma**2 / 2), math.sqrt((math.exp(sigma**2) - 1) * math.exp(sigma**2))
+    return lambda rng, shape: (rng.lognormal(0, sigma, shape) - mean) / deviation
+
+
+def tied(share: float, draw: Draw) -> Draw:
+    return lambda rng, shape: np.where(rng.random(shape) < share, 0.0, draw(rng, shape))
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    return rng.normal(size=shape)
+
+
+def outliers(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    return rng.normal(size=shape) * np.where(rng.random(shape) < 0.05, 10, 1)
+
+
+def losses(share: float) -> Draw:
+    """A few large losses, balanced by a small gain of all others."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+        large = 0.5 / share
+        return rng.normal(size=shape) + large * (rng.random(shape) < share) - 0.5
+
+    return draw
+
+
+NULLS: Mapping[str, Draw] = {
+    "normal": normal,
+    "log-normal, σ = 1": log_normal(1.0),
+    "log-normal, σ = 1.5": log_normal(1.5),
+    "log-normal, σ = 1.75": log_normal(1.75),
+    "log-normal, σ = 2": log_normal(2.0),
+    "−log-normal, σ = 1.5": lambda rng, shape: -log_normal(1.5)(rng, shape),
+    "60 % ties, else normal": tied(0.6, normal),
+    "90 % ties, else normal": tied(0.9, normal),
+    "80 % ties, else log-normal, σ = 1": tied(0.8, log_normal(1.0)),
+    "5 % outliers, σ = 10, both ways": outliers,
+    "10 % losses of 5": losses(0.1),
+    "5 % losses of 10": losses(0.05),
+}
+
+
+def ours(x: Floats) -> float:
+    return float((upper_limit(x) < 0).mean())
+
+
+def students_t(x: Floats) -> float:
+    count = x.shape[1]
+    with np.errstate(invalid="ignore", divide="ignore"):  # all ties
+        t = x.mean(axis=1) / x.std(axis=1, ddof=1) * math.sqrt(count)
+    return float((t < stdtrit(count - 1, 0.025)).mean())
+
+
+def bootstrap(x: Floats, rng: np.random.Generator, resamples: int) -> float:
+    """The upper end of the percentile bootstrap below 0; all samples share the resampling."""
+    count = x.shape[1]
+    weights = rng.multinomial(count, np.full(count, 1 / count), resamples).T / count
+    ends = [np.quantile(part @ weights, 0.975, axis=1) for part in np.array_split(x, max(1, len(x) // 500))]
+    return float((np.concatenate(ends) < 0).mean())
+
+
+def in_three(x: Floats, settings: Settings, rng: np.random.Generator) -> str:
+    rates = (ours(x), students_t(x), bootstrap(x[:4000], rng, settings.resamples))
+    return " / ".join(f"{100 * rate:.1f}" for rate in rates)
+
+
+def size_table(settings: Settings) -> Iterator[str]:
+    yield "| true mean 0, rows | " + " | ".join(map(str, settings.rows)) + " |"
+    yield "|---|" + "---:|" * len(settings.rows)
+    rng = np.random.default_rng(settings.seed)
+    for name, draw in NULLS.items():
+        cells = [in_three(draw(rng, (settings.samples, count)), settings, rng) for count in settings.rows]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def user_table(settings: Settings) -> Iterator[str]:
+    """Means of users, as ``compare`` takes them, beside the same interval over rows."""
+    yield "| 500 rows, true mean 0, users | " + " | ".join(map(str, settings.users)) + " |"
+    yield "|---|" + "---:|" * len(settings.users)
+    rng = np.random.default_rng(settings.seed + 1)
+    for name in ("normal", "log-normal, σ = 1", "log-normal, σ = 1.5"):
+        for shape in ("as many each", "one sent half"):
+            for shared in (0.0, 0.2, 0.5):
+                cells = [" / ".join(cell(settings, rng, NULLS[name], users, shape, shared)) for users in settings.users]
+                yield f"| {name}, {shape}, correlation {shared} | " + " | ".join(cells) + " |"
+
+
+def cell(
+    settings: Settings, rng: np.random.Generator, draw: Draw, users: int, shape: str, shared: float
+) -> tuple[str, str]:
+    of = np.arange(500) % users
+    if shape == "one sent half":
+        of = np.concatenate([np.zeros(250, int), 1 + np.arange(250) % (users - 1)])
+    belongs = (of[:, None] == np.arange(users)).astype(np.float64)
+    size = min(settings.samples, 1000)  # at once
+    by_users, by_rows, parts = 0.0, 0.0, settings.samples // size
+    for _ in range(parts):
+        own, common = draw(rng, (size, 500)), draw(rng, (size, users))
+        x = math.sqrt(1 - shared) * own + math.sqrt(shared) * common[:, of]
+        by_users += ours(x @ belongs / belongs.sum(axis=0)) / parts
+        by_rows += ours(x) / parts
+    return f"{100 * by_users:.1f}", f"{100 * by_rows:.1f}"
+
+
+def power_table(settings: Settings) -> Iterator[str]:
+    counts = [count for count in settings.rows if count <= 200]
+    yield "| true fall, rows | " + " | ".join(map(str, counts)) + " |"
+    yield "|---|" + "---:|" * len(counts)
+    rng = np.random.default_rng(settings.seed + 2)
+    for shift in (0.5, 1.0):
+        for name in ("normal", "log-normal, σ = 1", "−log-normal, σ = 1.5", "60 % ties, else normal"):
+            scale = math.sqrt(0.4) if "ties" in name else 1.0
+            shape = settings.samples // 2
+            cells = [in_three(NULLS[name](rng, (shape, n)) - shift * scale, settings, rng) for n in counts]
+            yield f"| {shift} deviations, {name} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Print the tables."""
+    settings = tyro.cli(Settings, description=__doc__)
+    for table in (size_table, user_table, power_table):
+        for line in table(settings):
+            print(line, flush=True)
+        print()
+
+
+if __name__ == "__main__":
+    main()
