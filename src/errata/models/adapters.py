@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from errata.models.load import HEADS, device, load_causal, without_dropout
 from errata.pretrained.adapter import in_float32, load_adapter, merge_adapter, put_in
-from errata.pretrained.load import Attention, Origin, load_pretrained
+from errata.pretrained.kinds import Attention
+from errata.pretrained.load import Origin, load_pretrained
 
 __all__ = [
     "adapter_off",

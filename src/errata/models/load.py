@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from errata.data.encoding import load_tokenizer
 from errata.pretrained import ADAPTER_WEIGHTS, find_model, identity, is_hub_id
 from errata.pretrained.adapter import read_tensors
-from errata.pretrained.load import HEADS, Attention, Origin, Precision, load_pretrained
+from errata.pretrained.kinds import Attention, Precision
+from errata.pretrained.load import HEADS, Origin, load_pretrained
 from errata.runs import CARD, new_folder, read_json, sums_of, write_sums
 
 __all__ = [

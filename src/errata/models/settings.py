@@ -16,17 +16,17 @@ from typing import Annotated, Any, Literal, TypeVar
 from errata.models.load import SaveDtype, device
 from errata.pretrained import ModelFolder, find_model
 from errata.pretrained.adapter import read_lora_config
-from errata.pretrained.load import Attention, Precision, check_attention
+from errata.pretrained.kinds import Attention, Dtype, Precision
+from errata.pretrained.load import check_attention
 from errata.ranges import Range, Ranged, Rank, Seed, Size, refuse
 
-__all__ = ["LORA_FACTOR", "Dtype", "ModelConfig", "Quantize", "Save", "precision_of", "settle"]
+__all__ = ["LORA_FACTOR", "ModelConfig", "Quantize", "Save", "precision_of", "settle"]
 
 LORA_FACTOR = 20.0
 """The learning rate that an adapter takes by default, over that of all weights: 2e-4 over 1e-5."""
 OWN_TARGETS = "those of the adapter"
 """What ``lora_targets`` says where training goes on with an adapter."""
 
-Dtype = Literal["auto", "float32", "bfloat16"]
 Quantize = Literal["none", "4bit"]
 Save = Literal["both", "merged", "adapter"]
 

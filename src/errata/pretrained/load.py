@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate.state import PartialState
@@ -18,12 +18,11 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from errata.pretrained.folder import ADAPTER_WEIGHTS, ModelFolder, StoredTensor, find_model, read_header
+from errata.pretrained.kinds import Attention, Precision
 
 __all__ = [
     "HEADS",
-    "Attention",
     "Origin",
-    "Precision",
     "check_attention",
     "load_config",
     "load_pretrained",
@@ -31,11 +30,6 @@ __all__ = [
     "stops_of",
 ]
 
-Precision = Literal["saved", "master", "bfloat16"]
-"""``saved``: the type that most of the weights are stored in, or a wider one that config.json names; ``master``: at
-least float32, for weights that learn; ``bfloat16``: that. float64 stays float64 in all of them."""
-Attention = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3"]
-"""Which implementation of attention transformers uses; ``auto`` leaves it to transformers."""
 _FLASH = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 """The modules that they need."""
 
