@@ -125,7 +125,7 @@ def test_an_adapter_beside_a_model_is_neither(llama: Path, tmp_path: Path) -> No
     model: Any = add_adapter(load_causal(llama), rank=2, alpha=None, seed=0)
     shutil.copytree(llama, tmp_path / "both")
     model.save_pretrained(tmp_path / "both")
-    with pytest.raises(ValueError, match="holds a model .* and an adapter"):
+    with pytest.raises(ValueError, match=r"holds a model .* and an adapter"):
         load_causal(tmp_path / "both")
 
 

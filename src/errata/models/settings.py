@@ -131,7 +131,7 @@ def settle(config: C, model: Path | str) -> tuple[C, dict[str, Any]]:
     noted: dict[str, Any] = {}
     if found.base is not None:
         config = _going_on(config, found)
-        noted["goes_on_from"] = str(model)
+        noted["goes_on_from"] = found.name
     if config.lora_rank:
         _check_adapter(config, found)
     else:
