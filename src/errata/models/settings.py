@@ -170,9 +170,7 @@ def _check_adapter(config: ModelConfig, found: ModelFolder) -> None:
         )
     if how["quant_method"] == "bitsandbytes" and how.get("load_in_4bit") and device().type == "cpu":
         # There it packs weights for inference at the first evaluation, and later gradients are wrong.
-        raise ValueError(
-            f"{found.reference} is held in 4 bits, which needs a GPU to be trained on; give one, or another"
-        )
+        raise ValueError(f"{found.reference} is held in 4 bits: training on it needs a GPU; give another --model here")
 
 
 def _going_on(config: C, found: ModelFolder) -> C:
