@@ -54,7 +54,14 @@ def learned(model: Any) -> list[str]:
 # Learning rates.
 
 
-FULL = {SFTConfig: 1e-5, FIGAConfig: 1e-5, DPOConfig: 5e-7, RewardConfig: 3e-6, TokenRewardConfig: 3e-6, PPOConfig: 1e-5}
+FULL = {
+    SFTConfig: 1e-5,
+    FIGAConfig: 1e-5,
+    DPOConfig: 5e-7,
+    RewardConfig: 3e-6,
+    TokenRewardConfig: 3e-6,
+    PPOConfig: 1e-5,
+}
 
 
 @pytest.mark.parametrize(("kind", "rate"), FULL.items(), ids=lambda one: getattr(one, "__name__", None))
