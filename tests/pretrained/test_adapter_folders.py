@@ -24,7 +24,9 @@ from errata.models import (
     identity,
     load_causal,
     load_policy,
+    load_tokenizer,
     pad,
+    save_model,
     settle,
     token_logprobs,
 )
@@ -275,6 +277,16 @@ def test_what_goes_on_is_compared_with_where_it_started(llama: Path, tmp_path: P
     assert 0 < card["eval_kl"] < 0.01
     assert tiny.difference(tmp_path / "one", tmp_path / "two") > 0
     assert json.loads((tmp_path / "two" / "adapter" / "adapter_config.json").read_text())["r"] == 3
+
+
+@torch.no_grad()
+def test_an_adapter_becomes_a_whole_model(llama: Path, lora: Path, tmp_path: Path) -> None:
+    """As docs/training.md says, for a new adapter on top of it or for training all weights."""
+    save_model(load_causal(lora), load_tokenizer(lora), tmp_path / "whole")
+    assert find_model(tmp_path / "whole").base is None
+    assert (tmp_path / "whole" / "config.json").read_bytes() == (llama / "config.json").read_bytes()
+    assert torch.equal(token_logprobs(load_causal(tmp_path / "whole"), BATCH), token_logprobs(load_causal(lora), BATCH))
+    assert len(learns(load_policy(tmp_path / "whole", SFTConfig(lora_rank=2)))) == 2 * 2 * 7
 
 
 def test_settings_settle_to_themselves(lora: Path) -> None:

@@ -16,7 +16,7 @@ import tiny
 from errata.models import load_causal, load_policy, pad, settle, token_logprobs
 from errata.pretrained import find_model
 from errata.reward import TokenRewardConfig, train_token_reward
-from errata.tuning import FIGAConfig, SFTConfig, figa, sft
+from errata.tuning import FIGAConfig, PPOConfig, SFTConfig, figa, ppo, sft
 
 ENCODER = tiny.encoder()
 BATCH = pad(tiny.encoded(tiny.demonstrations(5, seed=3), ENCODER), pad_id=0)
@@ -55,6 +55,9 @@ def test_four_bits_need_a_gpu_and_rewards_all_of_them(tmp_path: Path) -> None:
         settle(SFTConfig(**ADAPTER), model)
     with pytest.raises(ValueError, match="a reward model is not trained on quantized weights"):
         train_token_reward(model, tiny.labels(3), ENCODER, TokenRewardConfig(**ADAPTER), tmp_path / "out")
+    model, reward = said_to_be("gptq", tmp_path / "n"), tmp_path / "reward"
+    with pytest.raises(ValueError, match="the critic learns with all its weights, and those of .* are quantized; give"):
+        ppo(model, reward, tiny.prompts(3), ENCODER, PPOConfig(**ADAPTER), tmp_path / "out")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gptqmodel") is not None, reason="it is there")

@@ -178,7 +178,7 @@ def _going_on(config: C, found: ModelFolder) -> C:
     lora = read_lora_config(found.path)
     own = {
         "lora_rank": lora.r,
-        "lora_alpha": lora.lora_alpha,
+        "lora_alpha": int(lora.lora_alpha) if lora.lora_alpha == lora.lora_alpha // 1 else None,
         "lora_targets": OWN_TARGETS,
         "lora_rslora": lora.use_rslora,
         "lora_dora": lora.use_dora,

@@ -63,6 +63,7 @@ from errata.models import (
 )
 from errata.models.load import dtypes_in_words, read_tensors
 from errata.models.training import check_tracker, written_adapter
+from errata.pretrained import find_model
 from errata.ranges import Range, Seed, Size, Weight
 from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
 from errata.runs import Metrics, RunFolder, fingerprint_of, named, new_folder, writes_out
@@ -318,6 +319,11 @@ def ppo(
         raise ValueError(
             "--lora-dropout: PPO compares the policy with itself, and noise in their ratio would be taken for signal; "
             "leave it out"
+        )
+    if find_model(critic or model).quantization:
+        raise ValueError(
+            f"the critic learns with all its weights, and those of {critic or model} are quantized; give --critic a "
+            "model that is not"
         )
     out, prompts = Path(out), rows_of(prompts, PromptRow, "prompts", "read them with read_prompts")
     if not prompts:

@@ -577,6 +577,7 @@ class _Run:
     @property
     def sft_config(self) -> SFTConfig:
         """What both methods have in common."""
+        found = find_model(self.model)
         return SFTConfig(
             learning_rate=self.config.learning_rate,
             epochs=self.config.epochs,
@@ -584,7 +585,9 @@ class _Run:
             micro_batch_size=self.details.micro_batch_size,
             dtype="bfloat16" if self.details.bf16 else "auto",
             # Of an adapter the training goes on with that, of its own rank.
-            lora_rank=0 if find_model(self.model).base else self.details.lora_rank,
+            lora_rank=0 if found.base else self.details.lora_rank,
+            # Into quantized weights none can be merged.
+            save="adapter" if found.quantization else "both",
             quantize=self.details.quantize,
             gradient_checkpointing=self.details.gradient_checkpointing,
             seed=self.details.seed,
