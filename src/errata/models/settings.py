@@ -71,7 +71,7 @@ class ModelConfig(Ranged):
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     save: Save = "both"
     """Of an adapter. merged: a whole model that plain transformers loads. adapter: only the adapter in peft's format, a
-    hundredth of the size, which errata, peft and vLLM load beside its base. both: merged, with `adapter/` in it."""
+    few hundredths of the size, which errata, peft and vLLM load beside its base. both: merged, `adapter/` in it."""
     save_dtype: SaveDtype = "auto"
     """Type of the weights that are written. What learns is trained in float32; auto rounds it once, at the end, to the
     type that each weight had in --model."""
