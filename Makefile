@@ -10,7 +10,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 export MALLOC_MMAP_THRESHOLD_ ?= 100000000000
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check docs bench clean
+.PHONY: demo test check docs bench clean starter
 
 demo: $(VENV)/.demo
 	$(BIN)/errata demo $(DEMO)
@@ -28,6 +28,9 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/pytest -q -p no:cacheprovider docs README.md --doctest-glob='*.md'
+
+starter: $(VENV)/.starter
+	$(BIN)/python recipes/starter.py --out models/starter
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
@@ -48,6 +51,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install -q -c constraints.txt -e '.[check,test,parquet]'
+	touch $@ $(VENV)/.demo
+
+$(VENV)/.starter: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install -q -c constraints.txt -e '.[gguf]'
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.dev

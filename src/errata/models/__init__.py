@@ -29,7 +29,7 @@ from errata.models.load import (
     save_model,
     without_dropout,
 )
-from errata.models.logprobs import token_entropy, token_logprobs
+from errata.models.logprobs import greedy_choices, token_entropy, token_logprobs
 from errata.models.scalar_head import (
     load_sequence_reward_model,
     load_token_reward_model,
@@ -79,6 +79,7 @@ __all__ = [
     "device",
     "evaluation_of",
     "fit",
+    "greedy_choices",
     "has_adapter",
     "identity",
     "laid_out_last_scalars",

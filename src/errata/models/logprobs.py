@@ -6,13 +6,13 @@ import inspect
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from errata.models.batch import TokenBatch
 
-__all__ = ["at_least_float32", "token_entropy", "token_logprobs"]
+__all__ = ["at_least_float32", "greedy_choices", "token_entropy", "token_logprobs"]
 
 
 def token_logprobs(model: nn.Module, batch: TokenBatch, *, temperature: float = 1.0) -> Float[Tensor, "B T"]:
@@ -30,6 +30,28 @@ def token_entropy(model: nn.Module, batch: TokenBatch, *, temperature: float = 1
     """Entropy of the distribution that token t was drawn from, in nats; 0 outside the response."""
     logprob_BTV = _logits(model, batch, temperature).log_softmax(-1)
     return _columns(-(logprob_BTV.exp() * logprob_BTV).sum(-1), batch)
+
+
+def greedy_choices(
+    model: nn.Module, batch: TokenBatch, rival_BT: Int[Tensor, "B T"]
+) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T"]]:
+    """What the model would write in the place of each response token, and how it ranks the token against a rival.
+
+    Args:
+        model: a causal language model.
+        batch: sequences of B prompts and responses.
+        rival_BT: an id for each column.
+
+    Returns:
+        The most probable token at column t given the tokens before it, −1 outside the response; and
+        log p(y_t | x, y_<t) − log p(rival_t | x, y_<t) in nats, 0 outside the response.
+    """
+    logits_BTV = _logits(model, batch, 1.0)
+    kept = logits_BTV.shape[1]
+    pairs_BT2 = torch.stack([batch.ids_BT[:, -kept:], rival_BT[:, -kept:]], -1)
+    sent_BT, rival_logit_BT = logits_BTV.gather(-1, pairs_BT2).unbind(-1)
+    choice_BT = functional.pad(logits_BTV.argmax(-1), (batch.ids_BT.shape[1] - kept, 0))
+    return torch.where(batch.response_mask_BT, choice_BT, -1), _columns(sent_BT - rival_logit_BT, batch)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
