@@ -24,7 +24,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -p no:cacheprovider docs README.md --doctest-glob='*.md' --doctest-modules src/errata/client src/errata/data src/errata/losses src/errata/edits src/errata/labels src/errata/page src/errata/reward src/errata/runs src/errata/doctor src/errata/winrate src/errata/workflows
+	$(BIN)/pytest -q -p no:cacheprovider docs README.md --doctest-glob='*.md' --doctest-modules src/errata
 
 docs: $(VENV)/.dev
 	$(BIN)/pytest -q -p no:cacheprovider docs README.md --doctest-glob='*.md'

@@ -425,7 +425,7 @@ def judge_rule(settings: Settings, path: Path) -> None:
     """The marks of the rule against the gold gaps of each pair, with either choice of ties."""
     encoder = encoder_of(path)
     found = {}
-    for (pair, rows), ties in product(dev_rows(settings).items(), Ties):
+    for (pair, rows), ties in product(dev_rows(settings).items(), (Ties.TAGGER, Ties.DEPARTURE)):
         labels = list(label_all(rows, encoder, replace(BLAME, ties=ties)))
         after = [tokens_after_gaps(row, one.original.encoded) for row, one in zip(rows, labels, strict=True)]
         name = np.concatenate([np.array(one.original.labels)[at] for one, at in zip(labels, after, strict=True)])

@@ -77,10 +77,22 @@ def test_the_editor_sets_aside_what_a_model_without_sense_makes_of_its_rows(
 ) -> None:
     """Fourteen words at random are no JSON: asked twice, set aside with the reason, and never paid again."""
     data, out, ledger = (tmp_path / name for name in ("rows.jsonl", "edits.jsonl", "ledger.sqlite"))
-    texts = ["red cat", "blue dog", " "]
+    texts = ["red cat", "blue dog", " "]  # the last is nothing to edit, and read on request only
     lines = [json.dumps({"id": str(k), "prompt": "Count.", "response": text}) for k, text in enumerate(texts)]
     data.write_text("\n".join(lines))
-    flags = ["--data", data, "--out", out, "--llm", served, "--ledger", ledger, "--max-tokens=6", "--tries=2"]
+    flags = [
+        "--data",
+        data,
+        "--out",
+        out,
+        "--llm",
+        served,
+        "--ledger",
+        ledger,
+        "--max-tokens=6",
+        "--tries=2",
+        "--empty-texts=keep",
+    ]
     command = ["edits", "llm", *map(str, flags), "--price-in=1", "--price-out=1"]
     assert main(command) == 1
     told = capsys.readouterr()

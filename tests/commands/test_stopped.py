@@ -22,6 +22,7 @@ class Interrupts:
             os.kill(os.getpid(), signal.SIGINT)
 
 module, *arguments = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell sets aside for what runs in its background
 sys.meta_path.insert(0, Interrupts())
 sys.exit(main(arguments))
 """

@@ -285,7 +285,7 @@ def csv_of(path: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(b, "final_text") for b in sorted(BEFORE)] + [("draft", a) for a in AFTER]
+    ("before", "after"), [(b, "final_text") for b in sorted(BEFORE)] + [("draft", a) for a in sorted(AFTER)]
 )
 def test_well_known_names(tmp_path: Path, before: str, after: str) -> None:
     path = csv_of(tmp_path / "log.csv", "question", before, after, "user")

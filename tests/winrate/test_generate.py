@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from errata.types import PromptRow
 from errata.winrate import generate, read_outputs
 
 PROMPTS = [replace(row, extra={"topic": "x", "chosen": "another answer"}) for row in tiny.prompts(11)]
+# A model that answers nothing has answered.
+read_answers = partial(read_demonstrations, empty_texts="keep")
 SAMPLED = Sampling(max_new_tokens=4, temperature=1.0, samples=2, seed=3)
 
 
@@ -41,7 +44,7 @@ def made(generator, out: Path, sampling: Sampling = SAMPLED, **changed):
 
 def test_rows(real, tmp_path) -> None:
     assert made(real, tmp_path / "a.jsonl") == 0
-    rows = read_demonstrations(tmp_path / "a.jsonl")
+    rows = read_answers(tmp_path / "a.jsonl")
     assert [row.id for row in rows] == [f"p{k}#{sample}" for k in range(11) for sample in range(2)]
     assert rows[3].prompt == PROMPTS[1].prompt
     assert rows[3].extra.keys() == {"topic", "generator", "tokens", "ended", "prompt_id"}
@@ -53,7 +56,7 @@ def test_rows(real, tmp_path) -> None:
 def test_greedy_is_what_the_generator_says(real, tmp_path) -> None:
     greedy = Sampling(max_new_tokens=4, temperature=0.0)
     made(real, tmp_path / "a.jsonl", greedy)
-    rows = read_demonstrations(tmp_path / "a.jsonl")
+    rows = read_answers(tmp_path / "a.jsonl")
     assert [(row.id, row.response) for row in rows] == [(one.id, one.text) for one in real(PROMPTS, greedy)]
 
 
@@ -152,16 +155,16 @@ def test_other_settings_do_not_go_on(real, tmp_path) -> None:
 def test_a_header_that_was_never_finished(real, tmp_path) -> None:
     (tmp_path / ".a.jsonl.partial.jsonl").write_bytes(b'{"model": "m')
     assert made(real, tmp_path / "a.jsonl") == 0
-    assert len(read_demonstrations(tmp_path / "a.jsonl")) == 22
+    assert len(read_answers(tmp_path / "a.jsonl")) == 22
 
 
 def test_chunks_differ_and_seeds_count(real, tmp_path) -> None:
     one = [PromptRow(id=f"p{k}", prompt="say one") for k in range(8)]
     generate(real, one, replace(SAMPLED, samples=1), tmp_path / "a.jsonl", name="t", settings={}, chunk=4)
-    texts = [row.response for row in read_demonstrations(tmp_path / "a.jsonl")]
+    texts = [row.response for row in read_answers(tmp_path / "a.jsonl")]
     assert texts[:4] != texts[4:]
     generate(real, one, replace(SAMPLED, samples=1, seed=9), tmp_path / "b.jsonl", name="t", settings={}, chunk=4)
-    assert texts != [row.response for row in read_demonstrations(tmp_path / "b.jsonl")]
+    assert texts != [row.response for row in read_answers(tmp_path / "b.jsonl")]
 
 
 def test_as_alpaca_eval_has_it(real, tmp_path) -> None:

@@ -206,9 +206,10 @@ def _why_empty(by: SplitBy, rows: int, usable: int, groups: int, before: int) ->
     said = f"{rows} rows cannot be split by {by}: "
     if not usable:
         needed = {"users-and-time": "both a user and a time", "users": "a user", "time": "a time"}.get(by, "a prompt")
+        flags = [flag for what, flag in (("users", "--user-field"), ("time", "--time-field")) if what in by]
         return (
-            f"{said}no row has what is needed, {needed}; name the fields with --user-field and --time-field, or give "
-            "another --split-by"
+            f"{said}no row has what is needed, {needed}; name the field that has it with {' and '.join(flags)}, or "
+            "give another --split-by"
         )
     if before:
         return (
