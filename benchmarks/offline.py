@@ -118,7 +118,13 @@ def errata_dpo(job: Job, rows: list[Correction], encoder: Encoder) -> None:
 def common(job: Job) -> dict[str, Any]:
     """What errata's configs have in common here."""
     batch = {"batch_size": job.batch_size, "micro_batch_size": job.batch_size}
-    return {**batch, "learning_rate": RATE, "epochs": 1, "bf16": job.bf16, "save_every": NEVER}
+    return {
+        **batch,
+        "learning_rate": RATE,
+        "epochs": 1,
+        "dtype": "bfloat16" if job.bf16 else "auto",
+        "save_every": NEVER,
+    }
 
 
 def trl_sft(job: Job, rows: list[Correction], encoder: Encoder) -> None:

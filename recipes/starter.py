@@ -66,7 +66,7 @@ def build(out: Path) -> Path:
     """
     if (out / "model.safetensors").exists():
         return out
-    from errata.models.gguf import convert_gguf
+    from errata.pretrained.gguf import convert_gguf
 
     file = out.with_name(f".{out.name}.gguf")
     if not file.exists():

@@ -312,9 +312,9 @@ def test_a_switch_in_a_file_stands_under_what_is_typed(tmp_path, capsys):
     file.write_text("strict: yes\nbf16: false\n")
     flags = ("--data=d", "--model=m", "--config", file)
     found = parsed("doctor", *flags)
-    assert (found.strict, found.settings.bf16) == (True, False)
+    assert (found.strict, found.settings.dtype) == (True, "auto")
     found = parsed("doctor", *flags, "--no-strict", "--bf16")
-    assert (found.strict, found.settings.bf16) == (False, True)
+    assert (found.strict, found.settings.dtype) == (False, "bfloat16")
     file.write_text("strict: perhaps\n")
     assert run("doctor", *flags) == 1
     assert "--strict=perhaps: give --strict or --no-strict" in capsys.readouterr().err

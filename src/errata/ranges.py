@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from math import inf
 from numbers import Integral, Real
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 __all__ = [
     "Numeric",
@@ -29,6 +29,7 @@ __all__ = [
     "check_ranges",
     "numeric_fields",
     "raised_at_the_end",
+    "refuse",
 ]
 
 _LARGEST_INT = 2**31 - 1
@@ -93,6 +94,8 @@ class Numeric(NamedTuple):
     """None is a value, too."""
     range: Range | None
     """None where none is declared: an error of ours."""
+    words: tuple[str, ...] = ()
+    """That may stand in the place of a number, such as ``auto``."""
 
     def takes(self, value: Any) -> bool:
         """Whether a value is such a number, within the range."""
@@ -125,7 +128,11 @@ def check_ranges(settings: Any, *, flags: bool = True, owner: str = "") -> None:
     numerics = numeric_fields(type(settings))  # type: ignore[arg-type]  # a class can be hashed
     for one in fields(settings):
         numeric, value = numerics.get(one.name), getattr(settings, one.name)
-        if numeric is None or (numeric.optional and value is None):
+        if (
+            numeric is None
+            or (numeric.optional and value is None)
+            or (isinstance(value, str) and value in numeric.words)
+        ):
             continue
         assert numeric.range is not None, f"{type(settings).__name__}.{one.name} declares no range"
         if numeric.takes(value):
@@ -135,11 +142,15 @@ def check_ranges(settings: Any, *, flags: bool = True, owner: str = "") -> None:
         kind = "a whole number" if numeric.whole else "a number"
         numbers = f"{'' if str(numeric.range)[:1].isalpha() else 'of '}{numeric.range}"
         usual = f"{_said(one.default)} is usual" if numeric.takes(one.default) else ""  # type: ignore[arg-type]
-        advice = numeric.range.usual or usual
-        error = ValueError(f"{named} {shown} is out of range: give {kind} {numbers}{f' ({advice})' if advice else ''}")
-        if (errors := _collected.get()) is None:
-            raise error
-        errors.append(error)
+        advice = numeric.range.usual or usual or (f"{numeric.words[0]} is usual" if numeric.words else "")
+        refuse(f"{named} {shown} is out of range: give {kind} {numbers}{f' ({advice})' if advice else ''}")
+
+
+def refuse(words: str) -> None:
+    """Raise ValueError about a setting, or after the block of ``raised_at_the_end``."""
+    if (errors := _collected.get()) is None:
+        raise ValueError(words)
+    errors.append(ValueError(words))
 
 
 _collected: ContextVar[list[ValueError] | None] = ContextVar("_collected", default=None)
@@ -174,7 +185,8 @@ def _numeric(hint: Any) -> Numeric | None:
             declared = next((note for note in notes if isinstance(note, Range)), None)
             if kind is int and declared is not None and declared.high is None:
                 declared = replace(declared, high=_LARGEST_INT)
-            return Numeric(kind is int, type(None) in parts, declared)
+            words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+            return Numeric(kind is int, type(None) in parts, declared, tuple(words))
     return None
 
 

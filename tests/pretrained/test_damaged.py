@@ -120,11 +120,13 @@ def test_what_is_not_used_is_told(llama: Path, tmp_path: Path, caplog: pytest.Lo
     assert "mtp.fc.weight is not used" in caplog.text
 
 
-def test_an_adapter_is_no_model(llama: Path, tmp_path: Path) -> None:
+def test_an_adapter_beside_a_model_is_neither(llama: Path, tmp_path: Path) -> None:
+    """transformers would take one of them without a word."""
     model: Any = add_adapter(load_causal(llama), rank=2, alpha=None, seed=0)
-    model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is an adapter"):
-        load_causal(tmp_path)
+    shutil.copytree(llama, tmp_path / "both")
+    model.save_pretrained(tmp_path / "both")
+    with pytest.raises(ValueError, match=r"holds a model .* and an adapter"):
+        load_causal(tmp_path / "both")
 
 
 @pytest.mark.parametrize(

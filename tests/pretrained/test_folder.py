@@ -114,7 +114,7 @@ def test_offline_and_half_in_the_cache(lost: str, sources: tuple[Path, Path], ca
 
 @pytest.mark.parametrize("reference", ["nothing", "a/b/c", "/no/such/folder", "owner/na me", "owner/name@", "./x"])
 def test_what_is_no_reference(reference: str) -> None:
-    with pytest.raises(ValueError, match=r"there is no model folder .*; give a local folder, or owner/name or"):
+    with pytest.raises(ValueError, match=r"there is no model folder .*; give a local folder, a GGUF file, or"):
         find_model(reference)
 
 

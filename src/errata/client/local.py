@@ -26,15 +26,15 @@ class LocalServer:
 
     def __init__(self, reference: Path | str) -> None:
         found = find_model(reference)
-        if not (found.path / "config.json").exists():
+        if not (found.whole.path / "config.json").exists():
             raise ValueError(f"{reference} is no model folder: it has no config.json; {found.remedy}")
         # What was named is what answers, should the Hub's revision move meanwhile.
         self._reference, self._lock = found.pinned, threading.Lock()
         self._loaded: tuple[Any, Any] | None = None
-        self.model = found.repo or found.path.resolve().name
+        self.model = found.name
         # Another model in the same folder is another model, and so is the same one with another template or tokenizer.
         name, mark = identity(self._reference)
-        self.name = f"local {name if found.repo else found.path.resolve()} {mark}"
+        self.name = f"local {name if found.repo else Path(found.reference).resolve()} {mark}"
 
     def send(self, ask: Ask, *, without: Set[str]) -> Reply:
         """Generate one answer; greedy at temperature 0, and seeded where a seed is given."""

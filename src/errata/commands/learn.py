@@ -39,8 +39,8 @@ class Learn:
     """Rows with prompt, draft and sent (CSV, JSONL, Parquet …, or another format that `errata edits import` knows);
     user and time, where there are columns of that name, keep the held-out rows apart."""
     model: Path
-    """The causal language model that wrote the drafts, or one to start from: a local folder, or owner/name or
-    owner/name@revision of the Hugging Face Hub."""
+    """The causal language model that wrote the drafts, or one to start from: a local folder, a GGUF file, or owner/name
+    or owner/name@revision of the Hugging Face Hub; or a folder of a LoRA adapter, with which training goes on."""
     out: Path
     """Folder of the run."""
     general: Path | None = None

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
+from errata.commands.hub import HubFlags
 from errata.commands.shared import (
     RESUMES_TRAINING,
     EncodingFlags,
@@ -63,10 +64,11 @@ class RewardTrain:
     stopped = RESUMES_TRAINING
 
     model: Path
-    """The model to start from, a local folder or owner/name[@revision] of the Hugging Face Hub; its backbone gets a
-    head of one number."""
+    """The model to start from, whose backbone gets a head of one number: a local folder, a GGUF file, or owner/name or
+    owner/name@revision of the Hugging Face Hub; or a reward adapter, with which training goes on."""
     data: Path
-    """Corrections (token and sequence) or preferences (sequence)."""
+    """Corrections (token and sequence) or preferences (sequence): a file, or a data set of the Hub: owner/name,
+    owner/name@revision, with :split where it has several."""
     out: Path
     """Folder of the reward model; plain transformers loads it where it has a class for the architecture."""
     preferences: Path | None = None
@@ -81,8 +83,10 @@ class RewardTrain:
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[TokenRewardConfig] = TokenRewardConfig()
+    hub: Flat[HubFlags] = HubFlags()
 
     def run(self) -> None:
+        self.hub.check()
         encoder = self.encoding.encoder(self.model)
         aside, how = set_aside(self.out), self.source.how
         pairs = read_preferences(self.preferences, set_aside=aside, **how) if self.preferences else []
@@ -109,6 +113,7 @@ class RewardTrain:
                 settings = _as(RewardConfig, self.settings)
                 card = train_token_reward_bradley_terry(self.model, labels, encoder, settings, self.out, **more)
         tell(card, self.out)
+        self.hub.push(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

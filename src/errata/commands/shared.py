@@ -18,6 +18,7 @@ from errata.edits import Normalizer, kinds_of
 from errata.labels import LabelRules
 from errata.labels.rules import DEFAULT
 from errata.pretrained import is_hub_id
+from errata.pretrained.kinds import Attention, Dtype, Precision
 from errata.ranges import Ranged, Size
 from errata.runs import new_file
 
@@ -27,6 +28,7 @@ __all__ = [
     "Command",
     "EncodingFlags",
     "NormalizeFlags",
+    "RunFlags",
     "Source",
     "check_labels_stand",
     "check_not_itself",
@@ -112,6 +114,24 @@ class EncodingFlags(Ranged):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """In what a model computes that only answers."""
+
+    attention: Attention = "auto"
+    """Implementation of attention: auto leaves it to transformers (sdpa where the model has it). flash_attention_2 and
+    3 need their package and a GPU."""
+    dtype: Dtype = "auto"
+    """What is computed in. auto: the type that most of the weights are stored in."""
+
+    def load(self, model: Path | str) -> Any:
+        """A causal language model where this process computes."""
+        from errata.models import device, load_causal
+
+        precision: Precision = "bfloat16" if self.dtype == "bfloat16" else "saved" if self.dtype == "auto" else "master"
+        return load_causal(model, precision=precision, attention=self.attention).to(device())
+
+
+@dataclass(frozen=True, kw_only=True)
 class NormalizeFlags:
     """What is folded in both texts of a correction before anything is made of it."""
 
@@ -162,7 +182,7 @@ def is_model(source: Path) -> bool:
     What is not there and ends as files of rows do is a file that is missing.
     """
     rows = {".json", ".jsonl", ".csv", ".parquet", ".gz"}
-    return source.is_dir() or (is_hub_id(source) and source.suffix not in rows)
+    return source.is_dir() or source.suffix == ".gguf" or (is_hub_id(source) and source.suffix not in rows)
 
 
 def check_not_itself(out: Path | None, *sources: Path | None) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
 
+from errata.commands.hub import HubFlags
 from errata.commands.shared import (
     RESUMES_TRAINING,
     EncodingFlags,
@@ -68,9 +69,11 @@ class TuneSFT:
     stopped = RESUMES_TRAINING
 
     model: Path
-    """A causal language model: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
+    """A causal language model: a local folder, a GGUF file, or owner/name or owner/name@revision of the Hugging Face
+    Hub; or a folder of a LoRA adapter, with which training goes on."""
     data: Path
-    """Rows with prompt and response (or completion, or chosen); an edits file is one."""
+    """Rows with prompt and response (or completion, or chosen); an edits file is one. A file, or a data set of the Hub:
+    owner/name, owner/name@revision, with :split where it has several."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
     heldout: Path | None = None
@@ -78,12 +81,15 @@ class TuneSFT:
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[SFTConfig] = SFTConfig()
+    hub: Flat[HubFlags] = HubFlags()
 
     def run(self) -> None:
+        self.hub.check()
         rows = read_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         heldout = _heldout(self.heldout, self.source, encoder)
         tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
+        self.hub.push(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +103,13 @@ class TuneFIGA:
     stopped = RESUMES_TRAINING
 
     model: Path
-    """A causal language model: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
+    """A causal language model: a local folder, a GGUF file, or owner/name or owner/name@revision of the Hugging Face
+    Hub; or a folder of a LoRA adapter, with which training goes on."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
     edits: Path | None = None
-    """Corrections; or give --labels."""
+    """Corrections, or give --labels: a file, or a data set of the Hub: owner/name, owner/name@revision, with :split
+    where it has several."""
     labels: Path | None = None
     """A file of `errata labels` made with this model's tokenizer."""
     heldout: Path | None = None
@@ -113,8 +121,10 @@ class TuneFIGA:
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[FIGAConfig] = FIGAConfig()
+    hub: Flat[HubFlags] = HubFlags()
 
     def run(self) -> None:
+        self.hub.check()
         encoder = self.encoding.encoder(self.model)
         if (self.edits is None) == (self.labels is None):
             raise ValueError("give either --edits or --labels")
@@ -134,6 +144,7 @@ class TuneFIGA:
         console.print(str(count_labels(rows)), highlight=False)
         heldout = _heldout(self.heldout, self.source, encoder, self.rules, self.normal)
         tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout), self.out)
+        self.hub.push(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +154,11 @@ class TuneDPO:
     stopped = RESUMES_TRAINING
 
     model: Path
-    """A causal language model, a local folder or owner/name[@revision] of the Hugging Face Hub; also the reference."""
+    """A causal language model, also the reference: a local folder, a GGUF file, or owner/name or owner/name@revision of
+    the Hugging Face Hub; or a folder of a LoRA adapter, with which training goes on."""
     data: Path
-    """Rows with prompt, chosen and rejected, or the names of another pair (draft, sent); an edits file is one."""
+    """Rows with prompt, chosen and rejected, or the names of another pair (draft, sent); an edits file is one. A file,
+    or a data set of the Hub: owner/name, owner/name@revision, with :split where it has several."""
     out: Path
     """Folder of the tuned model; plain transformers loads it."""
     heldout: Path | None = None
@@ -153,12 +166,15 @@ class TuneDPO:
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[DPOConfig] = DPOConfig()
+    hub: Flat[HubFlags] = HubFlags()
 
     def run(self) -> None:
+        self.hub.check()
         rows = read_preferences(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         heldout = _heldout(self.heldout, self.source, encoder)
         tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
+        self.hub.push(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +187,8 @@ class TunePPO(Ranged):
     stopped = RESUMES_TRAINING
 
     model: Path
-    """The policy to start from, a local folder or owner/name[@revision] of the Hugging Face Hub; also the reference of
-    the KL penalty."""
+    """The policy to start from, also the reference of the KL penalty: a local folder, a GGUF file, or owner/name or
+    owner/name@revision of the Hugging Face Hub; or a folder of a LoRA adapter, with which training goes on."""
     reward: Path
     """A folder of `errata reward train`; one with a tokenizer of its own is read through the characters of the text."""
     prompts: Path
@@ -209,8 +225,10 @@ class TunePPO(Ranged):
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
     settings: Flat[PPOConfig] = PPOConfig()
+    hub: Flat[HubFlags] = HubFlags()
 
     def run(self) -> None:
+        self.hub.check()
         prompts = read_prompts(self.prompts, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         streams = [self._stream("reward", self.reward)]
@@ -231,6 +249,7 @@ class TunePPO(Ranged):
         with new_file(self.out / "report.html") as partial:
             partial.write_text(page, encoding="utf-8")
         tell(card, self.out)
+        self.hub.push(self.out)
 
     def _stream(self, name: Literal["reward", "terminal"], folder: Path) -> Stream:
         how = {key: getattr(self, f"{name}_{key}") for key in ("coefficient", "clip", "centred")}

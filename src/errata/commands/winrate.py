@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,16 @@ from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import UseAppendAction
 
 from errata.commands.client import ClientFlags
-from errata.commands.shared import RESUMES, EncodingFlags, Source, check_not_itself, console, is_model, set_aside
+from errata.commands.shared import (
+    RESUMES,
+    EncodingFlags,
+    RunFlags,
+    Source,
+    check_not_itself,
+    console,
+    is_model,
+    set_aside,
+)
 from errata.data import Reading, read_corrections, read_demonstrations, read_prompts
 from errata.ranges import Range, Ranged, Seed, Size
 from errata.runs import new_file
@@ -61,8 +70,9 @@ class WinRate(Ranged):
     """
 
     candidate: Annotated[tuple[str, ...], UseAppendAction] = ()
-    """A model (a folder, or owner/name or owner/name@revision of the Hugging Face Hub), or a file of rows with id,
-    prompt and response, or AlpacaEval's model outputs (.json); repeat it for several arms. NAME=PATH names the arm."""
+    """A model (a folder, also of a LoRA adapter, a GGUF file, or owner/name or owner/name@revision of the Hub), a file
+    of rows with id, prompt and response, a data set of the Hub (owner/name:split), or AlpacaEval's model outputs
+    (.json); repeat it for several arms. NAME=PATH names the arm."""
     baseline: str | None = None
     """The same, to compare with."""
     references: Path | None = None
@@ -98,6 +108,7 @@ class WinRate(Ranged):
     client: Flat[ClientFlags] = ClientFlags()
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
+    running: Flat[RunFlags] = RunFlags()
 
     @property
     def stopped(self) -> str | None:
@@ -180,9 +191,9 @@ class WinRate(Ranged):
         asked = self.prompts or self.references
         if asked is None:
             raise ValueError(f"{source} is a model; give --prompts for it to answer")
-        from errata.models import Sampling, TransformersGenerator, device, load_causal
+        from errata.models import Sampling, TransformersGenerator
 
-        generator = TransformersGenerator(load_causal(source).to(device()), self.encoding.encoder(source))
+        generator = TransformersGenerator(self.running.load(source), self.encoding.encoder(source))
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=self.temperature, seed=self.seed)
         rows = read_prompts(asked, **self.source.how)
         drawn = generator(rows, sampling)
@@ -202,7 +213,8 @@ class Generate(Ranged):
     stopped = RESUMES
 
     model: Path
-    """A causal language model: a local folder, or owner/name or owner/name@revision of the Hugging Face Hub."""
+    """A causal language model: a local folder (of a LoRA adapter, too), a GGUF file, or owner/name or
+    owner/name@revision of the Hugging Face Hub."""
     prompts: Path
     """Rows with prompt; their further fields travel into the answers."""
     out: Path
@@ -225,12 +237,13 @@ class Generate(Ranged):
     """Prompts answered at once; after each chunk the answers are on disk."""
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
+    running: Flat[RunFlags] = RunFlags()
 
     def run(self) -> None:
         check_not_itself(self.out, self.prompts)
         if self.form == "alpaca_eval" and self.out.suffix != ".json":
             raise ValueError(f"--out {self.out}: AlpacaEval reads JSON arrays; name a file .json")
-        from errata.models import Sampling, TransformersGenerator, device, identity, load_causal, load_vllm
+        from errata.models import Sampling, TransformersGenerator, identity, load_vllm
 
         prompts = read_prompts(self.prompts, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
@@ -239,11 +252,13 @@ class Generate(Ranged):
             "tokenizer": encoder.fingerprint,
             "max_length": self.encoding.max_length,
             "backend": self.backend,
+            # What was not asked for is no setting, so that answers from before these flags are gone on with.
+            **({"running": asdict(self.running)} if self.running != RunFlags() else {}),
         }
         taken = generate(
-            load_vllm(self.model, encoder)
+            load_vllm(self.model, encoder, dtype=self.running.dtype)
             if self.backend == "vllm"
-            else TransformersGenerator(load_causal(self.model).to(device()), encoder),
+            else TransformersGenerator(self.running.load(self.model), encoder),
             prompts,
             Sampling(
                 max_new_tokens=self.max_new_tokens,

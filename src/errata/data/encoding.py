@@ -495,7 +495,7 @@ def load_encoder(
 
 def _check_vocabulary(encoder: Encoder, model: ModelFolder) -> None:
     try:
-        config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((model.whole.path / "config.json").read_text(encoding="utf-8"))
         size = config.get("text_config", config)["vocab_size"]
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return  # whoever loads the model says what is wrong with it
@@ -504,8 +504,8 @@ def _check_vocabulary(encoder: Encoder, model: ModelFolder) -> None:
     highest = max(words - 1, *encoder.end_ids, encoder.pad_id)
     if isinstance(size, int) and highest >= size:
         raise ValueError(
-            f"{model.path / 'tokenizer.json'} writes ids up to {highest}, and the model of config.json has {size}: it "
-            f"is another model's tokenizer, or its embedding was not resized; {model.remedy}"
+            f"{model.tokenizer_path / 'tokenizer.json'} writes ids up to {highest}, and the model of config.json has "
+            f"{size}: it is another model's tokenizer, or its embedding was not resized; {model.remedy}"
         )
 
 

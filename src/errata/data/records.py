@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TextIO
 from zipfile import BadZipFile
 
 from errata.data.fields import EmptyTextError, Fields, is_empty
+from errata.data.hub import HubData, hub_data, open_data
 from errata.data.sniff import (
     Dialect,
     csv_dialect,
@@ -77,7 +78,7 @@ def records(path: Path) -> Iterator[Record]:
 def open_records(
     path: Path, *, encoding: str | None = None, delimiter: str | None = None, known: Collection[str] = ()
 ) -> Opened:
-    """Open a file, or a folder that ``Dataset.save_to_disk`` wrote; blank lines at its end are no records.
+    """Open a file, a folder of ``Dataset.save_to_disk`` or a data set of the Hub; blank lines at the end are no rows.
 
     Its name says what it is, and its first bytes how it is written: gzip, UTF-8, UTF-16 or cp1252, the separator of a
     table, one JSON object a line, an array or objects over several lines.
@@ -93,6 +94,9 @@ def open_records(
     """
     if path.is_dir():
         return Opened(_dataset_records(path))
+    if (hub := hub_data(path)) is not None:
+        rows, source = open_data(hub)
+        return Opened(_hub_records(hub, rows), (source,))
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix == ".parquet":
         return Opened(_parquet_records(path))
@@ -643,6 +647,18 @@ def _parquet_records(path: Path) -> Iterator[Record]:
             yield from (_row_record(number, row, dict) for number, row in enumerate(rows, start=1))
     except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise ValueError(f"{path} is not a Parquet file that can be read: {error}; write it again") from error
+
+
+def _hub_records(named: HubData, rows: Iterator[Mapping[str, Any]]) -> Iterator[Record]:
+    number = 0
+    try:
+        for number, row in enumerate(rows, start=1):
+            yield _row_record(number, row, _checked_copy)
+    except GeneratorExit:
+        raise
+    except Exception as error:  # of the network, of the files of a data set: no common class
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the data set {named.repo} cannot be read after row {number} ({reason})") from error
 
 
 def _dataset_records(path: Path) -> Iterator[Record]:

@@ -98,7 +98,8 @@ def iter_prompts(path: Path, *, set_aside: Path | None = None, **how: Unpack[Rea
     of the file beyond its name (separator, encoding, other names of columns) is said on stderr.
 
     Args:
-        path: the file; its suffix and its first rows say which format.
+        path: the file; its suffix and its first rows say which format. What is not here and reads as ``owner/name``,
+            ``owner/name@revision`` or ``owner/name:split`` is a data set of the Hugging Face Hub.
         set_aside: where unusable rows go, as JSON lines ``{line, error, raw}`` (an empty file if there are none). It is
             there once the last row was yielded.
         how: ``columns`` (errata's name of a column → its name in the file), ``encoding`` and ``delimiter``, where they

@@ -1,7 +1,7 @@
 """Models: thin wrappers over Hugging Face. The shift, layouts, scalar heads, sampling, the offline training loop."""
 
 from errata.models.actor import Actor
-from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged, save_adapter
+from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged, off_is_start, save_adapter
 from errata.models.batch import TokenBatch, pad, pad_stream, to_lists
 from errata.models.critic import critic_values, load_critic
 from errata.models.divergence import token_kl
@@ -19,6 +19,7 @@ from errata.models.layout import (
     lay_out,
 )
 from errata.models.load import (
+    Attention,
     Precision,
     SaveDtype,
     device,
@@ -37,6 +38,7 @@ from errata.models.scalar_head import (
     token_rewards,
     token_values,
 )
+from errata.models.settings import ModelConfig, precision_of, settle
 from errata.models.training import (
     OfflineConfig,
     Share,
@@ -46,16 +48,16 @@ from errata.models.training import (
     fit,
     load_policy,
     loss_shares,
-    precision_of,
-    with_adapter,
 )
 from errata.models.vllm import VLLMGenerator, load_vllm
 
 __all__ = [
     "Actor",
+    "Attention",
     "Generator",
     "Layout",
     "LayoutKind",
+    "ModelConfig",
     "NotFinite",
     "OfflineConfig",
     "Precision",
@@ -97,6 +99,7 @@ __all__ = [
     "merged",
     "norm_of",
     "not_finite",
+    "off_is_start",
     "pad",
     "pad_stream",
     "precision_of",
@@ -104,12 +107,12 @@ __all__ = [
     "save_adapter",
     "save_model",
     "sequence_rewards",
+    "settle",
     "to_lists",
     "token_entropy",
     "token_kl",
     "token_logprobs",
     "token_rewards",
     "token_values",
-    "with_adapter",
     "without_dropout",
 ]

@@ -12,21 +12,31 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from errata.models.load import HEADS, device, load_causal, read_tensors, without_dropout
+from errata.models.load import HEADS, device, load_causal, without_dropout
+from errata.pretrained.adapter import in_float32, load_adapter, merge_adapter, put_in
+from errata.pretrained.kinds import Attention
 from errata.pretrained.load import Origin, load_pretrained
 
-__all__ = ["adapter_off", "add_adapter", "has_adapter", "load_adapter", "load_quantized", "merged", "save_adapter"]
+__all__ = [
+    "adapter_off",
+    "add_adapter",
+    "continue_adapter",
+    "has_adapter",
+    "load_adapter",
+    "load_quantized",
+    "merged",
+    "off_is_start",
+    "save_adapter",
+]
 
-Quantize = Literal["none", "4bit"]
 
-
-def load_quantized(folder: Path | str) -> nn.Module:
+def load_quantized(folder: Path | str, *, attention: Attention = "auto") -> nn.Module:
     """A causal language model whose linear layers are held in 4 bits (NF4, doubly quantized; QLoRA), to be adapted.
 
     Raises:
@@ -47,6 +57,7 @@ def load_quantized(folder: Path | str) -> nn.Module:
         AutoModelForCausalLM,
         folder,
         what="model in 4 bits",
+        attention=attention,
         trust_remote_code=False,
         quantization_config=how,
         device_map={"": device()},
@@ -54,21 +65,35 @@ def load_quantized(folder: Path | str) -> nn.Module:
     return without_dropout(model)
 
 
-def add_adapter(model: Any, *, rank: int, alpha: int | None, seed: int) -> nn.Module:
+def add_adapter(
+    model: Any,
+    *,
+    rank: int,
+    alpha: int | None,
+    seed: int,
+    targets: str | list[str] = "all-linear",
+    dropout: float = 0.0,
+    rslora: bool = False,
+    dora: bool = False,
+) -> nn.Module:
     """Freeze ``model`` and put a LoRA adapter into it, in place: W + (α/r)·BA on all linear layers but the output's.
 
     The head of a reward model or critic is not frozen: it is a copy that is trained in full, in float32.
 
-    B starts at 0, so that the model starts as it was; A is drawn from ``seed``. Nothing is dropped out.
+    B starts at 0, so that the model starts as it was; A is drawn from ``seed``.
 
     Args:
         model: a causal language model, or a backbone with a head of one number.
         rank: r, the rank of BA.
         alpha: α; 2r if None.
         seed: of A.
+        targets: other layers, by names or by a regular expression of whole names.
+        dropout: share of the adapter's inputs that is dropped out in training.
+        rslora: scale by α/√r instead.
+        dora: learn the norm of each row of W beside.
 
     Raises:
-        ValueError: the rank is larger than any of these layers can use.
+        ValueError: the rank is larger than any of these layers can use, or there are no such layers.
     """
     from peft import LoraConfig  # here and below: seconds to import, for who has an adapter
     from transformers.pytorch_utils import Conv1D
@@ -77,51 +102,72 @@ def add_adapter(model: Any, *, rank: int, alpha: int | None, seed: int) -> nn.Mo
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=0.0,
-        target_modules="all-linear",
+        lora_dropout=dropout,
+        target_modules=targets,
         # GPT-2 stores its weights the other way round.
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         exclude_modules=heads or None,
         modules_to_save=heads or None,
         task_type="TOKEN_CLS" if heads else "CAUSAL_LM",
+        use_rslora=rslora,
+        use_dora=dora,
     )
-    largest = max(map(min, _linear_shapes(model, heads)), default=0)
-    if rank > largest:
+    shapes = dict(_linear_shapes(model, heads))
+    largest = max(map(min, shapes.values()), default=0)
+    if rank > largest > 0:  # quantized layers may be of a kind that does not say
         raise ValueError(
             f"--lora-rank {rank} is more than any layer of this model can use: the largest useful one is {largest}; "
             "8 to 64 are usual, and 0 trains all weights"
         )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model.add_adapter(config)
+        try:
+            model.add_adapter(config)
+        except ValueError as error:
+            names = ", ".join(sorted({name.rpartition(".")[2] for name in shapes}))
+            raise ValueError(
+                f"--lora-targets {targets if isinstance(targets, str) else ','.join(targets)}: no adapter can be put "
+                f"there ({' '.join(str(error).split())[:200]}); the linear layers of this model are called {names}"
+            ) from error
     # Its sets of names would be written in another order by each process.
     for written in model.peft_config.values():
         for name, value in vars(written).items():
             if isinstance(value, set):
                 setattr(written, name, sorted(value))
-    for name in heads:
-        getattr(model, name).register_forward_pre_hook(_in_its_type)
-    return without_dropout(_in_float32(model))
+    _ready(model)
+    return model  # type: ignore[no-any-return]
 
 
-def _linear_shapes(model: Any, heads: Sequence[str]) -> Iterator[tuple[int, int]]:
+def continue_adapter(model: Any, folder: Path, *, dropout: float = 0.0) -> nn.Module:
+    """Freeze ``model`` and put a saved adapter into it, in place, to be trained further: rank and layers are its own.
+
+    With it off, the model is not what training starts from (see ``off_is_start``).
+
+    Raises:
+        ValueError: the adapter is damaged, or of another model.
+    """
+    put_in(model, folder, learns=True, dropout=dropout)
+    model.adapter_goes_on = True
+    _ready(model)
+    return model  # type: ignore[no-any-return]
+
+
+def _ready(model: Any) -> None:
+    for head in (getattr(model, name) for name in HEADS if hasattr(model, name)):
+        head.register_forward_pre_hook(_in_its_type)
+    in_float32(model).eval()  # what is new in it is in training mode, and drops out
+
+
+def _linear_shapes(model: Any, heads: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:
     """Of the layers that get an adapter: all linear ones but the output's and the heads."""
     from transformers.pytorch_utils import Conv1D
 
     left_out = [model.get_output_embeddings(), *(getattr(model, name) for name in heads)]
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and not any(module is one for one in left_out):
-            yield module.in_features, module.out_features
+            yield name, (module.in_features, module.out_features)
         elif isinstance(module, Conv1D):
-            yield module.nx, module.nf
-
-
-def _in_float32(model: Any) -> Any:
-    # A step of AdamW on an adapter in half precision is mostly rounded away.
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model
+            yield name, (module.nx, module.nf)
 
 
 def _in_its_type(head: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -133,6 +179,11 @@ def _in_its_type(head: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.
 def has_adapter(model: Any) -> bool:
     """Whether ``add_adapter`` was here."""
     return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def off_is_start(model: Any) -> bool:
+    """Whether with the adapter off it is what training starts from: not where training goes on with an adapter."""
+    return has_adapter(model) and not getattr(model, "adapter_goes_on", False)
 
 
 @contextmanager
@@ -156,24 +207,6 @@ def save_adapter(model: Any, folder: Path, *, state_dict: Any = None) -> Path:
     return folder
 
 
-def load_adapter(model: Any, folder: Path | str) -> None:
-    """Take the values of a saved adapter over into that of ``model``, bit for bit.
-
-    Raises:
-        ValueError: the file is damaged, or does not hold what the adapter has.
-    """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    path = Path(folder) / "adapter_model.safetensors"
-    saved = {key.removeprefix("base_model.model."): x for key, x in read_tensors(path).items()}
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)  # else it asks the Hub for the base
-    wanted = {key.removeprefix("base_model.model."): x for key, x in state.items()}
-    wrong = sorted(saved.keys() ^ wanted) or [key for key in wanted if saved[key].shape != wanted[key].shape]
-    if wrong:
-        raise ValueError(f"{path} is not of this adapter: {wrong[0]} is missing, too many or of another shape")
-    set_peft_model_state_dict(model, saved)
-
-
 def merged(start: Path | str, adapter: Path, load: Callable[..., nn.Module] = load_causal) -> nn.Module:
     """The model in ``start`` with W + (α/r)·BA for W, on the CPU, in float32 or wider: no adapter is left.
 
@@ -181,9 +214,5 @@ def merged(start: Path | str, adapter: Path, load: Callable[..., nn.Module] = lo
     One that was trained in 4 bits is merged into the weights as they were before. ``save_model`` rounds once, to the
     type that the start is stored in.
     """
-    from peft import LoraConfig, LoraModel
-
-    tuner = LoraModel(load(start, precision="master"), LoraConfig.from_pretrained(str(adapter)), "default")
-    load_adapter(_in_float32(tuner.model), adapter)
-    model: nn.Module = tuner.merge_and_unload(safe_merge=True)
+    model: nn.Module = merge_adapter(load(start, precision="master"), adapter)
     return model

@@ -22,6 +22,18 @@ tokenizer = AutoTokenizer.from_pretrained("this folder")
 ```
 """
 
+_LOAD_ADAPTER = """```python
+from peft import PeftModel
+from transformers import {auto}, AutoTokenizer
+
+model = PeftModel.from_pretrained({auto}.from_pretrained("{base}"), "this folder")
+tokenizer = AutoTokenizer.from_pretrained("this folder")
+```
+
+The base is named in adapter\\_config.json. Where its own configuration does not stop at the end that was trained, give
+`generate` the `eos_token_id` of the generation\\_config.json here.
+"""
+
 _LOAD_OURS = "transformers has no class of this kind for this architecture; `errata.reward.load_scorer` loads it.\n"
 
 
@@ -41,10 +53,11 @@ def model_card(
     stage = str(card.get("stage", "training"))
     origin: Origin | None = getattr(model, "origin", None)
     # The Hub links to a name of its own.
-    base = (origin and origin.repo) or Path(str(getattr(model, "name_or_path", ""))).name
+    base = (origin and origin.repo) or Path(str(origin.reference if origin else model.name_or_path)).name
+    alone = bool(settings.get("lora_rank")) and settings.get("save") == "adapter"
     head = {
         "base_model": base,
-        "library_name": "transformers",
+        "library_name": "peft" if alone else "transformers",
         "tags": ["errata", stage, *(["lora"] if settings.get("lora_rank") else [])],
     }
     numbers = {key: value for key, value in card.items() if isinstance(value, int | float | str)}
@@ -65,11 +78,11 @@ def model_card(
         f"# {_plain(stage)} from {_plain(base)}\n",
         "Trained by errata from corrections that people made to answers, token by token.\n",
         "".join(f"> **Warning.** {_plain(text)}\n\n" for text in card.get("warnings", [])),
-        _LOAD_OURS if made else _LOAD.format(auto=auto),
+        _LOAD_OURS if made else (_LOAD_ADAPTER if alone else _LOAD).format(auto=auto, base=base),
         "`adapter/` holds the LoRA adapter by itself, for peft; the model here has it merged. Where the base's own "
         "configuration does not stop at the end that was trained, give `generate` the `eos_token_id` of the "
         "generation\\_config.json here.\n"
-        if settings.get("lora_rank")
+        if settings.get("lora_rank") and settings.get("save") == "both"
         else "",
         "## Data\n\n" + _table(("what", "count"), {**_of_data(numbers), **labels}.items()),
         "## Result\n\n" + _table(("what", "value"), _of_result(numbers).items()),

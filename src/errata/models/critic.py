@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from errata.models.batch import TokenBatch
-from errata.models.load import HEADS
+from errata.models.load import HEADS, Attention
 from errata.models.scalar_head import load_token_reward_model
 
 __all__ = ["critic_values", "load_critic"]
 
 
-def load_critic(folder: Path | str, *, heads: int) -> Any:
+def load_critic(folder: Path | str, *, heads: int, attention: Attention = "auto") -> Any:
     """``load_token_reward_model`` with ``heads`` numbers a token, in float32; a head that was there is copied for each.
 
     Raises:
         ValueError: as ``load_token_reward_model``.
     """
-    model = load_token_reward_model(folder, precision="master")
+    model = load_token_reward_model(folder, precision="master", attention=attention)
     if heads > 1:
         name = next(name for name in HEADS if hasattr(model, name))
         one = getattr(model, name)

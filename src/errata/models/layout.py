@@ -416,6 +416,9 @@ def choose_layout(model: Any, wanted: str = "auto") -> tuple[LayoutKind, str]:
     """
     if wanted == LayoutKind.PLAIN:
         return LayoutKind.PLAIN, "plain, as asked for"
+    if any(isinstance(module, nn.Dropout) and module.p for module in model.modules()):
+        # Their loss would be another one: the noise in what the two sides share would be the same for both.
+        return LayoutKind.PLAIN, "plain: dropout draws noise for each side of a pair by itself"
     config = model.config.get_text_config()
     causal = model.get_output_embeddings() is not None
     read = laid_out_logprobs if causal else _projected_hidden

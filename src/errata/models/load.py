@@ -10,17 +10,19 @@ from typing import Any, Literal
 
 import torch
 from accelerate.state import PartialState
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from errata.data.encoding import load_tokenizer
-from errata.pretrained import find_model, identity, is_hub_id
-from errata.pretrained.load import HEADS, Origin, Precision, load_pretrained
+from errata.pretrained import ADAPTER_WEIGHTS, find_model, identity, is_hub_id
+from errata.pretrained.adapter import read_tensors
+from errata.pretrained.kinds import Attention, Precision
+from errata.pretrained.load import HEADS, Origin, load_pretrained
 from errata.runs import CARD, new_folder, read_json, sums_of, write_sums
 
 __all__ = [
     "HEADS",
+    "Attention",
     "Precision",
     "SaveDtype",
     "device",
@@ -41,13 +43,14 @@ SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
 _OF_HEADS = ("architectures", "id2label", "label2id", "pad_token_id")
 
 
-def load_causal(folder: Path | str, *, precision: Precision = "saved") -> nn.Module:
+def load_causal(folder: Path | str, *, precision: Precision = "saved", attention: Attention = "auto") -> nn.Module:
     """A causal language model without dropout.
 
     Args:
-        folder: a local folder, or ``owner/name`` or ``owner/name@revision`` of the Hugging Face Hub.
+        folder: whatever ``find_model`` takes: a folder, an adapter's, a name of the Hub, a GGUF file.
         precision: ``saved``, to run it: the type that most of its weights are stored in, or a wider one that its
-            config.json names. ``master``, to train it: float32. float64 stays float64 in both.
+            config.json names. ``master``, to train it: float32. ``bfloat16``. float64 stays float64 in all of them.
+        attention: by which implementation.
 
     Raises:
         ValueError: there is none, or its files are damaged or do not fit each other (``errata.pretrained``).
@@ -57,6 +60,7 @@ def load_causal(folder: Path | str, *, precision: Precision = "saved") -> nn.Mod
         folder,
         what="causal language model",
         precision=precision,
+        attention=attention,
         trust_remote_code=False,
     )
     return without_dropout(model)
@@ -92,6 +96,7 @@ def save_model(
     card: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
     folders: Mapping[str, Path] | None = None,
+    adapter: Path | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
     dtype: SaveDtype = "auto",
     ends: Sequence[int] = (),
@@ -108,6 +113,7 @@ def save_model(
         card: the record, ``errata.json``; it gets ``saved_dtype``, and ``warnings`` more.
         files: texts to write beside, by name.
         folders: are copied there, by name.
+        adapter: a saved adapter that is written in the place of the model.
         state_dict: the weights of a model whose own are elsewhere.
         dtype: of the weights. ``auto``: that of each tensor in the files which the model was loaded from, and of what
             is new the one that most of them have; a model that was not loaded keeps its own.
@@ -118,17 +124,24 @@ def save_model(
     """
     origin: Origin | None = getattr(model, "origin", None)
     written = dict(card or {})
-    weights = dict(model.state_dict() if state_dict is None else state_dict)
-    weights, fits = _cast(weights, origin, dtype)
+    if adapter is not None:
+        weights, fits = read_tensors(adapter / ADAPTER_WEIGHTS), True
+    else:
+        weights, fits = _cast(dict(model.state_dict() if state_dict is None else state_dict), origin, dtype)
     if not fits:
         dtype = "float32"
         note = "weights are too large for float16: they are saved in float32"
         written["warnings"] = [*written.get("warnings", ()), note]
     written["saved_dtype"] = dtypes_in_words(weights)
     with new_folder(folder) as partial:
-        model.save_pretrained(partial, state_dict=weights)
-        if origin is not None:
-            _restore(partial, origin, None if dtype == "auto" else dtype, heads=any(hasattr(model, h) for h in HEADS))
+        if adapter is not None:
+            shutil.copytree(adapter, partial, dirs_exist_ok=True)
+            if origin is not None and origin.generation_config is not None and not _has_head(model):
+                (partial / "generation_config.json").write_text(origin.generation_config, encoding="utf-8")
+        else:
+            model.save_pretrained(partial, state_dict=weights)
+        if adapter is None and origin is not None:
+            _restore(partial, origin, None if dtype == "auto" else dtype, heads=_has_head(model))
         _add_ends(partial, ends)
         tokenizer.save_pretrained(partial)
         (partial / CARD).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
@@ -139,6 +152,10 @@ def save_model(
         # All but what people write on: the model card.
         write_sums(partial, sums_of(partial, [path for path in partial.iterdir() if path.name != "README.md"]))
     return written
+
+
+def _has_head(model: Any) -> bool:
+    return any(hasattr(model, name) for name in HEADS)
 
 
 def reference_of(model: Any) -> str:
@@ -213,21 +230,6 @@ def _write(path: Path, text: str, came: Mapping[str, Any], config: Mapping[str, 
     """A configuration: byte for byte as it came, if it is the same."""
     same = came == config
     path.write_text(text if same else json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        ValueError: it is none, cut off, or holds numbers that are not finite.
-    """
-    try:
-        found = load_file(path)
-    except Exception as error:  # safetensors' own error is an Exception, an empty file's another
-        raise ValueError(f"{path} is no whole safetensors file ({error}): cut off or damaged; train again") from error
-    if bad := [name for name, x in found.items() if x.is_floating_point() and not bool(x.isfinite().all())]:
-        raise ValueError(f"{path} holds NaN or infinity in {bad[0]}; train again")
-    return found
 
 
 def read_card(folder: Path | str) -> dict[str, Any]:

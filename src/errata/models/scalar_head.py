@@ -23,32 +23,36 @@ from transformers import (
 )
 
 from errata.models.batch import TokenBatch
-from errata.models.load import HEADS, Precision, without_dropout
+from errata.models.load import HEADS, Attention, Precision, without_dropout
 from errata.pretrained import find_model
 from errata.pretrained.load import load_config, load_pretrained
 
 __all__ = ["load_sequence_reward_model", "load_token_reward_model", "sequence_rewards", "token_rewards", "token_values"]
 
 
-def load_token_reward_model(folder: Path | str, *, precision: Precision = "saved") -> Any:
+def load_token_reward_model(
+    folder: Path | str, *, precision: Precision = "saved", attention: Attention = "auto"
+) -> Any:
     """A scalar for every token (also the critic): a token-classification model with one label, no dropout.
 
-    Loaded from a causal language model it keeps the backbone and gets a new head of zeros. ``precision`` is that of
-    ``load_causal``.
+    Loaded from a causal language model it keeps the backbone and gets a new head of zeros. ``precision`` and
+    ``attention`` are those of ``load_causal``.
 
     Raises:
         ValueError: the folder holds no causal language model, and nothing that was made of one.
     """
-    return _load(AutoModelForTokenClassification, folder, precision)
+    return _load(AutoModelForTokenClassification, folder, precision, attention)
 
 
-def load_sequence_reward_model(folder: Path | str, *, pad_id: int, end_id: int, precision: Precision = "saved") -> Any:
+def load_sequence_reward_model(
+    folder: Path | str, *, pad_id: int, end_id: int, precision: Precision = "saved", attention: Attention = "auto"
+) -> Any:
     """A scalar for a whole response: a sequence-classification model with one label, no dropout.
 
     Raises:
         ValueError: the folder holds no causal language model, and nothing that was made of one.
     """
-    model = _load(AutoModelForSequenceClassification, folder, precision)
+    model = _load(AutoModelForSequenceClassification, folder, precision, attention)
     # Plain transformers finds the last token by comparing with the pad id; with pad == EOS it would pool the token
     # before EOS, so leave it unset there: transformers then refuses a batch, which is better than a wrong score.
     model.config.pad_token_id = pad_id if pad_id != end_id else None
@@ -136,7 +140,7 @@ def _class_of(auto_class: Any, config: Any, folder: Path | str) -> Any:
     return BackboneWithHead
 
 
-def _load(auto_class: Any, folder: Path | str, precision: Precision) -> Any:
+def _load(auto_class: Any, folder: Path | str, precision: Precision, attention: Attention) -> Any:
     found = find_model(folder)
     config = load_config(found, num_labels=1)
     kind = _class_of(auto_class, config, folder)
@@ -148,6 +152,7 @@ def _load(auto_class: Any, folder: Path | str, precision: Precision) -> Any:
         found.pinned,
         what=f"{config.model_type} backbone with a head",
         precision=precision,
+        attention=attention,
         new=() if whole else HEADS,
         config=config,
         **({"trust_remote_code": False} if kind is auto_class else {}),

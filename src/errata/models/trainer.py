@@ -122,7 +122,7 @@ class StepTrainer(Trainer):
 
     def _insist(self, numbers: Mapping[str, float], step: int) -> None:
         """Stop where a number is none. What was saved before stays, and a rerun comes to the same end."""
-        remedy = f"lower --learning-rate, which is {self.config.learning_rate:g}"
+        remedy = f"lower --learning-rate, which is {self.config.rate:g}"
         trained = self.state.global_step > 0
         check_finite(numbers, step, self.accelerator.unwrap_model(self.model), remedy=remedy, trained=trained)
 
@@ -246,14 +246,14 @@ def arguments_of(config: OfflineConfig, work: Path) -> TrainingArguments:
         output_dir=str(work),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=max(1, config.batch_size // (micro * world)),
-        learning_rate=config.learning_rate,
+        learning_rate=config.rate,
         num_train_epochs=config.epochs,
         # Hugging Face's "constant" would ignore the warm-up without a word.
         lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         max_grad_norm=0.0,  # normalise_gradients clips, after scaling
-        bf16=config.bf16,
+        bf16=config.dtype == "bfloat16",
         use_cpu=device().type == "cpu",  # without it, bfloat16 asks for a GPU
         **(recompute if config.gradient_checkpointing else {}),
         seed=config.seed,

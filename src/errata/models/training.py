@@ -23,19 +23,20 @@ from accelerate.utils.operations import broadcast_object_list, send_to_device
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from errata.models.adapters import Quantize, add_adapter, has_adapter, load_quantized, merged, save_adapter
-from errata.models.card import model_card
-from errata.models.load import (
-    Precision,
-    SaveDtype,
-    device,
-    dtypes_in_words,
-    load_causal,
-    reference_of,
-    save_model,
+from errata.models.adapters import (
+    add_adapter,
+    continue_adapter,
+    has_adapter,
+    load_quantized,
+    merged,
+    save_adapter,
 )
+from errata.models.card import model_card
+from errata.models.load import device, dtypes_in_words, load_causal, reference_of, save_model
+from errata.models.settings import ModelConfig, Quantize, precision_of, settle
 from errata.models.watch import best_step, evaluations, warnings_of
-from errata.ranges import Range, Ranged, Rank, Seed, Size
+from errata.pretrained import find_model
+from errata.ranges import Range, Seed, Size
 from errata.runs import Metrics, RunFolder, read_json, writes_out
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ __all__ = [
     "fit",
     "load_policy",
     "loss_shares",
-    "precision_of",
-    "with_adapter",
+    "written_adapter",
 ]
 
 
@@ -71,11 +71,9 @@ class StepLoss(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfflineConfig(Ranged):
+class OfflineConfig(ModelConfig):
     """What all training on files has in common."""
 
-    learning_rate: Annotated[float, Range(above=0)] = 1e-5
-    """Peak learning rate of AdamW."""
     epochs: Annotated[float, Range(above=0, high=1e6)] = 3.0
     """Passes over the rows."""
     batch_size: Size = 64
@@ -90,22 +88,11 @@ class OfflineConfig(Ranged):
     """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Range(low=0, high=inf)] = 1.0
     """Gradients are clipped to this norm after normalisation; 0 clips nothing."""
-    bf16: bool = False
-    """Compute in bfloat16."""
     layout: Literal["auto", "plain"] = "auto"
     """auto: compute what the two sides of a pair share once, and nothing that no loss reads, where the model gives the
     same numbers so (it is tried out; the card says). plain: each side a row of its own."""
-    lora_rank: Rank = 0
-    """Train an adapter of this rank on all linear layers (LoRA); 0 trains all weights."""
-    lora_alpha: Size | None = None
-    """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
     quantize: Quantize = "none"
     """Hold the frozen weights in 4 bits (QLoRA); needs --lora-rank, and bitsandbytes."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
-    save_dtype: SaveDtype = "auto"
-    """Type of the weights that are written. What learns is trained in float32; auto rounds it once, at the end, to the
-    type that each weight had in --model."""
     save_every: Size = 200
     """Steps between checkpoints; a run that was killed goes on from the last complete one."""
     evaluate_every: Annotated[int, Range(low=0)] = 0
@@ -121,37 +108,39 @@ class OfflineConfig(Ranged):
     """Seeds the order of the rows and new heads."""
 
 
-def load_policy(folder: Path | str, config: OfflineConfig) -> Any:
-    """The causal language model in ``folder``, to be trained as ``config`` says: all of it in float32, or frozen in
-    the type that it is stored in, with an adapter in float32.
+def load_policy(folder: Path | str, config: ModelConfig, load: Callable[..., nn.Module] = load_causal) -> Any:
+    """The model in ``folder``, to be trained as ``config`` says: all of it in float32, or frozen in the type that it is
+    stored in, with an adapter in float32. Of an adapter, its base with that.
+
+    Args:
+        folder: whatever ``find_model`` takes.
+        config: the settings.
+        load: makes it: a causal language model, or one with a head.
 
     Raises:
-        ValueError: there is none, or the settings do not go together.
+        ValueError: there is none, or the settings do not go together (``settle``).
     """  # noqa: D205
-    if config.quantize != "none" and not config.lora_rank:
-        raise ValueError(f"weights in {config.quantize} stay as they are; give --lora-rank to train an adapter on them")
-    loaded = (
-        load_quantized(folder) if config.quantize != "none" else load_causal(folder, precision=precision_of(config))
-    )
-    return with_adapter(loaded, config)
-
-
-def precision_of(config: OfflineConfig) -> Precision:
-    """The type to load a model in: weights that learn are float32, for in bfloat16 most steps are rounded away; those
-    that an adapter leaves frozen stay as they are.
-    """  # noqa: D205
-    return "saved" if config.lora_rank else "master"
-
-
-def with_adapter(model: Any, config: OfflineConfig) -> Any:
-    """``model`` as ``config`` wants it trained: as it is, or in place frozen with an adapter.
-
-    Raises:
-        ValueError: as ``add_adapter``.
-    """
+    config, _ = settle(config, folder)
+    found = find_model(folder)
+    start = found.whole.pinned
+    if config.quantize != "none":
+        model: Any = load_quantized(start, attention=config.attention)
+    else:
+        model = load(start, precision=precision_of(config), attention=config.attention)
+    if found.base is not None:
+        return continue_adapter(model, found.path, dropout=config.lora_dropout)
     if not config.lora_rank:
         return model
-    return add_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
+    return add_adapter(
+        model,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+        seed=config.seed,
+        targets=config.targets,
+        dropout=config.lora_dropout,
+        rslora=config.lora_rslora,
+        dora=config.lora_dora,
+    )
 
 
 Share = tuple[str, Tensor, Tensor]
@@ -183,7 +172,7 @@ def evaluation_of(
         totals: dict[str, tuple[float, float]] = {}
         training = model.training
         model.eval()
-        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
             for name, over, under in shares(model):
                 before = totals.get(name, (0.0, 0.0))
                 totals[name] = before[0] + float(over), before[1] + float(under)
@@ -342,22 +331,36 @@ def _save(
     # Shards come together in all processes.
     weights = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
-        trained, folders = trainer.accelerator.unwrap_model(trainer.model), {}
+        trained, more, folders = trainer.accelerator.unwrap_model(trainer.model), dict[str, Any](), dict[str, Path]()
         if has_adapter(trained):
-            folders["adapter"] = save_adapter(trained, work / "adapter", state_dict=weights)
-            trained, weights = merged(reference_of(trained), folders["adapter"], load), None
+            trained, more, folders = written_adapter(trained, work / "adapter", trainer.config, load, weights)
+            weights = None
         if (work / "runs").exists():
             folders["runs"] = work / "runs"  # of TensorBoard
         lines = trainer.metrics.lines
         readme = model_card(card, dataclasses.asdict(trainer.config), lines, trained)
         files = {"README.md": readme, "metrics.jsonl": trainer.metrics.text()}
         dtype = trainer.config.save_dtype
-        more: Any = {"files": files, "folders": folders, "state_dict": weights, "dtype": dtype, "ends": ends}
+        more |= {"files": files, "folders": folders, "state_dict": weights, "dtype": dtype, "ends": ends}
         written = save_model(trained, tokenizer, out, card=card, **more)
         shutil.rmtree(work, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     # What was saved is known where it was.
     return dict(broadcast_object_list([written])[0]) if trainer.accelerator.num_processes > 1 else written
+
+
+def written_adapter(
+    model: Any, folder: Path, config: ModelConfig, load: Callable[..., nn.Module] = load_causal, weights: Any = None
+) -> tuple[Any, dict[str, Any], dict[str, Path]]:
+    """Save a trained adapter to ``folder``: what ``save_model`` is given to write what ``config.save`` asks for.
+
+    Returns:
+        The model, further arguments, and folders.
+    """
+    save_adapter(model, folder, state_dict=weights)
+    if config.save == "adapter":
+        return model, {"adapter": folder}, {}
+    return merged(reference_of(model), folder, load), {}, {"adapter": folder} if config.save == "both" else {}
 
 
 def _last_complete(run: RunFolder) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any
 from errata.data.encoding import Encoder
 from errata.models.generation import Sampling, rollout_of
 from errata.pretrained import find_model
+from errata.pretrained.adapter import read_lora_config
+from errata.pretrained.kinds import Dtype
 from errata.types import PromptRow, Rollout
 
 __all__ = ["VLLMGenerator", "load_vllm"]
@@ -22,11 +24,18 @@ class VLLMGenerator:
 
     llm: Any
     encoder: Encoder
+    adapter: Path | None = None
+    """Folder of a LoRA adapter that answers on top of the model."""
 
     def __call__(self, prompts: Sequence[PromptRow], sampling: Sampling) -> list[Rollout]:
         """Draw the responses. Every prompt has a seed of its own, so that equal prompts differ."""
         from vllm import SamplingParams
 
+        more: dict[str, Any] = {}
+        if self.adapter is not None:
+            from vllm.lora.request import LoRARequest
+
+            more["lora_request"] = LoRARequest("adapter", 1, str(self.adapter))
         ids = [self.encoder.prompt_ids(row.prompt) for row in prompts]
         settings = [
             SamplingParams(
@@ -41,7 +50,7 @@ class VLLMGenerator:
             )
             for place in range(len(prompts))
         ]
-        answered = self.llm.generate([{"prompt_token_ids": list(one)} for one in ids], settings, use_tqdm=False)
+        answered = self.llm.generate([{"prompt_token_ids": list(one)} for one in ids], settings, use_tqdm=False, **more)
         return [
             rollout_of(row, one, _with_end(drawn, self.encoder.end_ids), self.encoder)
             for row, one, answer in zip(prompts, ids, answered, strict=True)
@@ -49,8 +58,10 @@ class VLLMGenerator:
         ]
 
 
-def load_vllm(folder: Path | str, encoder: Encoder) -> VLLMGenerator:
+def load_vllm(folder: Path | str, encoder: Encoder, *, dtype: Dtype = "auto") -> VLLMGenerator:
     """The model in ``folder``, decoding as errata says and not as the model's own generation settings do.
+
+    An adapter is served beside its base, not merged with it.
 
     Raises:
         ValueError: vLLM is not installed; there is no model.
@@ -60,7 +71,18 @@ def load_vllm(folder: Path | str, encoder: Encoder) -> VLLMGenerator:
         from vllm import LLM
     except ImportError as error:
         raise ValueError("vLLM is not installed; install it (pip install vllm), or leave --backend out") from error
-    return VLLMGenerator(LLM(model=str(found.path), trust_remote_code=False, generation_config="vllm"), encoder)
+    more: dict[str, Any] = {}
+    if found.base is not None:
+        more = {"enable_lora": True, "max_lora_rank": read_lora_config(found.path).r}
+    llm = LLM(
+        model=str(found.whole.path),
+        tokenizer=str(found.tokenizer_path),
+        trust_remote_code=False,
+        generation_config="vllm",
+        dtype=dtype,
+        **more,
+    )
+    return VLLMGenerator(llm, encoder, found.path if found.base is not None else None)
 
 
 def _with_end(drawn: Any, end_ids: Sequence[int]) -> list[int]:

@@ -15,7 +15,7 @@ __all__ = ["load_tokenizer"]
 
 
 def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
-    """The tokenizer saved beside a model; ``folder`` is a local one, or ``owner/name`` or ``owner/name@revision``.
+    """The tokenizer saved beside a model, or beside an adapter or its base; ``folder`` is whatever names a model.
 
     Raises:
         ValueError: there is none, or its files are damaged.
@@ -25,7 +25,9 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
     found = find_model(folder)
     try:
         _check_files(found)
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(found.path), trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(found.tokenizer_path), trust_remote_code=False
+        )
     except Exception as error:  # of tokenizers it is an Exception, of damaged configurations anything
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -38,7 +40,7 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
 def _check_files(found: ModelFolder) -> None:
     """Refuse damaged files: transformers makes an empty tokenizer of some damaged files."""
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        path = found.path / name
+        path = found.tokenizer_path / name
         if path.exists():
             try:
                 whole = isinstance(json.loads(path.read_text(encoding="utf-8")), dict)

@@ -29,13 +29,14 @@ from errata.models import (
     laid_out_last_scalars,
     laid_out_scalars,
     lay_out,
+    load_policy,
     load_sequence_reward_model,
     load_token_reward_model,
     loss_shares,
-    precision_of,
     read_card,
-    with_adapter,
+    settle,
 )
+from errata.pretrained import find_model
 from errata.ranges import Range, Size, Weight
 from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLabels
@@ -63,8 +64,11 @@ PairObjective = Literal["eq3", "changed_mean", "changed_sum"]
 class RewardConfig(OfflineConfig):
     """Settings of a reward model; the defaults are AlpacaFarm's recipe, on which Xu et al. build (PAPERS A6)."""
 
-    learning_rate: Annotated[float, Range(above=0)] = 3e-6
-    """Peak learning rate of AdamW."""
+    FULL_RATE = 3e-6
+
+    learning_rate: Annotated[float, Range(above=0)] | Literal["auto"] = "auto"
+    """Peak learning rate of AdamW. auto: 3e-6 where all weights are trained, 6e-5 for an adapter (--lora-rank), which
+    wants more."""
     epochs: Annotated[float, Range(above=0, high=1e6)] = 1.0
     """Passes over the pairs."""
     batch_size: Size = 16
@@ -133,7 +137,8 @@ def train_sequence_reward(
     named_heldout = _pairs(pair_rows(heldout, "heldout"), encoder, LengthCounts())
     pairs = [pair for _, pair in named]
     kept, seen = _different(pairs), _different([pair for _, pair in named_heldout])
-    card = _card("sequence", "sequence_bradley_terry", model, config, encoder, [pairs, seen], counts)
+    config, noted = _settle(config, model)
+    card = _card("sequence", "sequence_bradley_terry", model, config, encoder, [pairs, seen], counts) | noted
     card |= {"rows": len(kept), "excluded_without_gradient": len(pairs) - len(kept), "heldout_rows": len(seen)}
     return _train(
         model,
@@ -252,7 +257,8 @@ def _train_token(
     pairs = [pair for _, pair in named]
     compared = _different(pairs)
     data = [[_ids_and_labels(row) for row in labels], pairs, [_ids_and_labels(row) for row in seen]]
-    card = _card("token", objective, model, config, encoder, data, counts)
+    config, noted = _settle(config, model)
+    card = _card("token", objective, model, config, encoder, data, counts) | noted
     card |= {
         "rows": len(kept),
         "preferences": len(compared),
@@ -288,14 +294,12 @@ def _train(
     collate: Callable[..., Any],
     loss: Callable[[Any, Any], StepLoss],
 ) -> dict[str, Any]:
-    if config.quantize != "none":
-        raise ValueError("a reward model is not trained in 4 bits; leave --quantize out, --lora-rank goes without")
     if config.stop_when_kept_falls is not None:
         raise ValueError("--stop-when-kept-falls looks at probabilities, and a reward model has none; use --patience")
     out = Path(out)
     if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
-    built = with_adapter(build(model, precision=precision_of(config)), config)
+    built = load_policy(model, config, build)
     check_ids(built, names)
     kind, card["layout"] = choose_layout(built, config.layout)
     collate = partial(collate, kind=kind)
@@ -316,6 +320,14 @@ def _train(
         load=build,
         length=_length,
     )
+
+
+def _settle(config: RewardConfig, model: Path | str) -> tuple[RewardConfig, dict[str, Any]]:
+    if config.quantize != "none":
+        raise ValueError("a reward model is not trained in 4 bits; leave --quantize out, --lora-rank goes without")
+    if find_model(model).quantization:
+        raise ValueError(f"a reward model is not trained on quantized weights, as those of {model} are; give another")
+    return settle(config, model)
 
 
 def _length(row: TokenLabels | Pair) -> int:

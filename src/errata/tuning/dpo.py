@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from errata.models import (
     lay_out,
     load_policy,
     read_card,
+    settle,
 )
 from errata.ranges import Range
 from errata.reward import encode_pair, pair_rows
@@ -48,8 +49,11 @@ Pair = tuple[Encoded, Encoded]
 class DPOConfig(OfflineConfig):
     """Settings of DPO."""
 
-    learning_rate: Annotated[float, Range(above=0)] = 5e-7
-    """Peak learning rate of AdamW."""
+    FULL_RATE = 5e-7
+
+    learning_rate: Annotated[float, Range(above=0)] | Literal["auto"] = "auto"
+    """Peak learning rate of AdamW. auto: 5e-7 where all weights are trained, 1e-5 for an adapter (--lora-rank), which
+    wants more."""
     beta: Annotated[float, Range(above=0, high=1e6)] = 0.1
     """β: how strongly the policy is tied to the model that it starts from, in 1/nats."""
 
@@ -85,6 +89,7 @@ def dpo(
         TypeError: ``rows`` or ``heldout`` are rows of another kind.
     """
     out, rows = Path(out), pair_rows(rows, "rows")
+    config, noted = settle(config, model)
     heldout = None if heldout is None else label_rows(heldout, "heldout")
     counts = LengthCounts()
     found = list(encode_rows(rows, partial(encode_pair, encoder=encoder), counts))
@@ -98,6 +103,7 @@ def dpo(
         "excluded_without_gradient": len(pairs) - len(kept),
         "response_tokens": sum(len(side.response_ids) for pair in kept for side in pair),
         **heldout_card(heldout),
+        **noted,
         "fingerprint": fingerprint_of("dpo", identity(model), config, data, *heldout_ids(heldout)),
     }
     if RunFolder(out, card["fingerprint"]).is_finished():
@@ -135,7 +141,7 @@ def _with_reference(
         part = pairs[start : start + config.micro_batch_size]
         layout = lay_out_pairs(part, encoder=encoder, kind=kind).to(device())
         # As the policy is computed, which then starts from a ratio of 1.
-        with torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(device().type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
             better, worse = laid_out_logprobs(model, layout).sum(1).chunk(2)
         rows += [_Row(*pair, rb, rw) for pair, rb, rw in zip(part, better.tolist(), worse.tolist(), strict=True)]
     return rows

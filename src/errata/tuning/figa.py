@@ -28,6 +28,7 @@ from errata.models import (
     lay_out,
     load_policy,
     read_card,
+    settle,
 )
 from errata.ranges import Range, Weight
 from errata.runs import RunFolder, fingerprint_of, writes_out
@@ -150,6 +151,7 @@ def figa(
         TypeError: ``labels`` or ``heldout`` are rows of another kind.
     """
     out, weights, labels = Path(out), check_row_weights(row_weights), label_rows(labels, "labels")
+    config, noted = settle(config, model)
     heldout = None if heldout is None else label_rows(heldout, "heldout")
     pairs = [_times(weigh(row, config), weights.get(row.id, 1.0)) for row in labels]
     rows = [pair for pair in pairs if pair.has_gradient]
@@ -162,6 +164,7 @@ def figa(
         "excluded_without_gradient": len(pairs) - len(rows),
         "labels": asdict(count_labels(labels)),
         **heldout_card(heldout),
+        **noted,
         "fingerprint": fingerprint_of("figa", identity(model), config, data, *heldout_ids(heldout)),
     }
     if RunFolder(out, card["fingerprint"]).is_finished():

@@ -19,9 +19,9 @@ from errata.models import (
     StepLoss,
     device,
     evaluation_of,
-    has_adapter,
-    load_causal,
+    load_policy,
     loss_shares,
+    off_is_start,
     pad,
     pad_stream,
     token_kl,
@@ -77,8 +77,9 @@ class HeldOut:
         )
 
     def _tokens(self, model: Any) -> Iterator[Share]:
-        if self.start is None and not has_adapter(model):
-            self.start = load_causal(self.start_folder, precision="master").to(device()).eval().requires_grad_(False)
+        if self.start is None and not off_is_start(model):
+            # As the policy is made, so that both compute the same.
+            self.start = load_policy(self.start_folder, self.config).to(device()).eval().requires_grad_(False)
         for part in self._batches(self.rows):
             for side, kinds in (("edited", {"good": GOOD, "kept": KEPT}), ("original", {"bad": BAD})):
                 sides = [getattr(row, side) for row in part]

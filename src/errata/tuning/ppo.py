@@ -38,33 +38,33 @@ from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows, rows_of
 from errata.models import (
     Actor,
+    ModelConfig,
     NotFinite,
     Sampling,
-    SaveDtype,
     TokenBatch,
     Tracker,
     TransformersGenerator,
     adapter_off,
-    add_adapter,
     check_finite,
     check_ids,
     critic_values,
     has_adapter,
     identity,
-    load_causal,
     load_critic,
-    merged,
+    load_policy,
     norm_of,
+    off_is_start,
     pad,
     pad_stream,
     read_card,
-    save_adapter,
     save_model,
+    settle,
     to_lists,
 )
-from errata.models.load import dtypes_in_words, read_tensors, reference_of
-from errata.models.training import check_tracker
-from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
+from errata.models.load import dtypes_in_words, read_tensors
+from errata.models.training import check_tracker, written_adapter
+from errata.pretrained import find_model
+from errata.ranges import Range, Seed, Size, Weight
 from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
 from errata.runs import Metrics, RunFolder, fingerprint_of, named, new_folder, writes_out
 from errata.tuning.collapse import signs_of_collapse
@@ -84,7 +84,7 @@ class RewardScaling(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOConfig(Ranged):
+class PPOConfig(ModelConfig):
     """Settings of PPO. The defaults are those under which dense rewards stay sane; PAPER holds the paper's."""
 
     steps: Size = 50
@@ -98,8 +98,9 @@ class PPOConfig(Ranged):
     same. A single process on a CPU computes fewer at a time, which its cache holds."""
     optimisation_epochs: Size = 2
     """Passes over the responses of a round."""
-    learning_rate: Annotated[float, Range(low=0)] = 1e-5
-    """Learning rate of the policy's AdamW."""
+    learning_rate: Annotated[float, Range(low=0)] | Literal["auto"] = "auto"
+    """Learning rate of the policy's AdamW. auto: 1e-5 where all weights are trained, 2e-4 for an adapter
+    (--lora-rank), which wants more."""
     value_learning_rate: Annotated[float, Range(low=0)] = 1e-5
     """Learning rate of the critic's AdamW; the critic is a model of its own."""
     schedule: Literal["constant", "linear"] = "constant"
@@ -138,17 +139,6 @@ class PPOConfig(Ranged):
     """What rewards are divided by: `start` or `batch`."""
     max_grad_norm: Annotated[float, Range(low=0, high=inf)] = 1.0
     """Policy and critic gradients are each clipped to this norm; 0 clips nothing."""
-    lora_rank: Rank = 0
-    """Train an adapter of this rank on the policy (LoRA), which without it is the reference; 0 trains all weights."""
-    lora_alpha: Size | None = None
-    """Scale of the adapter: it is added times alpha/rank. Twice the rank, if not given."""
-    bf16: bool = False
-    """Compute in bfloat16."""
-    save_dtype: SaveDtype = "auto"
-    """Type of the weights that are written. What learns is trained in float32; auto rounds it once, at the end, to the
-    type that each weight had in --model."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     save_every: Size = 25
     """Steps between checkpoints; a run that was killed goes on from the last one."""
     evaluate_every: Annotated[int, Range(low=0)] = 0
@@ -324,6 +314,17 @@ def ppo(
             stay).
         TypeError: ``prompts`` or ``reward`` are of another kind.
     """
+    config, settled = settle(config, model)
+    if config.lora_dropout:
+        raise ValueError(
+            "--lora-dropout: PPO compares the policy with itself, and noise in their ratio would be taken for signal; "
+            "leave it out"
+        )
+    if find_model(critic or model).quantization:
+        raise ValueError(
+            f"the critic learns with all its weights, and those of {critic or model} are quantized; give --critic a "
+            "model that is not"
+        )
     out, prompts = Path(out), rows_of(prompts, PromptRow, "prompts", "read them with read_prompts")
     if not prompts:
         raise ValueError("no prompt to sample responses for")
@@ -390,6 +391,7 @@ def ppo(
     warnings = [*(noted or {}).get("warnings", ()), *run.told.values()]
     card = {
         "stage": "ppo",
+        **settled,
         "config": asdict(config),
         "prompts": len(prompts),
         **asdict(counts),
@@ -425,7 +427,7 @@ class _Run:
         check_tracker(config.tracker)
         AcceleratorState._reset_state()  # an earlier run of this process may have computed in another precision
         self.accelerator: Any = Accelerator(
-            mixed_precision="bf16" if config.bf16 else "no",
+            mixed_precision="bf16" if config.dtype == "bfloat16" else "no",
             log_with=tracker or None,
             project_dir=".",  # TensorBoard asks for one now; start_tracker names it
         )
@@ -450,16 +452,12 @@ class _Run:
         self.done, self.told = -1, dict[str, str]()
         self.few: TokenBatch | None = None  # of the last round
         # Weights that learn are float32, and the reference is computed as the policy is: their ratio starts at 1.
-        self.policy: Any = load_causal(model, precision="saved" if config.lora_rank else "master")
+        self.policy: Any = load_policy(model, config)
         self.reference: Any = None
-        if config.lora_rank:
-            add_adapter(self.policy, rank=config.lora_rank, alpha=config.lora_alpha, seed=config.seed)
-        else:
-            self.reference = (
-                load_causal(model, precision="master").to(self.accelerator.device).eval().requires_grad_(False)
-            )
+        if not off_is_start(self.policy):
+            self.reference = load_policy(model, config).to(self.accelerator.device).eval().requires_grad_(False)
         check_ids(self.policy, ((row.id, _bare(row, encoder=encoder)[0]) for row in prompts))
-        value_model: Any = load_critic(critic or model, heads=len(self.heads))
+        value_model: Any = load_critic(critic or model, heads=len(self.heads), attention=config.attention)
         if config.gradient_checkpointing:
             both: list[Any] = [self.policy, value_model]
             for each in both:
@@ -473,7 +471,7 @@ class _Run:
         # One optimizer each: their learning rates and clipped norms are their own.
         self.actor, self.policy_optimizer = self.accelerator.prepare(
             Actor(self.learner),
-            torch.optim.AdamW(_trained(self.learner).values(), lr=config.learning_rate, weight_decay=0.0),
+            torch.optim.AdamW(_trained(self.learner).values(), lr=config.rate, weight_decay=0.0),
         )
         self.critic, self.critic_optimizer = self.accelerator.prepare(
             value_model,
@@ -537,7 +535,7 @@ class _Run:
 
     def insist(self, numbers: Mapping[str, float], step: int, *, trained: bool) -> None:
         """Stop where a number of a step is none. What was saved before stays, and a rerun comes to the same end."""
-        rates = f"--learning-rate ({self.config.learning_rate:g}) or --value-learning-rate"
+        rates = f"--learning-rate ({self.config.rate:g}) or --value-learning-rate"
         remedy = f"lower {rates} ({self.config.value_learning_rate:g}), or scale the rewards down"
         check_finite(numbers, step, self.models, remedy=remedy, trained=trained)
 
@@ -684,7 +682,7 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         pairs = ((self.actor, self.policy_optimizer), (self.critic, self.critic_optimizer))
         share = _rate(step, config)
-        for (_, optimizer), rate in zip(pairs, (config.learning_rate, config.value_learning_rate), strict=True):
+        for (_, optimizer), rate in zip(pairs, (config.rate, config.value_learning_rate), strict=True):
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate * share
         totals: dict[str, float] = {}
@@ -737,7 +735,7 @@ class _Run:
             "val/ratio": mean["ratio"],
             "val/ratio_var": max(mean["ratio_squared"] - mean["ratio"] ** 2, 0.0),
             "val/grad_norm": mean["value_grad_norm"],
-            "lr": config.learning_rate * share,
+            "lr": config.rate * share,
             "episode": (step + 1) * config.rollouts_per_step,
         }
 
@@ -872,23 +870,24 @@ class _Run:
                 last = {name: tensor.detach().clone() for name, tensor in _trained(self.policy).items()}
                 _copy(read_tensors(work / f"best-{best}" / "policy.safetensors"), _trained(self.policy))
                 folders["best"] = work / "best"
-                save_model(self._whole(work), tokenizer, folders["best"], card=card, **more)
+                kept, how, _ = self._whole(work)
+                save_model(kept, tokenizer, folders["best"], card=card, **how, **more)
                 _copy(last, _trained(self.policy))
-            trained = self._whole(work)
-            folders |= {path.name: path for path in (work / "adapter", work / "errata") if path.exists()}
+            trained, how, adapter = self._whole(work)
+            folders |= {**adapter, **({"errata": work / "errata"} if (work / "errata").exists() else {})}
             files = {"metrics.jsonl": metrics.text(), "samples.jsonl": samples.text()}
-            written = save_model(trained, tokenizer, out, card=card, files=files, folders=folders, **more)
+            written = save_model(trained, tokenizer, out, card=card, files=files, folders=folders, **how, **more)
             shutil.rmtree(work, ignore_errors=True)
         if self.config.tracker != "none":
             self.accelerator.end_training()
         self.accelerator.wait_for_everyone()
         return dict(broadcast_object_list([written])[0]) if self.accelerator.num_processes > 1 else written
 
-    def _whole(self, work: Path) -> Any:
-        """The policy as plain transformers loads it, without an adapter."""
+    def _whole(self, work: Path) -> tuple[Any, dict[str, Any], dict[str, Path]]:
+        """The policy as it is written (``written_adapter``)."""
         if not has_adapter(self.policy):
-            return self.policy
-        return merged(reference_of(self.policy), save_adapter(self.policy, work / "adapter"))
+            return self.policy, {}, {}
+        return written_adapter(self.policy, work / "adapter", self.config)
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -26,6 +26,7 @@ from errata.models import (
     lay_out,
     load_policy,
     read_card,
+    settle,
 )
 from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.tuning.ends import trained_ends
@@ -71,6 +72,7 @@ def sft(
         TypeError: ``rows`` or ``heldout`` are rows of another kind.
     """
     out, weights = Path(out), check_row_weights(row_weights)
+    config, noted = settle(config, model)
     rows = rows_of(rows, Demonstration, "rows", "corrections become such rows by demonstrations(corrections)")
     heldout = None if heldout is None else label_rows(heldout, "heldout")
     counts = LengthCounts()
@@ -86,6 +88,7 @@ def sft(
         **asdict(counts),
         "response_tokens": sum(len(side.response_ids) for side, _ in weighted),
         **heldout_card(heldout),
+        **noted,
         "fingerprint": fingerprint_of("sft", identity(model), config, data, *heldout_ids(heldout)),
     }
     if RunFolder(out, card["fingerprint"]).is_finished():

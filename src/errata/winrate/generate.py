@@ -133,9 +133,10 @@ def _place(line: Any) -> tuple[Any, Any]:
 def _check_same(before: Mapping[str, Any] | None, made: Mapping[str, Any], file: Path) -> None:
     if before is None:
         raise ValueError(f"{file} is there and says nowhere how it was made; name another file, or move it away")
-    other = [key for key in made if before.get(key) != made[key]]
+    noted = {key: value for key, value in before.items() if key != "sha256"}
+    other = [key for key in {**made, **noted} if noted.get(key) != made.get(key)]
     if other:
-        told = "; ".join(f"{key} was {before.get(key)!r}, is {made[key]!r}" for key in other[:3])
+        told = "; ".join(f"{key} was {noted.get(key)!r}, is {made.get(key)!r}" for key in other[:3])
         raise ValueError(f"{file} was made with other settings ({told}); name another file, or remove it")
 
 

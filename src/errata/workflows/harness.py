@@ -55,12 +55,14 @@ def task_scores(
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise ValueError("tasks need the lm-evaluation-harness: pip install 'errata[lm-eval]'") from error
+    found = find_model(model, weights=True)
     manager = TaskManager(include_path=None if include is None else str(include))
     if unknown := [task for task in tasks if not manager.match_tasks([task])]:
         raise ValueError(f"the harness knows no task {unknown[0]!r}; `lm-eval ls tasks` names them")
-    found = simple_evaluate(
+    peft = {"peft": str(found.path)} if found.base is not None else {}
+    results = simple_evaluate(
         model="hf",
-        model_args={"pretrained": str(find_model(model, weights=True).path), "dtype": "auto"},
+        model_args={"pretrained": str(found.whole.path), "dtype": "auto", **peft},
         tasks=list(tasks),
         task_manager=manager,
         limit=limit,
@@ -70,8 +72,8 @@ def task_scores(
         bootstrap_iters=1000,
         log_samples=False,
     )
-    assert found is not None, "only other processes than the first get nothing"
-    return dict(_scores(found))
+    assert results is not None, "only other processes than the first get nothing"
+    return dict(_scores(results))
 
 
 def forgotten(before: Mapping[str, TaskScore], after: Mapping[str, TaskScore]) -> dict[str, float]:

@@ -32,11 +32,13 @@ from errata.data import (
     write_rows,
 )
 from errata.data.encoding import load_encoder
+from errata.data.hub import identity_of_data
 from errata.data.rows import read_lines, write_lines
 from errata.doctor import Diagnosis, examine, read_model_facts
 from errata.edits import MechanicalOf, Normalizer, kinds_of, word_distance
 from errata.labels import label_all
 from errata.models import Sampling, device, identity, load_causal, read_card
+from errata.pretrained import find_model
 from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
 from errata.runs import (
     SUMS,
@@ -93,8 +95,8 @@ class LearnConfig(Ranged):
     """Longest draft, in tokens."""
     epochs: Annotated[float, Range(above=0, high=1e6)] = 3.0
     """Passes over the rows."""
-    learning_rate: Annotated[float, Range(above=0)] = 2e-4
-    """Peak learning rate; without an adapter (--lora-rank 0) take a tenth of it or less."""
+    learning_rate: Annotated[float, Range(above=0)] | Literal["auto"] = "auto"
+    """Peak learning rate. auto: 2e-4 for an adapter, and 1e-5 without one (--lora-rank 0)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -575,13 +577,17 @@ class _Run:
     @property
     def sft_config(self) -> SFTConfig:
         """What both methods have in common."""
+        found = find_model(self.model)
         return SFTConfig(
             learning_rate=self.config.learning_rate,
             epochs=self.config.epochs,
             batch_size=self.details.batch_size,
             micro_batch_size=self.details.micro_batch_size,
-            bf16=self.details.bf16,
-            lora_rank=self.details.lora_rank,
+            dtype="bfloat16" if self.details.bf16 else "auto",
+            # Of an adapter the training goes on with that, of its own rank.
+            lora_rank=0 if found.base else self.details.lora_rank,
+            # Into quantized weights none can be merged.
+            save="adapter" if found.quantization else "both",
             quantize=self.details.quantize,
             gradient_checkpointing=self.details.gradient_checkpointing,
             seed=self.details.seed,
@@ -810,7 +816,9 @@ def _examples(rows: Sequence[Correction], old: Sequence[Rollout], new: Sequence[
 
 
 def _digest(path: Path) -> Any:
-    """What tells a file, or a folder of files, from another."""
+    """What tells a file, a folder of files, or a data set of the Hub from another."""
+    if (hub := identity_of_data(path)) is not None:
+        return hub
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())
         return [(str(each.relative_to(path)), each.stat().st_size, each.stat().st_mtime_ns) for each in files]

@@ -33,8 +33,9 @@ def convert_gguf(file: Path, folder: Path) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
         read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{file} could not be read as a GGUF file: {error}") from error
+    except Exception as error:  # of a file that is cut off it is anything
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} could not be read as a GGUF file: {reason}; download it again") from error
     settings = read.config.to_dict()
     settings.pop("quantization_config", None)
     config = AutoConfig.for_model(**settings)
