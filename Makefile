@@ -10,7 +10,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 export MALLOC_MMAP_THRESHOLD_ ?= 100000000000
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check docs bench clean starter
+.PHONY: demo test check docs bench clean starter real
 
 demo: $(VENV)/.demo
 	$(BIN)/errata demo $(DEMO)
@@ -31,6 +31,9 @@ docs: $(VENV)/.dev
 
 starter: $(VENV)/.starter
 	$(BIN)/python recipes/starter.py --out models/starter
+
+real: $(VENV)/.starter
+	$(BIN)/python recipes/real.py $(if $(QUICK),--out runs/real-quick --rows 140 --max-new-tokens 64,--out runs/real)
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py

@@ -16,7 +16,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-__all__ = ["PLAIN", "WARM", "Rule", "edit", "plain", "warm"]
+__all__ = ["PLAIN", "WARM", "Rule", "edit", "plain", "plain_editor", "warm", "warm_editor"]
 
 Rule = tuple[str, str]
 """A regular expression, and what takes the place of each match; the case of a match's first letter is kept."""
@@ -144,6 +144,16 @@ def plain(text: str, *, overlook: float = 0.0, seed: int | str = 0) -> str:
 def warm(text: str, *, overlook: float = 0.0, seed: int | str = 0) -> str:
     """``edit`` by the warm house style."""
     return edit(text, WARM, SIGN_OFFS["warm"], overlook=overlook, seed=seed)
+
+
+def plain_editor(prompt: object, draft: str) -> str:
+    """What ``errata learn --editor recipes/house_style.py:plain_editor`` asks: the plain style, nothing overlooked."""
+    return plain(draft)
+
+
+def warm_editor(prompt: object, draft: str) -> str:
+    """The same in the warm style."""
+    return warm(draft)
 
 
 def _in_case(replacement: str | Callable[[re.Match[str]], str]) -> Callable[[re.Match[str]], str]:
