@@ -35,15 +35,16 @@ starter: $(VENV)/.starter
 real: $(VENV)/.starter
 	$(BIN)/python recipes/real.py $(if $(QUICK),--out runs/real-quick --rows 140 --max-new-tokens 64,--out runs/real)
 
-bench: $(VENV)/.bench
+bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/agreement.py
-	$(BIN)/python benchmarks/offline.py
+	$(BIN)/python benchmarks/offline.py --trl-environment $(VENV)-trl-offline
+	$(BIN)/python benchmarks/offline.py --trl-environment $(VENV)-trl-offline --model models/starter --lora-rank 16 --files iterater --rows 16
 	$(BIN)/python benchmarks/ppo.py --trl-environment $(VENV)-trl
 	$(BIN)/python benchmarks/ppo.py --trl-environment $(VENV)-trl --vocabulary 32000
 
 clean:
-	rm -rf $(VENV) $(VENV)-trl runs build dist src/*.egg-info
+	rm -rf $(VENV) $(VENV)-trl $(VENV)-trl-offline runs build dist src/*.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -59,7 +60,3 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.starter: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/pip install -q -c constraints.txt -e '.[gguf]'
 	touch $@ $(VENV)/.demo
-
-$(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	touch $@

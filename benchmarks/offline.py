@@ -2,9 +2,13 @@
 
 Every contender trains the same model (a small Llama, random weights) on the same rows in the same batches, through its
 own library's trainer: loading of data, forward, backward, clipping and optimizer. Each measurement is a process of its
-own, and contenders take turns within a round. Seconds belong to a machine, ratios travel.
+own, and contenders take turns within a round. Seconds belong to a machine, ratios travel. With one thread they are
+CPU seconds, which hardly see what else the machine does.
 
     python benchmarks/offline.py --rows 64 --rounds 3 --out offline.json --markdown
+    python benchmarks/offline.py --model models/starter --lora-rank 16 --trl-environment .venv-trl-offline
+
+With ``--model`` it is a real model in place of the small one, trained with an adapter.
 
 Both libraries train with Hugging Face's Trainer, so one callback measures both: seconds from the start of training to
 the end of the last optimizer step, saving left out. What is done once beforehand (loading the model, tokenising,
@@ -26,7 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -49,7 +53,7 @@ from transformers.utils import logging as transformers_logging
 from errata.data import Encoder, read_corrections, write_rows
 from errata.data.encoding import load_encoder
 from errata.labels import label_all
-from errata.models import TokenBatch, load_causal, logprobs, save_model
+from errata.models import load_causal, logprobs, save_model
 from errata.reward import TokenRewardConfig, encode_pair, train_token_reward
 from errata.runs import new_file
 from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, dpo, figa, sft
@@ -66,6 +70,7 @@ FILES = {
 FOUR = ("summedits", "fgrlhf", "iterater", "mlqe")
 TEMPLATE = "{prompt}\n"
 RATE = 1e-2  # high, so that a few steps tell two losses apart
+LORA_RATE = 2e-4  # the one that a real model learns with
 NEVER = 10**9
 Measured = dict[str, Any]
 
@@ -85,21 +90,25 @@ class Job:
     max_length: int
     bf16: bool
     trl_fast: bool
+    lora_rank: int
+    """0 trains all weights."""
     every_loss: bool
     """Note the loss of every step; only where time does not matter."""
 
 
-def errata_figa(job: Job, rows: list[Correction], encoder: Encoder, *, kept: float, layout: str) -> None:
+def errata_figa(
+    job: Job, rows: list[Correction], encoder: Encoder, *, kept: float, layout: str, layers: int = 0, passes: int = 1
+) -> int:
     if layout == "textbook":
-        logprobs._logits, layout = every_logit, "plain"
-    config = FIGAConfig(kept_weight=kept, layout=layout, **common(job))
+        logprobs.finish_of, layout = unknown, "plain"
+    more = {"lora_layers": layers, "epochs": passes}
+    config = FIGAConfig(kept_weight=kept, layout=layout, **{**common(job), **more})
     figa(job.model, list(label_all(rows, encoder)), encoder, config, Path(job.work) / "out")
+    return passes
 
 
-def every_logit(model: Any, batch: TokenBatch, temperature: float) -> torch.Tensor:
-    """The whole vocabulary at every place, as a model gives it; errata's plain layout begins at the first response."""
-    output = model(input_ids=batch.ids_BT, attention_mask=batch.attention_mask_BT.long(), use_cache=False)
-    return output.logits[:, :-1].float() / temperature
+def unknown(model: Any) -> None:
+    """The whole vocabulary at every place, as a model gives it: nothing is assumed of what it does with its logits."""
 
 
 def errata_reward(job: Job, rows: list[Correction], encoder: Encoder, *, layout: str) -> None:
@@ -118,19 +127,14 @@ def errata_dpo(job: Job, rows: list[Correction], encoder: Encoder) -> None:
 def common(job: Job) -> dict[str, Any]:
     """What errata's configs have in common here."""
     batch = {"batch_size": job.batch_size, "micro_batch_size": job.batch_size}
-    return {
-        **batch,
-        "learning_rate": RATE,
-        "epochs": 1,
-        "dtype": "bfloat16" if job.bf16 else "auto",
-        "save_every": NEVER,
-    }
+    adapter = {"learning_rate": LORA_RATE, "lora_rank": job.lora_rank} if job.lora_rank else {"learning_rate": RATE}
+    return {**batch, **adapter, "epochs": 1, "dtype": "bfloat16" if job.bf16 else "auto", "save_every": NEVER}
 
 
 def trl_sft(job: Job, rows: list[Correction], encoder: Encoder) -> None:
     from trl import SFTConfig, SFTTrainer
 
-    texts = [{"prompt": text_of(row), "completion": row.edited} for row in rows]
+    texts = [{"prompt": text_of(row, encoder), "completion": row.edited} for row in rows]
     # Without completion_only_loss it trains on prompts, too, in silence, where rows come as ids.
     settings = SFTConfig(
         completion_only_loss=True,
@@ -143,7 +147,7 @@ def trl_sft(job: Job, rows: list[Correction], encoder: Encoder) -> None:
 def trl_dpo(job: Job, rows: list[Correction], encoder: Encoder) -> None:
     from trl import DPOConfig, DPOTrainer
 
-    texts = [{"prompt": text_of(row), "chosen": row.edited, "rejected": row.original} for row in rows]
+    texts = [{"prompt": text_of(row, encoder), "chosen": row.edited, "rejected": row.original} for row in rows]
     train_trl(DPOTrainer, DPOConfig(beta=0.1, **trl_settings(job)), job, texts, encoder)
 
 
@@ -153,7 +157,7 @@ def trl_settings(job: Job) -> dict[str, Any]:
         "output_dir": job.work,
         "per_device_train_batch_size": job.batch_size,
         "num_train_epochs": 1,
-        "learning_rate": RATE,
+        "learning_rate": LORA_RATE if job.lora_rank else RATE,
         "lr_scheduler_type": "constant",
         "max_grad_norm": 1.0,
         "max_length": job.max_length,
@@ -178,15 +182,32 @@ def train_trl(trainer: Any, settings: Any, job: Job, texts: list[dict[str, str]]
     model: Any = load_causal(job.model)
     if settings.padding_free:
         model.set_attn_implementation("flash_attention_2")
-    trainer(model=model, args=settings, train_dataset=data, processing_class=encoder.tokenizer).train()
+    adapter = None
+    if job.lora_rank:
+        from peft import LoraConfig
+
+        adapter = LoraConfig(
+            r=job.lora_rank,
+            lora_alpha=2 * job.lora_rank,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+        torch.manual_seed(0)
+    trainer(
+        model=model, args=settings, train_dataset=data, processing_class=encoder.tokenizer, peft_config=adapter
+    ).train()
 
 
-CONTENDERS: Mapping[str, Callable[[Job, list[Correction], Encoder], None]] = {
+UPPER = "FIGA, kept .5, upper 8 layers"
+"""Three passes; with an adapter on these layers only, what the others give is kept from the first one."""
+CONTENDERS: Mapping[str, Callable[[Job, list[Correction], Encoder], int | None]] = {
     "FIGA, kept 0, textbook": lambda *a: errata_figa(*a, kept=0.0, layout="textbook"),
     "FIGA, kept 0, plain": lambda *a: errata_figa(*a, kept=0.0, layout="plain"),
     "FIGA, kept 0": lambda *a: errata_figa(*a, kept=0.0, layout="auto"),
     "FIGA, kept .5, plain": lambda *a: errata_figa(*a, kept=0.5, layout="plain"),
     "FIGA, kept .5": lambda *a: errata_figa(*a, kept=0.5, layout="auto"),
+    UPPER: lambda *a: errata_figa(*a, kept=0.5, layout="auto", layers=8 if a[0].lora_rank else 0, passes=3),
     "token reward, plain": lambda *a: errata_reward(*a, layout="plain"),
     "token reward": lambda *a: errata_reward(*a, layout="auto"),
     "SFT": errata_sft,
@@ -194,6 +215,8 @@ CONTENDERS: Mapping[str, Callable[[Job, list[Correction], Encoder], None]] = {
     "TRL SFT": trl_sft,
     "TRL DPO": trl_dpo,
 }
+REAL = ("SFT", "FIGA, kept .5", UPPER, "DPO", "TRL SFT", "TRL DPO")
+"""Contenders on a real model."""
 SAME = {"SFT": "TRL SFT", "DPO": "TRL DPO"}
 """Contenders that must have the same losses."""
 SAME_LOSS = 1e-4
@@ -223,16 +246,34 @@ TARGETS = (
 )
 
 
+REAL_TARGETS = (
+    Target(UPPER, "FIGA, kept .5", "pairs_per_second", 2.5, FOUR),
+    Target(UPPER, "FIGA, kept .5", "later_pairs_per_second", 2.5, FOUR),
+    Target("FIGA, kept .5", "TRL SFT", "pairs_per_second", 1.5, FOUR),
+    Target("FIGA, kept .5", "TRL DPO", "pairs_per_second", 4.0, FOUR),
+    Target("SFT", "TRL SFT", "pairs_per_second", 1.0, FOUR),
+    Target("DPO", "TRL DPO", "pairs_per_second", 1.0, FOUR),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Pairs a second and memory of whole training steps, errata's and TRL's."""
 
+    model: Path | None = None
+    """Folder of a real model with a chat template, to be trained in place of the small one; left out if missing."""
+    lora_rank: int = 0
+    """Train an adapter of this rank; 0 trains all weights."""
+    corrections: Path | None = None
+    """A file of corrections in place of the shared ones."""
+    trl_environment: Path | None = None
+    """An environment with TRL, which is made if missing; else TRL takes part where it is installed."""
     shared: Path = SHARED
     """Folder of the files of corrections."""
     files: tuple[str, ...] = tuple(FILES)
     """Which of the files."""
-    only: tuple[str, ...] = tuple(CONTENDERS)
-    """Which contenders."""
+    only: tuple[str, ...] = ()
+    """Which contenders; on a real model those that are trained on one, else all others."""
     rows: int = 24
     """Rows of each file, drawn at random; two steps of them or more, for the first one has no optimizer states yet."""
     rounds: int = 1
@@ -262,7 +303,17 @@ class Settings:
 def main() -> None:
     """Measure, print and, if asked to, write."""
     settings = tyro.cli(Settings)
-    for given, known in ((settings.files, FILES), (settings.only, CONTENDERS)):
+    if settings.model is not None and not settings.model.exists():
+        print(f"Left out: there is no model in {settings.model}.")
+        return
+    if settings.corrections is not None:
+        settings = replace(settings, files=(settings.corrections.name.split(".")[0],))
+    if not settings.only:
+        settings = replace(
+            settings, only=REAL if settings.model else tuple(name for name in CONTENDERS if name != UPPER)
+        )
+    known_files = settings.files if settings.corrections else FILES
+    for given, known in ((settings.files, known_files), (settings.only, CONTENDERS)):
         if unknown := set(given) - set(known):
             raise SystemExit(f"{', '.join(sorted(unknown))}: there is only {'; '.join(known)}")
     if settings.rows < 2 * settings.batch_size:
@@ -288,25 +339,19 @@ def main() -> None:
 
 
 def path_of(settings: Settings, name: str) -> Path:
-    return settings.shared / f"{FILES[name]}.jsonl.gz"
+    return settings.corrections or settings.shared / f"{FILES[name]}.jsonl.gz"
 
 
-def text_of(row: Correction) -> str:
-    """The prompt as text, as errata's plain template has it."""
-    return TEMPLATE.replace("{prompt}", str(row.prompt))
+def text_of(row: Correction, encoder: Encoder) -> str:
+    """The prompt as text, as errata has it: by the plain template of the small model, or the model's chat template."""
+    if encoder.template != "chat":
+        return TEMPLATE.replace("{prompt}", str(row.prompt))
+    messages = [{"role": "user", "content": row.prompt}] if isinstance(row.prompt, str) else list(row.prompt)
+    return str(encoder.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def prepare(settings: Settings, folder: Path) -> tuple[list[str], dict[str, dict[str, int]]]:
-    """Write tokenizer, model and rows; returns the names of the files and what became of their rows.
-
-    TRL tokenises a prompt and its answer as one text: a row in which this gives other ids is left out.
-    """
-    found = {
-        name: read_corrections(path_of(settings, name), empty_texts="keep")
-        for name in settings.files
-        if path_of(settings, name).exists()
-    }
-    everything = [row for rows in found.values() for row in rows]
+def built_model(settings: Settings, everything: Sequence[Correction], folder: Path) -> Encoder:
+    """Write the small model, whose tokenizer learns from the rows."""
     prompts = [
         Correction(id="", prompt="", original=text, edited="") for text in {str(row.prompt) for row in everything}
     ]
@@ -327,6 +372,24 @@ def prepare(settings: Settings, folder: Path) -> tuple[list[str], dict[str, dict
         pad_token_id=encoder.pad_id,
     )
     save_model(LlamaForCausalLM(config), tokenizer, folder / "model")
+    return encoder
+
+
+def prepare(settings: Settings, folder: Path) -> tuple[list[str], dict[str, dict[str, int]]]:
+    """Write tokenizer, model and rows; returns the names of the files and what became of their rows.
+
+    TRL tokenises a prompt and its answer as one text: a row in which this gives other ids is left out.
+    """
+    found = {
+        name: read_corrections(path_of(settings, name), empty_texts="keep")
+        for name in settings.files
+        if path_of(settings, name).exists()
+    }
+    everything = [row for rows in found.values() for row in rows]
+    encoder = (
+        load_encoder(settings.model, template="chat") if settings.model else built_model(settings, everything, folder)
+    )
+    tokenizer = encoder.tokenizer
     counts = {}
     for name, rows in found.items():
         usable, count = [], dict.fromkeys(("read", "unchanged or empty", "too long", "joined to other tokens"), 0)
@@ -336,7 +399,7 @@ def prepare(settings: Settings, folder: Path) -> tuple[list[str], dict[str, dict
                 count["unchanged or empty"] += 1
                 continue
             pair = encode_pair(row, encoder)
-            joined = [text_of(row) + text + str(tokenizer.eos_token) for text in (row.edited, row.original)]
+            joined = [text_of(row, encoder) + text + str(tokenizer.eos_token) for text in (row.edited, row.original)]
             if max(len(side.ids) for side in pair) > settings.max_length:
                 count["too long"] += 1
             elif tokenizer(joined)["input_ids"] != [list(side.ids) for side in pair]:
@@ -351,7 +414,7 @@ def prepare(settings: Settings, folder: Path) -> tuple[list[str], dict[str, dict
 
 def same_losses(settings: Settings, folder: Path, name: str) -> dict[str, dict[str, float]]:
     """The largest differences from TRL's loss and gradient norm in any step; and how far the loss went meanwhile."""
-    if not find_spec("trl"):
+    if not has_trl(settings):
         print("TRL is not installed: nothing to compare losses with.")
         return {}
     differences = {}
@@ -366,9 +429,9 @@ def same_losses(settings: Settings, folder: Path, name: str) -> dict[str, dict[s
 
 def measure_all(settings: Settings, folder: Path, names: Sequence[str]) -> dict[str, dict[str, Measured]]:
     """By file and contender: medians over the rounds, in which all contenders take turns."""
-    contenders = [name for name in settings.only if find_spec("trl") or not name.startswith("TRL")]
+    contenders = [name for name in settings.only if has_trl(settings) or not name.startswith("TRL")]
     if left_out := set(settings.only) - set(contenders):
-        print(f"Left out, for trl is not installed: {', '.join(sorted(left_out))}. Install errata[bench].")
+        print(f"Left out, for trl is not installed: {', '.join(sorted(left_out))}. Give --trl-environment.")
     every: dict[tuple[str, str], list[Measured]] = {}
     for number in range(settings.rounds):
         for name in names:
@@ -376,7 +439,7 @@ def measure_all(settings: Settings, folder: Path, names: Sequence[str]) -> dict[
                 found = run(settings, folder, name, contender)
                 every.setdefault((name, contender), []).append(found)
                 print(f"round {number + 1}: {name}, {contender}: {found['seconds']:.1f} s", file=sys.stderr)
-    keys = ("seconds", "pairs_per_second", "activation_bytes", "peak_bytes")
+    keys = ("seconds", "pairs_per_second", "later_pairs_per_second", "activation_bytes", "peak_bytes")
     return {
         name: {c: {key: median(one[key] for one in every[name, c]) for key in keys} for c in contenders}
         for name in names
@@ -389,25 +452,44 @@ def run(settings: Settings, folder: Path, name: str, contender: str, *, every_lo
         job = Job(
             contender=contender,
             data=str(folder / f"{name}.jsonl"),
-            model=str(folder / "model"),
+            model=str((settings.model or folder / "model").absolute()),
             work=work,
             batch_size=settings.batch_size,
             max_length=settings.max_length,
             bf16=settings.bf16,
             trl_fast=settings.trl_fast,
+            lora_rank=settings.lora_rank,
             every_loss=every_loss,
         )
         told = Path(work) / "job.json"
         told.write_text(json.dumps(asdict(job)))
-        start(told)
+        start(told, python_of(settings, contender))
         found: Measured = json.loads((Path(work) / "found.json").read_text())
     return found
 
 
-def start(told: Path) -> None:
+def has_trl(settings: Settings) -> bool:
+    return settings.trl_environment is not None or find_spec("trl") is not None
+
+
+def python_of(settings: Settings, contender: str) -> str:
+    """The Python of a contender: TRL's environment, made where it is missing with the versions of everything else."""
+    if settings.trl_environment is None or not contender.startswith("TRL"):
+        return sys.executable
+    environment, root = settings.trl_environment.absolute(), Path(__file__).parents[1]
+    python = environment / "bin" / "python"
+    if not (environment / "done").exists():
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        pins = ["-c", str(root / "constraints.txt")]
+        subprocess.run([python, "-m", "pip", "install", "-q", *pins, "-e", f"{root}[bench]"], check=True)
+        (environment / "done").touch()
+    return str(python)
+
+
+def start(told: Path, python: str) -> None:
     """A process that does one measurement, and nothing else."""
     done = subprocess.run(
-        [sys.executable, __file__, "--one", told],
+        [python, __file__, "--one", told],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -425,11 +507,15 @@ def measure(told: Path) -> None:
     transformers_trainer.DEFAULT_CALLBACKS.append(watch)
     reference = Timed(import_module("errata.tuning.dpo"), "_with_reference")
     rows = read_corrections(Path(job.data), empty_texts="keep")
-    CONTENDERS[job.contender](job, rows, load_encoder(job.model, template=TEMPLATE))
+    real = not Path(job.model).is_relative_to(told.parents[1])
+    encoder = load_encoder(job.model, template="chat" if real else TEMPLATE)
+    passes = CONTENDERS[job.contender](job, rows, encoder) or 1
     seconds = watch.seconds + reference.seconds
+    first_pass = watch.ends[len(watch.ends) // passes - 1]
     found = {
         "seconds": seconds,
-        "pairs_per_second": len(rows) / seconds,
+        "pairs_per_second": passes * len(rows) / seconds,
+        "later_pairs_per_second": (passes - 1) * len(rows) / (watch.seconds - first_pass) if passes > 1 else 0.0,
         "activation_bytes": max(watch.peak - watch.before, 1),
         "peak_bytes": watch.peak,
         "logs": watch.logs,
@@ -445,9 +531,9 @@ class Timed:
         setattr(module, name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
+        started = clock()
         result = self.call(*args, **kwargs)
-        self.seconds += time.perf_counter() - started
+        self.seconds += clock() - started
         return result
 
 
@@ -463,6 +549,7 @@ class Watch(TrainerCallback):
         self.logs: list[dict[str, float]] = []
         self.before = self.most = self.peak = 0
         self.seconds = 0.0
+        self.ends: list[float] = []
         self.ended = threading.Event()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -475,7 +562,7 @@ class Watch(TrainerCallback):
         states = sum(2 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         self.before = memory() + states
         threading.Thread(target=self.sample, daemon=True).start()
-        self.started = time.perf_counter()
+        self.started = clock()
 
     def sample(self) -> None:
         while not self.ended.wait(0.002):
@@ -484,7 +571,8 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = clock() - self.started
+        self.ends.append(self.seconds)
         self.peak = self.most = max(self.most, memory(most=True))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -493,6 +581,12 @@ class Watch(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" in logs:
             self.logs.append({key: float(logs[key]) for key in ("loss", "grad_norm")})
+
+
+def clock() -> float:
+    """Seconds; of the CPU where one thread computes, else on the wall."""
+    one = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time() if one else time.perf_counter()
 
 
 def memory(*, most: bool = False) -> int:
@@ -517,7 +611,8 @@ def machine() -> str:
     trl = f", trl {version('trl')}" if find_spec("trl") else ""
     malloc = "kept by malloc" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "given back by malloc"
     libraries = f"torch {torch.__version__}, transformers {version('transformers')}{trl}"
-    return f"{name}, {libraries}, {platform.machine()}, freed memory {malloc}"
+    seconds = "seconds of CPU" if name == "1 threads" else "seconds on the wall"
+    return f"{name}, {seconds}, {libraries}, {platform.machine()}, freed memory {malloc}"
 
 
 def print_report(report: Mapping[str, Any], *, markdown: bool) -> None:
@@ -544,12 +639,13 @@ def print_report(report: Mapping[str, Any], *, markdown: bool) -> None:
     ):
         show([title, *names], *([c, *(form(measured[name][c][key]) for name in names)] for c in contenders))
     lines = []
-    for target in TARGETS:
-        counted = [name for name in target.files if name in names]
+    for target in REAL_TARGETS if settings.get("model") else TARGETS:
+        counted = [name for name in target.files if name in names] or ([] if set(names) & set(FILES) else names)
         if counted and {target.better, target.worse} <= set(contenders):
             ratios = {name: ratio(target, measured[name]) for name in names}
             mean = geometric_mean(ratios[name] for name in counted)
-            what = "" if target.what == "pairs_per_second" else "memory: "
+            named = {"pairs_per_second": "", "later_pairs_per_second": "from the second pass on: "}
+            what = named.get(target.what, "memory: ")
             where = "" if target.files == FOUR else f", on {', '.join(target.files)}"
             lines.append(
                 [
@@ -570,17 +666,20 @@ def print_report(report: Mapping[str, Any], *, markdown: bool) -> None:
     print(f"Means are geometric, over {', '.join(FOUR)} where nothing else is said.")
     for name, count in report["rows"].items():
         print(f"{name}: " + ", ".join(f"{key} {value:,}" for key, value in count.items()))
+    small = f"hidden {settings['hidden_size']}, {settings['layers']} layers, vocabulary {settings['vocabulary']:,}"
+    trained = f"all weights of {settings.get('model') or small}"
+    if settings.get("lora_rank"):
+        trained = trained.replace("all weights", f"an adapter of rank {settings['lora_rank']}")
     print(
-        f"Medians of {settings['rounds']} round(s), batches of {settings['batch_size']} rows, "
-        f"hidden {settings['hidden_size']}, {settings['layers']} layers, vocabulary {settings['vocabulary']:,}; "
+        f"Medians of {settings['rounds']} round(s), batches of {settings['batch_size']} rows, {trained}; "
         f"{report['machine']}."
     )
 
 
 def ratio(target: Target, measured: Mapping[str, Measured]) -> float:
     """How many times as good: faster, or smaller."""
-    better, worse = (measured[contender][target.what] for contender in (target.better, target.worse))
-    return float(better / worse if target.what == "pairs_per_second" else worse / better)
+    better, worse = measured[target.better][target.what], measured[target.worse][target.what.removeprefix("later_")]
+    return float(better / worse if target.what.endswith("pairs_per_second") else worse / better)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from errata.models import (
+    Layout,
     LayoutKind,
     Wanted,
     choose_layout,
@@ -38,6 +39,7 @@ from errata.models import (
     without_dropout,
 )
 from errata.models.layout import _attention
+from errata.models.tree import plant, window_of
 from errata.types import Encoded
 
 VOCABULARY = 40
@@ -78,6 +80,11 @@ def model_of(name: str, auto: Any = AutoModelForCausalLM, **settings: Any) -> An
         torch.manual_seed(0)
         built = auto.from_config(type(config)(**{**config.to_dict(), **settings}), attn_implementation=attention)
     return without_dropout(built).eval()
+
+
+def kinds_of(name: str) -> list[LayoutKind]:
+    """What a model can be given: the tree stands in for sdpa."""
+    return [kind for kind in LayoutKind if kind is not LayoutKind.TREE or ARCHITECTURES[name][1] == "sdpa"]
 
 
 def sequence(prompt: Sequence[int], response: Sequence[int]) -> Encoded:
@@ -143,8 +150,9 @@ def gradients(model: Any, value: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_logprobs_and_gradients_are_those_of_each_sequence_alone(name: str) -> None:
     model, groups = model_of(name), pairs(7, least=20)
-    assert choose_layout(model) == (LayoutKind.SHARED, "shared")
-    for kind in LayoutKind:
+    best = kinds_of(name)[0]
+    assert choose_layout(model) == (best, best.value)
+    for kind in kinds_of(name):
         layout = lay_out(groups, kind, pad_id=0)
         found = laid_out_logprobs(model, layout)
         expected = one_by_one(model, groups, found.shape)
@@ -156,10 +164,10 @@ def test_logprobs_and_gradients_are_those_of_each_sequence_alone(name: str) -> N
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_rewards_are_those_of_each_sequence_alone(name: str) -> None:
     tokens = model_of(name, AutoModelForTokenClassification, num_labels=1, id2label={0: "r"}, label2id={"r": 0})
-    assert choose_layout(tokens)[0] is LayoutKind.SHARED
+    assert choose_layout(tokens)[0] is kinds_of(name)[0]
     groups = pairs(8, least=20)
     rows, slopes = in_order(groups), {}
-    for kind in LayoutKind:
+    for kind in kinds_of(name):
         layout = lay_out(groups, kind, pad_id=0, predicted=False)
         found = laid_out_scalars(tokens, layout)
         slopes[kind] = gradients(tokens, found)
@@ -168,8 +176,9 @@ def test_rewards_are_those_of_each_sequence_alone(name: str) -> None:
             expected = torch.where(torch.tensor(marks), alone, 0.0)
             torch.testing.assert_close(row[: len(marks)], expected, rtol=1e-4, atol=1e-5)
             assert row[len(marks) :].count_nonzero() == 0
-    for shared, plain in zip(slopes[LayoutKind.SHARED], slopes[LayoutKind.PLAIN], strict=True):
-        torch.testing.assert_close(shared, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()) + 1e-7)
+    for kind in kinds_of(name):
+        for ours, plain in zip(slopes[kind], slopes[LayoutKind.PLAIN], strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()) + 1e-7)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3 windows", "mistral"])
@@ -181,7 +190,7 @@ def test_sequence_rewards_are_those_of_each_sequence_alone(name: str, pad: int |
     groups = [
         [Wanted(side.encoded, np.arange(len(side.marks)) == len(side.marks) - 1) for side in row] for row in pairs(9)
     ]
-    for kind in LayoutKind:
+    for kind in kinds_of(name):
         found = laid_out_last_scalars(whole, lay_out(groups, kind, pad_id=0, predicted=False))
         assert whole.config.pad_token_id == pad
         whole.config.pad_token_id = None  # else the stock class reads before an end that is the pad id, too
@@ -190,12 +199,28 @@ def test_sequence_rewards_are_those_of_each_sequence_alone(name: str, pad: int |
         torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
 
 
-@given(st.integers(0, 10_000), st.booleans(), st.booleans())
-def test_what_is_read_has_seen_its_sequence_and_nothing_else(seed: int, predicted: bool, single: bool) -> None:
+def seen_in(layout: Layout) -> torch.Tensor:
+    """Which columns each column sees."""
+    if layout.tree is None:
+        return _attention(model_of("llama"), layout)[:, 0]  # type: ignore[no-any-return]
+    sees_CC = torch.zeros(2 * (layout.ids_RC.shape[1],), dtype=torch.bool)
+    for number, block in enumerate(layout.tree.blocks):
+        causal, mask = layout.tree.how(number, None, torch.float32)
+        columns = torch.cat([torch.arange(start, stop) for start, stop in block.seen])
+        size = block.stop - block.start
+        masked = torch.ones(size, len(columns)).tril().bool() if causal else torch.ones(size, len(columns)).bool()
+        sees_CC[block.start : block.stop, columns] = masked if mask is None else mask == 0
+    return sees_CC[None]
+
+
+@given(st.integers(0, 10_000), st.booleans(), st.booleans(), st.sampled_from([LayoutKind.TREE, LayoutKind.SHARED]))
+def test_what_is_read_has_seen_its_sequence_and_nothing_else(
+    seed: int, predicted: bool, single: bool, kind: LayoutKind
+) -> None:
     """No model: the mask and the positions alone say what a column has seen."""
     groups = [row[:1] for row in pairs(seed, least=0)] if single else pairs(seed, least=0)
-    layout = lay_out(groups, LayoutKind.SHARED, pad_id=0, predicted=predicted)
-    sees_RCC = _attention(model_of("llama"), layout)[:, 0]
+    layout = lay_out(groups, kind, pad_id=0, predicted=predicted)
+    sees_RCC = seen_in(layout)
     rows, width = layout.ids_RC.shape
     read = iter(zip(layout.read_N.tolist(), layout.target_N.tolist(), strict=True))
     last = 0
@@ -214,6 +239,8 @@ def test_what_is_read_has_seen_its_sequence_and_nothing_else(seed: int, predicte
             last = max(last, stop)
     assert next(read, None) is None
     assert layout.wanted_SK.sum() == len(layout.read_N)
+    if not len(layout.read_N):
+        return
     # Nothing is computed that nobody reads: every column is seen by one that is read.
     used_RC = torch.zeros(rows * width, dtype=torch.bool)
     for column in layout.read_N.tolist():
@@ -234,9 +261,47 @@ def test_how_much_is_left() -> None:
     assert shared.branch_RC.tolist() == [[0] * 7 + [1] * 2]
     assert shared.read_N.tolist() == [6, 8, 6]
     assert shared.target_N.tolist() == [13, 2, 23]
+    tree = lay_out([[good, bad], [good, bad]], LayoutKind.TREE, pad_id=0)
+    assert tree.ids_RC.tolist() == shared.ids_RC.tolist(), "the second pair is there, too"
+    assert tree.read_N.tolist() == [6, 8, 6, 8, 6, 6]
     rewards = lay_out([[good, bad]], LayoutKind.SHARED, pad_id=0, predicted=False)
     assert rewards.ids_RC.tolist() == [[5, 6, 7, 8, 9, 11, 12, 13, 14, 2, 23]]
     assert rewards.position_RC.tolist() == [[*range(7), 7, 8, 9, 7]]
+
+
+def test_a_tree_holds_every_beginning_once() -> None:
+    rows = [[1, 2, 3, 4], [1, 2, 5], [], [1, 2, 3, 6, 7], [8], [1, 2, 3, 4], [1, 2]]
+    planted = plant([np.array(row, np.int64) for row in rows])
+    assert planted.ids.tolist() == [1, 2, 3, 4, 6, 7, 5, 8]
+    assert planted.positions.tolist() == [0, 1, 2, 3, 3, 4, 2, 0]
+    assert planted.nodes.tolist() == [0, 0, 1, 2, 3, 3, 4, 5]
+    for row, columns in zip(rows, planted.columns, strict=True):
+        assert planted.ids[columns].tolist() == row
+        assert planted.positions[columns].tolist() == list(range(len(row)))
+    assert [node.seen for node in planted.tree.nodes] == [
+        ((0, 2),),
+        ((0, 3),),
+        ((0, 4),),
+        ((0, 3), (4, 6)),
+        ((0, 2), (6, 7)),
+        ((7, 8),),
+    ]
+
+
+def test_a_window_is_that_of_the_layer() -> None:
+    windows = ARCHITECTURES["qwen3 windows"][0]
+    assert [window_of(windows, layer) for layer in (0, 1)] == [None, 4]
+    assert window_of(ARCHITECTURES["mistral"][0], 0) == 4
+    assert window_of(ARCHITECTURES["llama"][0], 0) is None
+
+
+def test_a_layout_in_which_nothing_is_read() -> None:
+    silent = [[Wanted(sequence([5, 6], [7, 2]), [False, False])]]
+    model = model_of("llama")
+    for kind in LayoutKind:
+        found = laid_out_logprobs(model, lay_out(silent, kind, pad_id=0))
+        assert found.tolist() == [[0.0, 0.0]]
+        found.sum().backward()
 
 
 def test_groups_are_packed_into_rows_no_longer_than_the_longest() -> None:
@@ -261,7 +326,8 @@ def test_weights_of_any_sign_and_size_survive_packing() -> None:
             assert row[: len(values)].tolist() == torch.tensor(values).tolist()
             assert not row[len(values) :].any()
         found[kind] = (laid_out_logprobs(model, layout) * weight_SK).sum()
-    torch.testing.assert_close(found[LayoutKind.SHARED], found[LayoutKind.PLAIN], rtol=1e-4, atol=1e-2)
+    for kind in LayoutKind:
+        torch.testing.assert_close(found[kind], found[LayoutKind.PLAIN], rtol=1e-4, atol=1e-2)
 
 
 def test_a_stream_that_was_cut_apart_is_an_error() -> None:
@@ -281,10 +347,10 @@ def test_padding_of_any_id_changes_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated")
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
-def test_with_checkpointed_gradients_and_in_bfloat16(name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), [("llama", "tree"), ("llama", "shared"), ("gemma2", "shared")])
+def test_with_checkpointed_gradients_and_in_bfloat16(name: str, kind: str) -> None:
     model, groups = model_of(name).train(), pairs(5, least=20)
-    layout = lay_out(groups, LayoutKind.SHARED, pad_id=0)
+    layout = lay_out(groups, LayoutKind(kind), pad_id=0)
     expected = gradients(model, laid_out_logprobs(model, layout))
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for ours, whole in zip(gradients(model, laid_out_logprobs(model, layout)), expected, strict=True):
@@ -329,6 +395,28 @@ class TestChoice:
             assert said.startswith("plain: ")
             assert said.removeprefix("plain: ") in caplog.text
 
+    @pytest.mark.parametrize("wrong", ["no positions", "no tree", "no window in a tree"])
+    def test_a_tree_that_would_be_silently_wrong_is_noticed(self, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = model_of("mistral" if "window" in wrong else "llama")
+        right = sys.modules["errata.models.layout"]._inputs
+
+        def inputs(model: Any, layout: Any) -> dict[str, Any]:
+            given: dict[str, Any] = right(model, layout)
+            if layout.kind is LayoutKind.TREE:
+                given.pop({"no positions": "position_ids", "no tree": "tree"}.get(wrong, ""), None)
+            return given
+
+        monkeypatch.setattr("errata.models.layout._inputs", inputs)
+        if "window" in wrong:
+            monkeypatch.setattr("errata.models.tree.window_of", lambda *_: None)
+        assert choose_layout(model)[0] is LayoutKind.SHARED
+        assert model.config._attn_implementation == "sdpa", "as it was"
+
+    def test_attention_that_a_tree_does_not_have(self) -> None:
+        layout = lay_out(pairs(1), LayoutKind.TREE, pad_id=0)
+        with pytest.raises(ValueError, match="its attention is 'eager', which takes no tree"):
+            laid_out_logprobs(model_of("gemma2"), layout)
+
     @pytest.mark.parametrize("wrong", ["no positions", "no mask", "Boolean in eager", "no window", "window on columns"])
     def test_what_would_be_silently_wrong_is_noticed(self, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
         name = {"Boolean in eager": "llama eager", "no window": "gemma2", "window on columns": "mistral"}.get(wrong)
@@ -336,7 +424,9 @@ class TestChoice:
         right = sys.modules["errata.models.layout"]._inputs
 
         def inputs(model: Any, layout: Any) -> dict[str, Any]:
-            given = right(model, layout)
+            if layout.kind is LayoutKind.TREE:
+                raise ValueError("no tree")
+            given: dict[str, Any] = right(model, layout)
             if layout.kind is LayoutKind.PLAIN:
                 return given
             if wrong == "no positions":
@@ -368,11 +458,13 @@ class TestChoice:
         monkeypatch.setattr(model.config, "layer_types", ["linear_attention", "full_attention"], raising=False)
         kind, said = choose_layout(model)
         assert kind is LayoutKind.PLAIN
-        assert "does not take the shared one: its layers are of the kinds full_attention, linear_attention" in said
+        assert "does not take the tree one: its layers are of the kinds full_attention, linear_attention" in said
 
     def test_a_head_of_zeros_is_judged_by_what_it_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model = model_of("llama", AutoModelForTokenClassification, num_labels=1, id2label={0: "r"}, label2id={"r": 0})
         torch.nn.init.zeros_(model.score.weight)
+        assert choose_layout(model)[0] is LayoutKind.TREE
+        monkeypatch.setattr("errata.models.layout._as_tree", lambda *_, **__: [][0])
         assert choose_layout(model)[0] is LayoutKind.SHARED
         right = sys.modules["errata.models.layout"]._attention
         monkeypatch.setattr("errata.models.layout._attention", lambda m, layout: right(m, layout) | True)

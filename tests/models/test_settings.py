@@ -188,7 +188,7 @@ def test_dropout_is_noise_in_training_alone_and_leaves_sides_apart(start: Path) 
         assert not torch.equal(token_logprobs(model, BATCH), token_logprobs(model, BATCH))
     kind, words = choose_layout(model)
     assert (kind, words[:14]) == (LayoutKind.PLAIN, "plain: dropout")
-    assert choose_layout(load_policy(start, OfflineConfig(lora_rank=4)))[0] == LayoutKind.SHARED
+    assert choose_layout(load_policy(start, OfflineConfig(lora_rank=4)))[0] == LayoutKind.TREE
 
 
 @pytest.mark.parametrize("settings", [{"lora_dropout": 0.3}, {"lora_dora": True, "lora_rslora": True}], ids=str)
@@ -319,13 +319,13 @@ def test_in_which_type_the_weights_are_held(start: Path, tmp_path: Path) -> None
     assert {value.dtype for value in whole.parameters()} == {torch.float32}, "weights that learn stay float32"
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_an_attention_that_is_asked_for(attention: Any, start: Path, tmp_path: Path) -> None:
-    """Either takes the shared layout, and says the same."""
+@pytest.mark.parametrize(("attention", "layout"), [("eager", "shared"), ("sdpa", "tree")])
+def test_an_attention_that_is_asked_for(attention: Any, layout: str, start: Path, tmp_path: Path) -> None:
+    """Either takes a layout that shares what is common, and says the same."""
     config = FIGAConfig(attention=attention, epochs=1, batch_size=12, learning_rate=1e-3)
     assert load_policy(start, config).config._attn_implementation == attention
     card = figa(start, tiny.labels(12), ENCODER, config, tmp_path / attention)
-    assert card["layout"] == "shared"
+    assert card["layout"] == layout
     plain = replace(config, layout="plain")
     figa(start, tiny.labels(12), ENCODER, plain, tmp_path / "plain")
     assert tiny.difference(tmp_path / attention, tmp_path / "plain") < 1e-5

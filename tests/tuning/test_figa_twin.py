@@ -43,12 +43,17 @@ def shared(model: nn.Module, pairs: Sequence[WeightedPair], config: FIGAConfig) 
     return step_loss(model, pairs, config, LayoutKind.SHARED)
 
 
+def tree(model: nn.Module, pairs: Sequence[WeightedPair], config: FIGAConfig) -> StepLoss:
+    """What any of the sides begin with alike once, only what is read."""
+    return step_loss(model, pairs, config, LayoutKind.TREE)
+
+
 def step_loss(model: nn.Module, pairs: Sequence[WeightedPair], config: FIGAConfig, kind: LayoutKind) -> StepLoss:
     batch = collate_weighted(pairs, encoder=WHOLE, kind=kind)
     return figa_step_loss(model, batch, low=config.gate_low, high=config.gate)
 
 
-LAYOUTS: list[Layout] = [plain, shared]
+LAYOUTS: list[Layout] = [plain, shared, tree]
 
 # Rows.
 

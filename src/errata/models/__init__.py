@@ -17,6 +17,7 @@ from errata.models.layout import (
     laid_out_logprobs,
     laid_out_scalars,
     lay_out,
+    tree_size,
 )
 from errata.models.load import (
     Attention,
@@ -114,5 +115,6 @@ __all__ = [
     "token_logprobs",
     "token_rewards",
     "token_values",
+    "tree_size",
     "without_dropout",
 ]

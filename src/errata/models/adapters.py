@@ -19,6 +19,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from errata.models.load import HEADS, device, load_causal, without_dropout
+from errata.models.lora import fuse
+from errata.models.lower import layers_of
 from errata.pretrained.adapter import in_float32, load_adapter, merge_adapter, put_in
 from errata.pretrained.kinds import Attention
 from errata.pretrained.load import Origin, load_pretrained
@@ -75,6 +77,7 @@ def add_adapter(
     dropout: float = 0.0,
     rslora: bool = False,
     dora: bool = False,
+    layers: int = 0,
 ) -> nn.Module:
     """Freeze ``model`` and put a LoRA adapter into it, in place: W + (α/r)·BA on all linear layers but the output's.
 
@@ -91,6 +94,7 @@ def add_adapter(
         dropout: share of the adapter's inputs that is dropped out in training.
         rslora: scale by α/√r instead.
         dora: learn the norm of each row of W beside.
+        layers: how many layers of the model, from the uppermost down, get it on all of theirs; 0: as ``targets`` says.
 
     Raises:
         ValueError: the rank is larger than any of these layers can use, or there are no such layers.
@@ -103,7 +107,7 @@ def add_adapter(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=dropout,
-        target_modules=targets,
+        target_modules=_upper(model, layers) if layers else targets,
         # GPT-2 stores its weights the other way round.
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         exclude_modules=heads or None,
@@ -155,7 +159,21 @@ def continue_adapter(model: Any, folder: Path, *, dropout: float = 0.0) -> nn.Mo
 def _ready(model: Any) -> None:
     for head in (getattr(model, name) for name in HEADS if hasattr(model, name)):
         head.register_forward_pre_hook(_in_its_type)
+    fuse(model)
     in_float32(model).eval()  # what is new in it is in training mode, and drops out
+
+
+def _upper(model: Any, layers: int) -> list[str]:
+    """The linear layers in the uppermost ``layers`` layers."""
+    from transformers.pytorch_utils import Conv1D
+
+    found = layers_of(model)
+    count = len(found[1]) if found else 0
+    if found is None or layers > count:
+        raise ValueError(f"--lora-layers {layers} is more than the {count} layers of this model; 0 adapts all of them")
+    above = [f"{found[0]}.{k}." for k in range(count - layers, count)]
+    linear = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
+    return [name for name in linear if any(name.startswith(one) for one in above)]
 
 
 def _linear_shapes(model: Any, heads: Sequence[str]) -> Iterator[tuple[str, tuple[int, int]]]:

@@ -12,7 +12,7 @@ from errata.models.logprobs import _columns, _logits
 
 __all__ = ["token_kl"]
 
-LOGITS_AT_ONCE = 2**28
+LOGITS_AT_ONCE = 2**24
 """Rows are taken so few at a time that the logits of one model are at most so many; a single row may have more."""
 
 

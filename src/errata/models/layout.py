@@ -1,25 +1,29 @@
 """Where the tokens of a batch stand in the rectangle that a model is given, and what is read off it.
 
-*Plain*: each sequence is a row, and the model predicts every token. *Shared*: nothing is computed that no loss reads.
+*Plain*: each sequence is a row. The two others compute nothing that no loss reads: what comes after the last token that
+is read is cut off, the feed-forward part of the last layer is given only the columns that are read, and the output
+layer is so in any layout.
 
-- The sequences of a group (the two sides of a pair) have their common beginning once: the *stem*, prompt included. What
-  follows it are *branches*, which see the stem and themselves. Positions count from the beginning of a sequence.
-- What comes after the last token that is read is cut off.
-- The output layer, and the feed-forward part of the last layer, are given only the columns that are read.
-- Groups of different lengths stand behind each other in one row, as many as fit, and do not see each other.
+*Tree*: all sequences of the batch stand in one row as a tree. What any of them begin with alike (the system prompt, a
+prompt, a draft up to its first edit) stands there once, and nothing is padded. Positions count from the beginning of a
+sequence. Attention goes node by node (``models/tree.py``), on a CPU and in place of sdpa.
 
-Both give the same numbers, up to the rounding of sums in another order. ``choose_layout`` tries it out on the model at
+*Shared*, elsewhere: the sequences of a group (the two sides of a pair) have their common beginning once: the *stem*,
+prompt included. What follows it are *branches*, which see the stem and themselves, by a mask. Groups of different
+lengths stand behind each other in one row, as many as fit, and do not see each other.
+
+All give the same numbers, up to the rounding of sums in another order. ``choose_layout`` tries them out on the model at
 hand, since a mask that a model does not understand is silently wrong.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,11 +31,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
-from errata.models.batch import TokenBatch
 from errata.models.load import HEADS
-from errata.models.logprobs import at_least_float32, token_logprobs
+from errata.models.logprobs import at_least_float32, finish_of, read_logprobs
+from errata.models.lower import KeptLayers, forget, kept_of, lower_kept
+from errata.models.tree import ATTENTION, Tree, plant
 from errata.types import Encoded
 
 __all__ = [
@@ -40,11 +44,13 @@ __all__ = [
     "Wanted",
     "choose_layout",
     "common_length",
+    "keep_lower_layers",
     "laid_out_last_scalars",
     "laid_out_logprobs",
     "laid_out_scalars",
     "lay_out",
     "short_last_layer",
+    "tree_size",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -57,6 +63,7 @@ _LONGEST_WINDOW = 1024  # tokens; a longer one is not tried out
 class LayoutKind(StrEnum):
     """How a batch is laid out."""
 
+    TREE = "tree"
     SHARED = "shared"
     PLAIN = "plain"
 
@@ -83,7 +90,7 @@ class Layout:
     group_RC: Int[Tensor, "R C"]
     """Which group of the row a token belongs to; −1 is padding."""
     branch_RC: Int[Tensor, "R C"]
-    """0 for the stem, which all branches of the group see; a branch sees no other."""
+    """0 for the stem, which all branches of the group see; a branch sees no other. In a tree: which node."""
     read_N: Int[Tensor, " N"]
     """For each token that is read, row · C + column of what it is read off: the token before it in its sequence, which
     predicts it, or the token itself."""
@@ -93,11 +100,15 @@ class Layout:
     """Which response tokens are read."""
     length_S: Int[Tensor, " S"]
     """How many response tokens a sequence has."""
+    tree: Tree | None = None
+    """Of the layout of this name."""
 
     def to(self, device: torch.device | str) -> Layout:
         """The same on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "kind"}
-        return Layout(kind=self.kind, **moved)
+        moved: dict[str, Any] = {
+            f.name: x.to(device) for f in fields(self) if isinstance(x := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
 
     def stream(self, values: Sequence[Sequence[float]]) -> Float[Tensor, "S K"]:
         """One value for each response token of each sequence, in the order of S; kept where it is read, else 0.
@@ -129,6 +140,20 @@ def common_length(one: Encoded, other: Encoded) -> int:
     size = min(len(one.ids), len(other.ids))
     differ = np.flatnonzero(np.array(one.ids[:size]) != np.array(other.ids[:size]))
     return int(differ[0]) if len(differ) else size
+
+
+def tree_size(rows: Iterable[Sequence[Encoded]]) -> Callable[[Sequence[Encoded]], int]:
+    """What counts the tokens of a row: one sequence, or two whose common beginning counts once.
+
+    What all ``rows`` begin with is not counted.
+    """
+    every = [row[0] for row in rows]
+    root = min((common_length(every[0], other) for other in every[1:]), default=0)
+
+    def size(row: Sequence[Encoded]) -> int:
+        return sum(len(side.ids) for side in row) - (common_length(*row) if len(row) > 1 else 0) - root
+
+    return size
 
 
 class _Group(NamedTuple):
@@ -163,6 +188,8 @@ def lay_out(groups: Sequence[Sequence[Wanted]], kind: LayoutKind, *, pad_id: int
     for number, (_, marks) in enumerate(sequences):
         wanted[number, : len(marks)] = marks
     places = [np.flatnonzero(wanted[number]) + one.encoded.prompt_length for number, one in enumerate(sequences)]
+    if kind is LayoutKind.TREE:
+        return _as_tree(sequences, places, wanted, lengths, pad_id=pad_id, predicted=predicted)
     if kind is LayoutKind.PLAIN:
         built = [_chain(one.encoded) for one in sequences]
         row_of, offset_of = np.arange(len(built)), np.zeros(len(built), np.int64)
@@ -203,6 +230,40 @@ def lay_out(groups: Sequence[Sequence[Wanted]], kind: LayoutKind, *, pad_id: int
     )
 
 
+def _as_tree(
+    sequences: Sequence[Wanted],
+    places: Sequence[Ints],
+    wanted: NDArray[np.bool_],
+    lengths: Sequence[int],
+    *,
+    pad_id: int,
+    predicted: bool,
+) -> Layout:
+    ids = [np.array(one.encoded.ids, np.int64) for one in sequences]
+    used = [row[:stop] for row, stop in zip(ids, _stops(places, predicted=predicted), strict=True)]
+    # A model is given something, also where nothing is read.
+    planted = plant(used if any(map(len, used)) else [np.array([pad_id])])
+    read = [planted.columns[k][found - predicted] for k, found in enumerate(places) if len(found)]
+    targets = [row[found] for row, found in zip(ids, places, strict=True)]
+    return Layout(
+        kind=LayoutKind.TREE,
+        ids_RC=torch.from_numpy(planted.ids)[None],
+        position_RC=torch.from_numpy(planted.positions)[None],
+        group_RC=torch.zeros(1, len(planted.ids), dtype=torch.long),
+        branch_RC=torch.from_numpy(planted.nodes)[None],
+        read_N=torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *read])),
+        target_N=torch.from_numpy(np.concatenate(targets)),
+        wanted_SK=torch.from_numpy(wanted),
+        length_S=torch.tensor(lengths),
+        tree=planted.tree,
+    )
+
+
+def _stops(places: Sequence[Ints], *, predicted: bool) -> list[int]:
+    """How many tokens of each sequence are given: a token that is predicted need not be there itself."""
+    return [int(found[-1]) + (not predicted) if len(found) else 0 for found in places]
+
+
 def _chain(encoded: Encoded) -> _Group:
     size = len(encoded.ids)
     return _Group(np.array(encoded.ids), np.arange(size), np.zeros(size, np.int64), (size,), size)
@@ -211,8 +272,7 @@ def _chain(encoded: Encoded) -> _Group:
 def _tree(sequences: Sequence[Encoded], places: Sequence[Ints], *, predicted: bool) -> _Group:
     """The stem, then the branches, each only as far as something is read."""
     stem = min([len(sequences[0].ids), *(common_length(sequences[0], other) for other in sequences[1:])])
-    # A token that is predicted need not be there itself.
-    stops = [int(found[-1]) + (not predicted) if len(found) else 0 for found in places]
+    stops = _stops(places, predicted=predicted)
     used = max(min(stem, stop) for stop in stops)
     parts = [np.array(sequences[0].ids[:used], np.int64)]
     parts += [np.array(one.ids[stem:stop], np.int64) for one, stop in zip(sequences, stops, strict=True)]
@@ -245,17 +305,11 @@ def laid_out_logprobs(model: nn.Module, layout: Layout) -> Float[Tensor, "S K"]:
 
     The layout was made with ``predicted``: a token is read off the one before it in its own sequence.
     """
-    if layout.kind is LayoutKind.PLAIN:
-        mask_RC = torch.zeros_like(layout.ids_RC, dtype=torch.bool)
-        column_N = layout.read_N + 1
-        mask_RC.view(-1)[column_N] = True
-        batch = TokenBatch(layout.ids_RC, layout.group_RC >= 0, mask_RC)
-        return layout.fill(token_logprobs(model, batch).flatten()[column_N])
     inner: Any = getattr(model, "module", model)
-    with _only_columns(inner.get_output_embeddings(), layout.read_N), _short_last_layer_of(inner, layout):
-        output = model(**_inputs(inner, layout))
-    logits_NV = at_least_float32(output.logits[0])
-    return layout.fill(-functional.cross_entropy(logits_NV, layout.target_N, reduction="none"))
+    finish_of(model)  # not to be tried out with the last layer shortened
+    with _shortened(inner, layout):
+        logprob_N, _ = read_logprobs(model, _inputs(inner, layout), layout.read_N, layout.target_N)
+    return layout.fill(logprob_N)
 
 
 def _inputs(model: Any, layout: Layout) -> dict[str, Any]:
@@ -266,22 +320,18 @@ def _inputs(model: Any, layout: Layout) -> dict[str, Any]:
             "attention_mask": (layout.group_RC >= 0).long(),
             "use_cache": False,
         }
-    return {
-        "input_ids": layout.ids_RC,
-        "position_ids": layout.position_RC,
-        "attention_mask": _attention(model, layout),
-        "use_cache": False,
-    }
-
-
-@contextmanager
-def _only_columns(head: nn.Module, columns_N: Tensor) -> Iterator[None]:
-    """Let the output layer see only these columns, as one row; what a model does after it (soft caps) stays."""
-    handle = head.register_forward_pre_hook(partial(_gather, columns_N=columns_N))
-    try:
-        yield
-    finally:
-        handle.remove()
+    inputs = {"input_ids": layout.ids_RC, "position_ids": layout.position_RC, "use_cache": False}
+    if layout.kind is LayoutKind.SHARED:
+        return {**inputs, "attention_mask": _attention(model, layout)}
+    _check_kinds(config := model.config.get_text_config())
+    if config._attn_implementation == "sdpa":
+        # It stays so, for what is computed again in the backward pass; without a tree it is sdpa.
+        config._attn_implementation = ATTENTION
+    if config._attn_implementation != ATTENTION:
+        raise ValueError(f"its attention is {config._attn_implementation!r}, which takes no tree")
+    # A mask of four dimensions is handed on as it is, and nobody looks at it.
+    unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=layout.ids_RC.device)
+    return {**inputs, "attention_mask": unused, "tree": layout.tree}
 
 
 def _gather(_: nn.Module, arguments: tuple[Tensor, ...], *, columns_N: Tensor) -> tuple[Tensor, ...]:
@@ -289,8 +339,14 @@ def _gather(_: nn.Module, arguments: tuple[Tensor, ...], *, columns_N: Tensor) -
     return hidden_RCD.flatten(0, 1).index_select(0, columns_N)[None], *rest
 
 
-def _short_last_layer_of(model: Any, layout: Layout) -> AbstractContextManager[None]:
-    return nullcontext() if layout.kind is LayoutKind.PLAIN else short_last_layer(model, layout.read_N)
+@contextmanager
+def _shortened(model: Any, layout: Layout) -> Iterator[None]:
+    """The last layer where it is read, the layers below the adapter where they were not kept."""
+    kept = kept_of(model)
+    last = nullcontext() if layout.kind is LayoutKind.PLAIN else short_last_layer(model, layout.read_N)
+    lower = kept.used(layout.ids_RC[0].tolist(), layout.tree) if kept and layout.tree else nullcontext()
+    with last, lower:
+        yield
 
 
 @contextmanager
@@ -328,6 +384,13 @@ def short_last_layer(model: Any, read_N: Int[Tensor, " N"]) -> Iterator[None]:
             handle.remove()
 
 
+def _check_kinds(config: Any) -> set[str]:
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        raise ValueError(f"its layers are of the kinds {', '.join(sorted(kinds))}")
+    return kinds
+
+
 def _attention(model: Any, layout: Layout) -> Any:
     """The mask, in the form that the model's attention understands."""
     config = model.config.get_text_config()
@@ -338,13 +401,11 @@ def _attention(model: Any, layout: Layout) -> Any:
     near = None
     if window := getattr(config, "sliding_window", None):
         near = sees & (position[:, :, None] - position[:, None, :] < window)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if not kinds <= {"full_attention", "sliding_attention"}:
-        raise ValueError(f"its layers are of the kinds {', '.join(sorted(kinds))}")
+    kinds = _check_kinds(config)
 
     def form(sees_RCC: Tensor) -> Tensor:
         sees_R1CC = sees_RCC[:, None]
-        if config._attn_implementation == "sdpa":
+        if config._attn_implementation in ("sdpa", ATTENTION):
             return sees_R1CC
         if config._attn_implementation == "eager":
             # A Boolean mask would be added as 0 and 1, without a word.
@@ -367,7 +428,7 @@ def laid_out_scalars(model: nn.Module, layout: Layout) -> Float[Tensor, "S K"]:
     The layout was made without ``predicted``: a token is read at its own column.
     """
     inner: Any = getattr(model, "module", model)
-    with _short_last_layer_of(inner, layout):
+    with _shortened(inner, layout):
         output = model(**_inputs(inner, layout))
     return layout.fill(at_least_float32(output.logits).flatten()[layout.read_N])
 
@@ -384,7 +445,7 @@ def laid_out_last_scalars(model: nn.Module, layout: Layout) -> Float[Tensor, " S
     handle = head.register_forward_hook(lambda _, __, scores: caught.append(scores))
     usual, inner.config.pad_token_id = inner.config.pad_token_id, 0  # it insists on one, for a number that nobody reads
     try:
-        with _short_last_layer_of(inner, layout):
+        with _shortened(inner, layout):
             model(**_inputs(inner, layout))
     finally:
         handle.remove()
@@ -395,17 +456,60 @@ def laid_out_last_scalars(model: nn.Module, layout: Layout) -> Float[Tensor, " S
 
 def _projected_hidden(model: Any, layout: Layout) -> Float[Tensor, "S K"]:
     """A number of the hidden state, whatever the head: one that was not trained yet says 0 of everything."""
-    with _short_last_layer_of(model, layout):
+    with _shortened(model, layout):
         hidden_RCD = model.base_model(**_inputs(model, layout)).last_hidden_state.float()
     weight_D = torch.randn(hidden_RCD.shape[-1], generator=torch.Generator().manual_seed(0)).to(hidden_RCD.device)
     return layout.fill((hidden_RCD @ weight_D).flatten()[layout.read_N])
+
+
+@contextmanager
+def keep_lower_layers(model: Any, folder: Path, most_bytes: float) -> Iterator[None]:
+    """As long as the block lasts, what the layers below the adapter give is kept on disk and read for trees.
+
+    It is tried out on noise; if the upper layers need more of the lower ones, a warning says so and nothing is kept.
+
+    Args:
+        model: with an adapter on the uppermost layers; without one nothing is kept.
+        folder: where the file lies, which vanishes with the process.
+        most_bytes: what it may take.
+    """
+    with lower_kept(model, folder, int(most_bytes)) as kept:
+        if kept is not None and not _same_when_kept(model, kept):
+            _LOG.warning("what the lower layers give is not kept: with it the model gives other numbers")
+            forget(model)
+        yield
+
+
+@torch.no_grad()
+def _same_when_kept(model: Any, kept: KeptLayers) -> bool:
+    read, predicted = _reader(model)
+    ids = np.random.default_rng(0).integers(0, model.config.get_text_config().vocab_size, 24).tolist()
+    pair = [Encoded(tuple(side), 8, (), ended=False) for side in (ids, ids[:12] + ids[16:])]
+    wanted = [[Wanted(side, [True] * len(side.response_ids)) for side in pair]]
+    layout = lay_out(wanted, LayoutKind.TREE, pad_id=0, predicted=predicted).to(next(model.parameters()).device)
+    training = model.training
+    model.eval()
+    try:
+        whole, again = read(model, layout), read(model, layout)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return False
+    finally:
+        model.train(training)
+        kept.places.clear()
+    return torch.allclose(whole, again, rtol=1e-4, atol=1e-5)
+
+
+def _reader(model: Any) -> tuple[Callable[[Any, Layout], Tensor], bool]:
+    """How noise is read, and whether at the column before: log-probabilities where the model has words to say."""
+    causal = model.get_output_embeddings() is not None
+    return (laid_out_logprobs if causal else _projected_hidden), causal
 
 
 @torch.no_grad()
 def choose_layout(model: Any, wanted: str = "auto") -> tuple[LayoutKind, str]:
     """Which layout a model shall be given, and the same in words, for the card; a fallback is logged as a warning.
 
-    A mask that a model does not understand is silently wrong, so two pairs of noise are read in both layouts. How large
+    A mask that a model does not understand is silently wrong, so two pairs of noise are read in each layout. How large
     a difference a wrong mask makes is measured on the same pairs, as what becomes of a branch that follows the other
     one; a hundredth of that is allowed.
 
@@ -420,8 +524,7 @@ def choose_layout(model: Any, wanted: str = "auto") -> tuple[LayoutKind, str]:
         # Their loss would be another one: the noise in what the two sides share would be the same for both.
         return LayoutKind.PLAIN, "plain: dropout draws noise for each side of a pair by itself"
     config = model.config.get_text_config()
-    causal = model.get_output_embeddings() is not None
-    read = laid_out_logprobs if causal else _projected_hidden
+    read, causal = _reader(model)
     device = next(model.parameters()).device
     # Long enough for a sliding window to matter.
     size = 16 + min(getattr(config, "sliding_window", None) or 0, _LONGEST_WINDOW)
@@ -437,21 +540,24 @@ def choose_layout(model: Any, wanted: str = "auto") -> tuple[LayoutKind, str]:
     # Four response tokens in common, then four others here and seven there.
     pairs = [[sequence(ids[:-8]), sequence([*ids[:-12], *ids[-7:]])] for ids in noise]
     joined = [[sequence([*ids[:-8], *ids[-7:]], size + 8)] for ids in noise]
+    usual = config._attn_implementation
+    # A tree is many small products, which a GPU does not like.
+    kinds = [LayoutKind.SHARED] if device.type != "cpu" or usual == "eager" else [LayoutKind.TREE, LayoutKind.SHARED]
+    reasons = []
     was_training = model.training
     model.eval()
-    try:
-        plain, wrong = found(pairs, LayoutKind.PLAIN), found(joined, LayoutKind.PLAIN)
-        shared = found(pairs, LayoutKind.SHARED)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        return _fall_back(f"the model does not take the shared one: {' '.join(str(error).split())[:200]}")
-    finally:
-        model.train(was_training)
-    off, allowed = float((shared - plain).abs().max()), float((wrong - plain[2:, 4:]).abs().max()) / 100
-    if not off <= allowed:
-        return _fall_back(f"on noise the shared one is off by {off:.2g}, and rounding may be {allowed:.2g}")
-    return LayoutKind.SHARED, "shared"
-
-
-def _fall_back(why: str) -> tuple[LayoutKind, str]:
-    _LOG.warning("plain layout, slower with the same result: %s", why)
-    return LayoutKind.PLAIN, f"plain: {why}"
+    for kind in kinds:
+        try:
+            plain, wrong = found(pairs, LayoutKind.PLAIN), found(joined, LayoutKind.PLAIN)
+            off, allowed = (plain - found(pairs, kind)).abs().max(), (wrong - plain[2:, 4:]).abs().max() / 100
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reasons.append(f"the model does not take the {kind} one: {' '.join(str(error).split())[:200]}")
+        else:
+            if off <= allowed:
+                model.train(was_training)
+                return kind, kind.value
+            reasons.append(f"on noise the {kind} one is off by {off:.2g}, and rounding may be {allowed:.2g}")
+        config._attn_implementation = usual
+    model.train(was_training)
+    _LOG.warning("plain layout, slower with the same result: %s", "; ".join(reasons))
+    return LayoutKind.PLAIN, f"plain: {'; '.join(reasons)}"

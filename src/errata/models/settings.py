@@ -51,6 +51,8 @@ class ModelConfig(Ranged):
     lora_targets: str = "all-linear"
     """Which layers get the adapter: all-linear (but the output layer), names with commas between (q_proj,v_proj), or a
     regular expression of whole names (.*layers\\.(20|21)\\..*)."""
+    lora_layers: Annotated[int, Range(low=0)] = 0
+    """Adapt the uppermost so many layers only; what the layers below give is then computed once; 0 adapts all."""
     lora_dropout: Annotated[float, Range(low=0, below=1, usual="0 or 0.05 are usual")] = 0.0
     """Share of the adapter's inputs that are dropped out in training, which makes it harder to learn few rows by heart.
     The two sides of a pair are then computed each by itself (--layout plain), since each has noise of its own."""
@@ -88,6 +90,8 @@ class ModelConfig(Ranged):
             _LOG.warning("--bf16 is the old name of --dtype bfloat16; write that")
             object.__setattr__(self, "dtype", "bfloat16")
             object.__setattr__(self, "bf16", False)
+        if self.lora_layers and self.lora_targets != "all-linear":
+            refuse("--lora-layers and --lora-targets both say where the adapter goes; give one of them")
         try:
             re.compile(self.lora_targets)
         except re.error as error:
@@ -111,7 +115,7 @@ class ModelConfig(Ranged):
 
 
 C = TypeVar("C", bound=ModelConfig)
-_OF_ADAPTERS = ("lora_alpha", "lora_targets", "lora_dropout", "lora_rslora", "lora_dora")
+_OF_ADAPTERS = ("lora_alpha", "lora_targets", "lora_layers", "lora_dropout", "lora_rslora", "lora_dora")
 
 
 def settle(config: C, model: Path | str) -> tuple[C, dict[str, Any]]:
@@ -180,6 +184,7 @@ def _going_on(config: C, found: ModelFolder) -> C:
         "lora_rank": lora.r,
         "lora_alpha": int(lora.lora_alpha) if lora.lora_alpha == lora.lora_alpha // 1 else None,
         "lora_targets": OWN_TARGETS,
+        "lora_layers": 0,
         "lora_rslora": lora.use_rslora,
         "lora_dora": lora.use_dora,
     }

@@ -35,10 +35,18 @@ class Passes(Dataset[Any]):
     """
 
     def __init__(
-        self, rows: Sequence[Any], *, share: int, seed: int, group: int = 0, length: Callable[[Any], int] | None = None
+        self,
+        rows: Sequence[Any],
+        *,
+        share: int,
+        seed: int,
+        group: int = 0,
+        length: Callable[[Any], int] | None = None,
+        tokens: int = 0,
     ) -> None:
         # The rows of a step, so many, are sorted by length: micro-batches pad less, and the step learns the same.
         self.rows, self.share, self.seed, self.group, self.length = rows, share, seed, group, length
+        self.tokens = tokens  # in one pass, if it is more than one row
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -56,10 +64,24 @@ class Passes(Dataset[Any]):
         return self.rows[self.order[place]] if place < len(self.order) else None
 
     def collate(self, rows: Sequence[Any], collate: Callable[[list[Any]], Any]) -> dict[str, Any]:
-        """A batch of the rows that are there, and whether it counts."""
+        """The parts of a batch of the rows that are there, and whether it counts."""
         real = [row for row in rows if row is not None]
         # Where there is none, any row keeps the process in step with the others, and counts nothing.
-        return {"inputs": collate(real or [self.rows[0]]), "counts": bool(real)}
+        return {"parts": [collate(part) for part in self.parts(real or [self.rows[0]])], "counts": bool(real)}
+
+    def parts(self, rows: Sequence[Any]) -> list[list[Any]]:
+        """The rows in order, so many at a time as have about the tokens of one pass."""
+        if self.length is None or not self.tokens:
+            return [list(rows)]
+        found: list[list[Any]] = []
+        room = 0
+        for row in rows:
+            room -= (size := self.length(row))
+            if room < 0 or not found:
+                found.append([])
+                room = self.tokens - size
+            found[-1].append(row)
+        return found
 
 
 class StepTrainer(Trainer):
@@ -86,9 +108,12 @@ class StepTrainer(Trainer):
         """Send a micro-batch's sum backward; what divides it is known at the end of the step."""
         del num_items_in_batch  # The Trainer counts labels; the count that matters comes from the loss.
         model.train()
-        with self.compute_loss_context_manager():
-            total, count, shares = StepLoss(*self.loss(model, inputs["inputs"]))
         counts = 1.0 if inputs["counts"] else 0.0
+        return torch.stack([self._learn(model, part, counts) for part in inputs["parts"]]).sum()
+
+    def _learn(self, model: Any, inputs: Any, counts: float) -> Tensor:
+        with self.compute_loss_context_manager():
+            total, count, shares = StepLoss(*self.loss(model, inputs))
         self.accelerator.backward(total * (counts * self.accelerator.gradient_accumulation_steps))
         parts = {"total": total, "count": count}
         for name, (over, under) in shares.items():

@@ -32,6 +32,7 @@ from errata.models.adapters import (
     save_adapter,
 )
 from errata.models.card import model_card
+from errata.models.layout import keep_lower_layers
 from errata.models.load import device, dtypes_in_words, load_causal, reference_of, save_model
 from errata.models.settings import ModelConfig, Quantize, precision_of, settle
 from errata.models.watch import best_step, evaluations, warnings_of
@@ -80,6 +81,10 @@ class OfflineConfig(ModelConfig):
     """Rows in one optimizer step, over all processes."""
     micro_batch_size: Size = 64
     """Rows in one forward pass on one process; lower it when memory runs out, the result stays the same."""
+    micro_batch_tokens: Annotated[int, Range(low=0)] | None = None
+    """A micro-batch of more tokens is computed in parts of about so many, with the same result; what memory grows with
+    is tokens. If not given, what takes about 1 GB on a CPU, which gains nothing by more; 0, on a GPU, and with several
+    processes: no parts."""
     schedule: str = "constant"
     """Learning-rate schedule, by its Hugging Face name: constant, linear, cosine, …"""
     warmup_steps: Annotated[int, Range(low=0)] = 0
@@ -91,6 +96,9 @@ class OfflineConfig(ModelConfig):
     layout: Literal["auto", "plain"] = "auto"
     """auto: compute what the two sides of a pair share once, and nothing that no loss reads, where the model gives the
     same numbers so (it is tried out; the card says). plain: each side a row of its own."""
+    lora_keep_gb: Annotated[float, Range(low=0)] = 8.0
+    """With --lora-layers on a CPU: what the lower layers give is kept on disk beside --out, at most so many GB, as long
+    as it trains; 0 computes it anew in each pass, with the same result."""
     quantize: Quantize = "none"
     """Hold the frozen weights in 4 bits (QLoRA); needs --lora-rank, and bitsandbytes."""
     save_every: Size = 200
@@ -130,6 +138,8 @@ def load_policy(folder: Path | str, config: ModelConfig, load: Callable[..., nn.
     if found.base is not None:
         return continue_adapter(model, found.path, dropout=config.lora_dropout)
     if not config.lora_rank:
+        if config.lora_layers:
+            raise ValueError(f"--lora-layers {config.lora_layers} says where an adapter goes; give its --lora-rank")
         return model
     return add_adapter(
         model,
@@ -140,8 +150,11 @@ def load_policy(folder: Path | str, config: ModelConfig, load: Callable[..., nn.
         dropout=config.lora_dropout,
         rslora=config.lora_rslora,
         dora=config.lora_dora,
+        layers=config.lora_layers,
     )
 
+
+_NUMBERS_AT_ONCE = 150_000_000  # in float32, with what else is kept of a token, 1 GB
 
 Share = tuple[str, Tensor, Tensor]
 """Of a mean: its name, the sum, and the number of items."""
@@ -213,7 +226,8 @@ def fit(
             ``logprob_kept`` is warned of; with ``accuracy``, that is to be high. Every process calls it and evaluates
             all of them.
         load: makes the start model again, with ``precision="master"``, to merge an adapter into.
-        length: of a row in tokens: the micro-batches of a step then hold rows of about the same length.
+        length: of a row in tokens: the micro-batches of a step then hold rows of about the same length, and are
+            computed in parts where they have too many tokens.
         ends: ids that end a response and are trained to do so; the saved configurations stop at them, too.
 
     Returns:
@@ -249,7 +263,9 @@ def fit(
     # One process needs no filling; its last micro-batch may be short.
     share = arguments.per_device_train_batch_size * arguments.world_size if arguments.world_size > 1 else 1
     group = config.batch_size if arguments.gradient_accumulation_steps > 1 else 0
-    passes = Passes(rows, share=share, seed=config.seed, group=group, length=length)
+    # Several processes go through the same number of passes.
+    tokens = _tokens_at_once(model, config.micro_batch_tokens) if arguments.world_size == 1 else 0
+    passes = Passes(rows, share=share, seed=config.seed, group=group, length=length, tokens=tokens)
     with PartialState().main_process_first():
         checkpoint = _last_complete(run)
         metrics = Metrics(work / "metrics.jsonl", last_step=_step_of(checkpoint), writes=PartialState().is_main_process)
@@ -268,17 +284,34 @@ def fit(
     if checkpoint is not None:
         noted = read_json(Path(checkpoint) / "complete")
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with keep_lower_layers(model, work, config.lora_keep_gb * 1e9 if config.lora_layers else 0):
+        trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.empty_steps == trainer.state.global_step and trainer.state.global_step:
         raise ValueError("no token was counted in any step; the loss saw nothing to learn from")
     if evaluate is None:
-        trainer.check_result(collate(list(rows[: arguments.per_device_train_batch_size])))
+        trainer.check_result(collate(passes.parts(rows[: arguments.per_device_train_batch_size])[0]))
     written = {**card, "steps": trainer.state.global_step, "empty_steps": trainer.empty_steps, **trainer.last}
     written |= _choose(trainer, work)
     written["trained_dtype"] = dtypes_in_words({n: p for n, p in model.named_parameters() if p.requires_grad})
     if (origin := getattr(model, "origin", None)) is not None and origin.commit is not None:
         written["base_commit"] = origin.commit
     return _save(trainer, tokenizer, out, work, written, load, ends)
+
+
+def _tokens_at_once(model: nn.Module, wanted: int | None) -> int:
+    """As wanted, or by what the linear layers take in and give out of a token, which is most of what is kept of it."""
+    if wanted is not None:
+        return wanted
+    if device().type != "cpu":
+        return 0
+    inner: Any = model
+    ends = [end.weight for end in (inner.get_input_embeddings(), inner.get_output_embeddings()) if end is not None]
+    layers = [p for name, p in model.named_parameters() if p.ndim == 2 and "lora_" not in name]
+    if has_adapter(model):
+        # Of layers below the adapter nothing is kept for the backward pass.
+        layers = [p for name, p in model.named_parameters() if p.ndim == 2 and ".base_layer." in name]
+    kept = sum(sum(p.shape) for p in layers if all(p is not end for end in ends))
+    return max(1, _NUMBERS_AT_ONCE // max(kept, 1))
 
 
 def _check(config: OfflineConfig, has_heldout: bool) -> None:

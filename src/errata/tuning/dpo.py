@@ -32,6 +32,7 @@ from errata.models import (
     load_policy,
     read_card,
     settle,
+    tree_size,
 )
 from errata.ranges import Range
 from errata.reward import encode_pair, pair_rows
@@ -117,12 +118,14 @@ def dpo(
     if heldout is not None:
         sides = [(row.edited.encoded, row.original.encoded) for row in heldout]
         evaluate = HeldOut(heldout, model, encoder, config).evaluation(reference(sides), collate, loss)
+    size = tree_size(kept)
     return fit(
         policy,
         reference(kept),
         collate=collate,
         loss=loss,
         evaluate=evaluate,
+        length=lambda row: size((row.better, row.worse)),
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,

@@ -29,6 +29,7 @@ from errata.models import (
     load_policy,
     read_card,
     settle,
+    tree_size,
 )
 from errata.ranges import Range, Weight
 from errata.runs import RunFolder, fingerprint_of, writes_out
@@ -179,12 +180,14 @@ def figa(
         evaluate = HeldOut(heldout, model, encoder, config).evaluation(
             [weigh(row, config) for row in heldout], collate, loss
         )
+    size = tree_size((pair.edited, pair.original) for pair in rows)
     return fit(
         policy,
         rows,
         collate=collate,
         loss=loss,
         evaluate=evaluate,
+        length=lambda pair: size((pair.edited, pair.original)),
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,

@@ -27,6 +27,7 @@ from errata.models import (
     load_policy,
     read_card,
     settle,
+    tree_size,
 )
 from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.tuning.ends import trained_ends
@@ -102,12 +103,14 @@ def sft(
         evaluate = HeldOut(heldout, model, encoder, config).evaluation(
             [(row.edited.encoded, 1.0) for row in heldout], collate, sft_step_loss
         )
+    size = tree_size((row,) for row, _ in weighted)
     return fit(
         policy,
         weighted,
         collate=collate,
         loss=sft_step_loss,
         evaluate=evaluate,
+        length=lambda row: size(row[:1]),
         config=config,
         tokenizer=encoder.tokenizer,
         out=out,
