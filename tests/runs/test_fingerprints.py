@@ -327,7 +327,7 @@ def test_labels(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("change", ["log", "model", "config", "details", "general"])
 def test_learn(change: str, folders: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules["errata.workflows.learn"]  # the function of the same name hides it
+    module = sys.modules["errata.workflows.learning.context"]
     monkeypatch.setattr(module, "claim_folder", lambda _, settings: stop(settings["fingerprint"]))
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)

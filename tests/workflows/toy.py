@@ -13,7 +13,7 @@ from errata.types import Demonstration
 from errata.workflows import LearnConfig, LearnDetails
 
 NOUNS = ("cat", "dog", "red", "blue")
-CONFIG = LearnConfig(learning_rate=0.005, epochs=14, max_new_tokens=6)
+CONFIG = LearnConfig(learning_rate=0.005, epochs=20, max_new_tokens=6)
 DETAILS = LearnDetails(batch_size=32, micro_batch_size=32, min_rows=10)
 
 

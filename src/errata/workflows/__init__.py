@@ -1,9 +1,9 @@
 """Whole runs, from a file to a model and its report; their pieces are functions that can be used by themselves."""
 
 from errata.workflows.harness import TaskScore, forgotten, task_scores
-from errata.workflows.learn import LearnConfig, LearnDetails, NotSafe, learn
 from errata.workflows.learn_report import learned_html, learned_terminal
 from errata.workflows.learned import Candidate, Example, Learned
+from errata.workflows.learning import LearnConfig, LearnDetails, NotSafe, learn
 from errata.workflows.measure import (
     Comparison,
     DraftFigures,

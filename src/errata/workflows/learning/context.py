@@ -1,0 +1,184 @@
+"""What the stages of a run have in common: its folder, its rows, its models, and what it says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from errata.data import Encoder, OnLong, Reading, read_corrections
+from errata.data.encoding import load_encoder
+from errata.data.hub import identity_of_data
+from errata.data.rows import read_lines
+from errata.doctor import read_model_facts
+from errata.models import device, identity, load_causal
+from errata.runs import SUMS, Damaged, StageFolder, changed_settings, claim_folder, digest, fingerprint_of, read_json
+from errata.types import Correction, Rollout
+from errata.winrate import Interval, mean_interval
+from errata.workflows.learning.settings import LearnConfig, LearnDetails
+from errata.workflows.measure import WORD
+
+Arm = Literal["figa", "sft"]
+
+DECODINGS = ("greedy", "sampled")
+
+
+class Run:
+    """One run. Its stages are functions of the modules beside this one; each reads files that earlier ones wrote."""
+
+    def __init__(
+        self,
+        log: Path,
+        model: Path,
+        out: Path,
+        config: LearnConfig,
+        details: LearnDetails,
+        general: Path | None,
+        console: Console,
+        how: Reading,
+    ) -> None:
+        self.how = how
+        self.log, self.model, self.out, self.general, self.console = log, model, out, general, console
+        self.config, self.details = config, details
+        self._loaded: tuple[Path, Any] | None = None
+
+    def made(self, name: str, what: str, make: Callable[[Path], None], *also: str) -> None:
+        """Make a file or folder, unless it is there as it was written."""
+
+        def told(path: Path) -> None:
+            self.console.print(f"· {what}", highlight=False, markup=False)
+            make(path)
+
+        self.folder.make(self.out / name, told, [self.out / each for each in also])
+
+    @cached_property
+    def folder(self) -> StageFolder:
+        """What the stages wrote."""
+        return StageFolder(self.out)
+
+    def claim(self) -> None:
+        """Note what the run is of; a run of anything else must not go on from these stages.
+
+        As long as nothing was trained, a run with other settings starts anew in the same folder.
+
+        Raises:
+            ValueError: the folder holds another run, or something else.
+        """
+        said = {**self.how, "form": form.title} if (form := self.how.get("form")) else self.how
+        settings: dict[str, Any] = {
+            "log": _digest(self.log),
+            "model": identity(self.model),
+            "general": None if self.general is None else _digest(self.general),
+            **asdict(self.config),
+            **asdict(self.details),
+            # What was not said is no setting, so that runs from before these arguments go on.
+            **{f"read_{name}": value for name, value in said.items() if value not in (None, {}, "skip")},
+        }
+        settings = {"fingerprint": fingerprint_of(settings), **settings}
+        changed = changed_settings(self.out, settings)
+        if changed is None and self.out.exists() and any(self.out.iterdir()):
+            raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
+        if changed and not (self.out / "candidates").exists():
+            for stage in ("log", "split"):
+                shutil.rmtree(self.out / stage, ignore_errors=True)
+            for name in ("doctor.json", SUMS, "settings.json"):
+                (self.out / name).unlink(missing_ok=True)
+        claim_folder(self.out, settings)
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """What is trained."""
+        return ("figa", "sft") if self.details.method == "both" else (self.details.method,)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Text to ids; longer rows than the model can take are left out."""
+        facts = read_model_facts(self.model)
+        limit = self.details.max_length or facts.positions
+        return load_encoder(
+            self.model,
+            template=self.details.template,
+            max_length=limit,
+            on_long=OnLong.ERROR if limit is None else OnLong.DROP,
+        )
+
+    def loaded(self, name: str) -> Any:
+        """A model, the last one kept."""
+        path = self.model if name == "old" else self.out / "candidates" / name
+        if self._loaded is None or self._loaded[0] != path:
+            self._loaded = None
+            self._loaded = (path, load_causal(path).to(device()))
+        return self._loaded[1]
+
+    # Stages.
+    def say(self, line: str) -> None:
+        """Tell something in full, however narrow the terminal."""
+        self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+    def users(self, rows: Sequence[Correction]) -> list[str | None] | None:
+        """Who sent each row; None where rows decide."""
+        return [row.extra.get("user") for row in rows] if self.details.judge_by == "users" else None
+
+    def rows(self, side: str) -> list[Correction]:
+        """Rows of the split; none where the file is empty."""
+        path = self.out / "split" / f"{side}.jsonl"
+        return read_corrections(path, empty_texts="keep") if path.stat().st_size else []
+
+    def counts(self, stage: str) -> dict[str, Any]:
+        """What a stage counted."""
+        found: dict[str, Any] = read_json(self.out / stage / "counts.json")
+        return found
+
+    def drafts(self, name: str, ids: Sequence[str], *, folder: str = "heldout") -> list[Rollout]:
+        """Drafts that were written for the rows named.
+
+        Raises:
+            Damaged: one is missing; of a run of before there were digests.
+        """
+        path, remedy = self.out / folder / f"{name}.jsonl", "delete it, and rerun the same command to make it again"
+        try:
+            by_id = {row["id"]: row for row in (json.loads(line) for _, line in read_lines(path))}
+            missing = next((id for id in ids if id not in by_id), None)
+        except ValueError as error:
+            raise Damaged(f"{path}: {error}; {remedy}") from error
+        if missing is not None:
+            raise Damaged(
+                f"{path} has no draft of row {missing!r}; delete it, and rerun the same command to make it again"
+            )
+        return [
+            Rollout(
+                id=one["id"],
+                prompt="",
+                prompt_ids=(),
+                response_ids=tuple(one["ids"]),
+                text=one["response"],
+                ended=one["ended"],
+            )
+            for one in (by_id[id] for id in ids)
+        ]
+
+
+def edited(row: Correction) -> bool:
+    """Whether people changed the draft."""
+    return row.original != row.edited
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The mean of words with its interval, compared with nothing."""
+    return mean_interval(values, least=WORD)
+
+
+def _digest(path: Path) -> Any:
+    """What tells a file, a folder of files, or a data set of the Hub from another."""
+    if (hub := identity_of_data(path)) is not None:
+        return hub
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        return [(str(each.relative_to(path)), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    return digest(path)

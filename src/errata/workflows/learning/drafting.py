@@ -1,0 +1,54 @@
+"""What models write and think: drafts of rows, and log-probabilities of what people sent."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from errata.data import LengthCounts
+from errata.data.rows import write_lines
+from errata.labels import label_all
+from errata.models import Sampling
+from errata.runs import write_json
+from errata.workflows.learning.context import Run
+from errata.workflows.measure import text_loss, token_logprobs_by_label, write_drafts
+
+
+def draft(run: Run, path: Path) -> None:
+    """Drafts of one model: ``selection/ARM.jsonl``, or ``heldout/MODEL.DECODING.jsonl``."""
+    name, _, decoding = path.stem.partition(".")
+    selecting = path.parent.name == "selection"
+    rows = run.rows("selection") if selecting else run.rows("heldout") + run.rows("heldout_accepted")
+    sampling = Sampling(
+        max_new_tokens=run.config.max_new_tokens,
+        temperature=run.details.temperature if decoding == "sampled" else 0.0,
+        seed=run.details.seed,
+    )
+    drafts = write_drafts(run.loaded(name), rows, run.encoder, sampling, batch_size=run.details.batch_size, what=name)
+    write_lines(
+        path, ({"id": one.id, "response": one.text, "ids": one.response_ids, "ended": one.ended} for one in drafts)
+    )
+
+
+def score(run: Run, path: Path) -> None:
+    """Log-probabilities of the held-out rows' tokens, and the loss on the general text."""
+    model, size = run.loaded(path.stem), run.details.micro_batch_size
+    labels = list(label_all(run.rows("heldout"), run.encoder, counts=LengthCounts(), on_error=lambda *_: None))
+    found: dict[str, Any] = {
+        "tokens": asdict(token_logprobs_by_label(model, labels, run.encoder, batch_size=size, what=path.stem)),
+        "rows": len(labels),
+    }
+    if run.general is not None:
+        window = min(512, run.encoder.max_length or 512)
+        loss, count = text_loss(
+            model,
+            run.general,
+            run.encoder,
+            window=window,
+            max_tokens=run.details.general_tokens,
+            batch_size=size,
+            what=path.stem,
+        )
+        found |= {"general": loss, "general_tokens": count}
+    write_json(path, found)

@@ -1,0 +1,98 @@
+"""What is decided about a run of ``errata learn``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from errata.doctor import Diagnosis
+from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
+from errata.workflows.split import SplitBy
+from errata.workflows.verdict import Limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnConfig(Ranged):
+    """What one decides about a run."""
+
+    heldout_share: Annotated[float, Range(above=0, below=1)] = 0.2
+    """Share of the rows used that judge the result and are never trained on."""
+    mask_private: bool = True
+    """Replace e-mail addresses, telephone, card and account numbers, IP addresses and private links by placeholders
+    before anything is stored. Best effort: names stay."""
+    accepted_weight: Weight = 0.0
+    """Weight of drafts that were sent without a change, which is no proof that they were good: 0 leaves them out, 1
+    imitates them like the rest."""
+    max_new_tokens: Size = 256
+    """Longest draft, in tokens."""
+    epochs: Annotated[float, Range(above=0, high=1e6)] = 3.0
+    """Passes over the rows."""
+    learning_rate: Annotated[float, Range(above=0)] | Literal["auto"] = "auto"
+    """Peak learning rate. auto: 2e-4 for an adapter, and 1e-5 without one (--lora-rank 0)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnDetails(Limits):
+    """What seldom has to be decided."""
+
+    user_field: str | None = None
+    """Field that says who sent a row; else the first of user, annotator, author and the like. 'none': treat them as
+    unknown."""
+    time_field: str | None = None
+    """Field that says when; else the first of time, date, timestamp, sent at, created at and the like that can be read.
+    'none': treat it as unknown."""
+    time_format: str | None = None
+    """How times are written: iso, day-first, month-first, day-month-name, month-name-day, excel, seconds, milliseconds,
+    microseconds, nanoseconds, or a strptime format such as '%d.%m.%Y %H:%M'; else what the whole column shows, and
+    an error where it shows two."""
+    normalize: str = "newlines"
+    """Fold what programs change and nobody means, in drafts and sent texts and never in prompts: kinds with commas
+    between, all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, blanks,
+    trailing, edges, quotes, dashes, ellipsis, entities, br. It is counted, and the report says what is left."""
+    split_by: SplitBy = "auto"
+    """What the held-out rows are set apart by; auto: the first of these that the log has the fields for."""
+    method: Literal["both", "figa", "sft"] = "both"
+    """What is trained; of both, the better one on a part of the training rows is judged."""
+    selection_share: Annotated[float, Range(above=0, below=1)] = 0.1
+    """Share of the training rows that choose between two methods and are trained on by neither."""
+    min_rows: Size = 20
+    """Fewest edited rows to train on, and to be judged by."""
+    judge_by: Literal["users", "rows"] = "users"
+    """What counts once when the models are compared: users, where the log has several, or rows. Rows of one user
+    resemble each other, so a verdict by rows is about these users and says nothing of others."""
+    heldout_rows: Size = 500
+    """Most rows, edited and accepted each, that are drafted anew."""
+    temperature: Annotated[float, Range(above=0, high=100)] = 1.0
+    """Of the drafts that are sampled; others are greedy."""
+    kept_weight: Weight = 0.5
+    """FIGA: weight of kept tokens."""
+    bad_weight: Weight = 0.2
+    """FIGA: size of the push away from what was struck out."""
+    lora_rank: Rank = 16
+    """Train an adapter of this rank, merged when it is saved (LoRA); 0 trains all weights, at a lower learning rate."""
+    quantize: Literal["none", "4bit"] = "none"
+    """Hold the frozen weights in 4 bits while an adapter is trained (QLoRA); needs bitsandbytes."""
+    gradient_checkpointing: bool = False
+    """Less memory, a third more time."""
+    batch_size: Size = 32
+    """Rows in one optimizer step."""
+    micro_batch_size: Size = 8
+    """Rows in one forward pass; lower it when memory runs out, the result stays the same."""
+    bf16: bool = False
+    """Train in bfloat16."""
+    template: str = "auto"
+    """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
+    max_length: Size | None = None
+    """The most tokens of a row; longer ones are left out and counted. Default: what the model can take."""
+    general_tokens: Size = 50_000
+    """So many tokens of the general text are read."""
+    seed: Seed = 0
+    """Of training and sampling."""
+
+
+class NotSafe(ValueError):  # noqa: N818
+    """The doctor found errors: what would be trained is not what is meant."""
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        super().__init__("not safe to train; " + "; ".join(map(str, diagnosis.findings)))
+        self.diagnosis = diagnosis

@@ -1,0 +1,99 @@
+"""From a log of drafts and what people sent to a better model, or to a refusal in words: ``errata learn``.
+
+Every stage writes its file or folder in one step and is reused when the run is started again. The pieces are functions
+of their own (``split_rows``, ``mask_correction``, ``write_drafts``, ``compare``, ``decide``, …); here they are put
+together.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Unpack
+
+from rich.console import Console
+
+from errata.data import Reading
+from errata.models import read_card
+from errata.runs import new_folder, write_json, writes_out
+from errata.workflows.learned import Learned
+from errata.workflows.learning.candidates import ask_doctor, train
+from errata.workflows.learning.context import DECODINGS, Arm, Run
+from errata.workflows.learning.drafting import draft, score
+from errata.workflows.learning.findings import best, learned
+from errata.workflows.learning.reading import read_log
+from errata.workflows.learning.settings import LearnConfig, LearnDetails
+from errata.workflows.learning.sides import split
+
+
+@writes_out
+def learn(
+    log: Path,
+    model: Path,
+    out: Path,
+    config: LearnConfig | None = None,
+    details: LearnDetails | None = None,
+    *,
+    general: Path | None = None,
+    console: Console | None = None,
+    **how: Unpack[Reading],
+) -> Learned:
+    """Learn from a log of drafts and what people sent, and judge the result on rows that nothing was chosen by.
+
+    Writes below ``out``: ``log/`` and ``split/`` (rows, masked), ``doctor.json``, ``candidates/``, ``selection/`` and
+    ``heldout/`` (drafts and figures), ``summary.json``, ``report.html``; and, if the new model is promoted, ``model/``.
+    A run that was stopped goes on to the same numbers.
+
+    Args:
+        log: a file of corrections in any of the formats of ``errata.data.FORMATS``.
+        model: the causal language model to improve: a local folder, or a name of the Hugging Face Hub.
+        out: the run's folder.
+        config: what one decides.
+        details: what seldom has to be decided.
+        general: a plain text file on which the loss must not rise.
+        console: is told what is done.
+        how: how the log is read, as of ``errata.data.iter_prompts``.
+
+    Returns:
+        All that was found; ``decision.promoted`` is the verdict.
+
+    Raises:
+        NotSafe: the doctor found errors.
+        ValueError: the log cannot be used or is too small; the folder holds a run with other settings, or a stage of it
+            was damaged (the file is named); or another process runs in it.
+    """
+    config, details, console = config or LearnConfig(), details or LearnDetails(), console or Console()
+    return _stages(Run(log, model, out, config, details, general, console, how))
+
+
+def _stages(run: Run) -> Learned:
+    run.claim()
+    run.made("log/counts.json", f"reading {run.log}", partial(read_log, run), "log/rows.jsonl", "log/bad_rows.jsonl")
+    run.made("split", "setting rows apart", partial(split, run))
+    run.made("doctor.json", "asking the doctor", partial(ask_doctor, run))
+    for arm in run.arms:
+        run.made(f"candidates/{arm}", f"training {arm}", partial(train, run))
+        if not math.isfinite(read_card(run.out / "candidates" / arm)["loss"]):
+            raise ValueError(f"the loss of {arm} is no number any more; lower --learning-rate, in another --out")
+    if len(run.arms) > 1:
+        for arm in run.arms:
+            run.made(f"selection/{arm}.jsonl", f"{arm} drafts the rows that choose", partial(draft, run))
+    arm = best(run)
+    for name in ("old", arm):
+        for decoding in DECODINGS:
+            what = f"{'the old model' if name == 'old' else arm} drafts the held-out rows, {decoding}"
+            run.made(f"heldout/{name}.{decoding}.jsonl", what, partial(draft, run))
+        run.made(f"heldout/{name}.json", "log-probabilities of the held-out rows", partial(score, run))
+    found = learned(run, arm)
+    write_json(run.out / "summary.json", found.as_dict())
+    if found.decision.promoted:
+        run.made("model", f"promoting {arm}", lambda path: _promote(run, arm, path))
+    return found
+
+
+def _promote(run: Run, arm: Arm, path: Path) -> None:
+    """The candidate becomes the model."""
+    with new_folder(path) as folder:
+        shutil.copytree(run.out / "candidates" / arm, folder, dirs_exist_ok=True)
