@@ -38,7 +38,7 @@ from errata.models.settings import ModelConfig, Quantize, precision_of, settle
 from errata.models.watch import best_step, evaluations, warnings_of
 from errata.pretrained import find_model
 from errata.ranges import Range, Seed, Size
-from errata.runs import Metrics, RunFolder, read_json, writes_out
+from errata.runs import Metrics, RunFolder, check_sealed, read_record, writes_out
 
 if TYPE_CHECKING:
     from errata.models.trainer import StepTrainer
@@ -299,7 +299,13 @@ def fit(
     passes = Passes(rows, share=share, seed=config.seed, group=group, length=length, tokens=tokens)
     with PartialState().main_process_first():
         checkpoint = _last_complete(run)
-        metrics = Metrics(work / "metrics.jsonl", last_step=_step_of(checkpoint), writes=PartialState().is_main_process)
+        noted = {} if checkpoint is None else _noted(Path(checkpoint))
+        metrics = Metrics(
+            work / "metrics.jsonl",
+            last_step=_step_of(checkpoint),
+            writes=PartialState().is_main_process,
+            mark=noted.get("metrics"),
+        )
     trainer = StepTrainer(
         model=model,
         args=arguments,
@@ -313,7 +319,6 @@ def fit(
     )
     callback.trainer, callback.told = trainer, told
     if checkpoint is not None:
-        noted = read_json(Path(checkpoint) / "complete")
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
     with keep_lower_layers(model, work, config.lora_keep_gb * 1e9 if config.lora_layers else 0):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -434,6 +439,17 @@ def _last_complete(run: RunFolder) -> str | None:
     for folder in set(run.work.glob("checkpoint-*")) - set(complete):
         shutil.rmtree(folder)
     return str(max(complete, key=lambda folder: _step_of(folder.name))) if complete else None
+
+
+def _noted(checkpoint: Path) -> dict[str, Any]:
+    """What was noted with a checkpoint that is whole.
+
+    Raises:
+        ValueError: it is not.
+    """
+    remedy = f"delete {checkpoint}, and rerun the same command to go on from what was saved before it"
+    check_sealed(checkpoint, remedy)
+    return read_record(checkpoint / "complete", empty_steps=int, last=dict)
 
 
 def _step_of(checkpoint: str | None) -> int:
