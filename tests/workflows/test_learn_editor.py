@@ -1,4 +1,4 @@
-"""An editor or a judge beside a finished run: blind, resumed, never mixed with another, and nothing is trained again."""
+"""An editor or a judge beside a finished run: blind, resumed, none mixed with another, and nothing trained again."""
 
 from __future__ import annotations
 
