@@ -14,7 +14,7 @@ from errata.doctor import examine, read_model_facts
 from errata.labels import label_all
 from errata.pretrained import find_model
 from errata.runs import write_json
-from errata.tuning import FIGAConfig, SFTConfig, demonstrations, figa, sft
+from errata.tuning import FIGAConfig, SFTConfig, demonstrations, train_figa, train_sft
 from errata.types import Correction
 from errata.workflows.learning.context import Run, edited
 from errata.workflows.learning.settings import NotSafe
@@ -42,9 +42,9 @@ def train(run: Run, path: Path) -> None:
     if path.name == "figa":
         counts = LengthCounts()
         labels = list(label_all(_trained(run), run.encoder, counts=counts))
-        figa(run.model, labels, run.encoder, _figa_config(run), path, counts=counts, row_weights=weights)
+        train_figa(run.model, labels, run.encoder, _figa_config(run), path, counts=counts, row_weights=weights)
     else:
-        sft(run.model, demonstrations(_trained(run)), run.encoder, _sft_config(run), path, row_weights=weights)
+        train_sft(run.model, demonstrations(_trained(run)), run.encoder, _sft_config(run), path, row_weights=weights)
 
 
 def _trained(run: Run) -> list[Correction]:
