@@ -43,6 +43,8 @@ HIDDEN = {
     "errata.client.connect",
     "errata.doctor.examine",
     "errata.edits.statistics",
+    "errata.edits.unknowable",
+    "errata.edits.words",
     "errata.labels.project",
     "errata.losses.dpo",
     "errata.losses.figa",
