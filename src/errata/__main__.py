@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from errata.cli import main
+        from errata.cli import script
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(main())
+    script()

@@ -11,8 +11,9 @@ import sys
 TYPE_CHECKING = False  # typing takes as long to import as all of this module
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["main", "script"]
 
 OVERVIEW = """\
 errata aligns a language model from the corrections that people make to its answers.
@@ -59,6 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before a verb began; one that has begun says itself what becomes of its work.
         print("\nerrata: stopped; nothing was written, rerun the same command", file=sys.stderr)
         return 130
+
+
+def script() -> NoReturn:
+    """The program ``errata``: ``main`` on its command line, and the end of the process."""
+    code = main()
+    if "torch" not in sys.modules:
+        sys.exit(code)
+    from errata.runs.leaving import leave
+
+    leave(code)
 
 
 def _main(arguments: list[str]) -> int:

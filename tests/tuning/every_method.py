@@ -26,6 +26,7 @@ import tiny
 from errata.data import Encoder
 from errata.models import Sampling
 from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
+from errata.runs.leaving import leave
 from errata.tuning import (
     DPOConfig,
     FIGAConfig,
@@ -106,7 +107,7 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
             TERMINAL,
         ]
         for name, rank in (("ppo_streams", 0), ("ppo_lora", 2)):
-            config = replace(several, lora_rank=rank)
+            config = replace(several, lora_rank=rank, tracker="none" if rank else "tensorboard")
             cards[name] = train_ppo(start, streams, tiny.prompts(11), encoder, config, out / name)
     resumed = SFTConfig(**{**step, "epochs": 2}, seed=1)
     if stop_at is not None:
@@ -226,4 +227,4 @@ if __name__ == "__main__":
     world = torch.distributed.get_world_size()
     if torch.distributed.get_rank() == 0:
         (Path(sys.argv[2]) / "cards.json").write_text(json.dumps({"world": world, "cards": found}))
-    torch.distributed.destroy_process_group()
+    leave(0)

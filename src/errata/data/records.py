@@ -14,7 +14,6 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
-from zipfile import BadZipFile
 
 from errata.data.fields import EmptyTextError, Fields, is_empty
 from errata.data.hub import HubData, hub_data, open_data
@@ -601,10 +600,14 @@ def _workbook(path: Path) -> Iterator[Any]:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except FileNotFoundError:
         raise
-    except (KeyError, OSError, ValueError, BadZipFile, openpyxl.utils.exceptions.InvalidFileException) as error:
+    except Exception as error:  # of zip files, of XML, of what openpyxl makes of it: no common class
         raise ValueError(f"{path} is not an Excel file that can be read ({error}); save it again") from error
     try:
-        yield book
+        yield book  # whose sheets are unpacked and parsed as their rows are taken
+    except GeneratorExit:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is damaged inside ({error}); save it again") from error
     finally:
         book.close()
 
@@ -637,15 +640,26 @@ def _load_sheet_row(header: _Header, cells: Sequence[Any]) -> Fields:
 
 
 def _parquet_records(path: Path) -> Iterator[Record]:
-    pyarrow, parquet = pyarrow_modules()
-    try:
+    _, parquet = pyarrow_modules()
+    with _whole_parquet(path):
         # By default pyarrow holds whole groups of rows, and a group may be the whole file.
-        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-            _header(path, file.schema_arrow.names, 1)
+        file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    with file:
+        _header(path, file.schema_arrow.names, 1)
+        with _whole_parquet(path):
             batches = file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
             rows = (row for batch in batches for row in batch.to_pylist())
             yield from (_row_record(number, row, dict) for number, row in enumerate(rows, start=1))
-    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
+
+
+@contextmanager
+def _whole_parquet(path: Path) -> Iterator[None]:
+    pyarrow, _ = pyarrow_modules()
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pyarrow.ArrowException, OSError, OverflowError, ValueError) as error:  # OSError: of damaged pages
         raise ValueError(f"{path} is not a Parquet file that can be read: {error}; write it again") from error
 
 

@@ -880,8 +880,8 @@ class _Run:
             files = {"metrics.jsonl": metrics.text(), "samples.jsonl": samples.text()}
             written = save_model(trained, tokenizer, out, card=card, files=files, folders=folders, **how, **more)
             shutil.rmtree(work, ignore_errors=True)
-        if self.config.tracker != "none":
-            self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # end_training would end what joins the processes, too
+            tracker.finish()
         self.accelerator.wait_for_everyone()
         return dict(broadcast_object_list([written])[0]) if self.accelerator.num_processes > 1 else written
 
