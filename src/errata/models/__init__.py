@@ -39,12 +39,14 @@ from errata.models.scalar_head import (
     token_rewards,
     token_values,
 )
-from errata.models.settings import ModelConfig, precision_of, settle
+from errata.models.settings import ModelConfig, Save, precision_of, settle
 from errata.models.training import (
+    NOBODY,
     OfflineConfig,
     Share,
     StepLoss,
     Tracker,
+    Watch,
     evaluation_of,
     fit,
     load_policy,
@@ -53,6 +55,7 @@ from errata.models.training import (
 from errata.models.vllm import VLLMGenerator, load_vllm
 
 __all__ = [
+    "NOBODY",
     "Actor",
     "Attention",
     "Generator",
@@ -63,6 +66,7 @@ __all__ = [
     "OfflineConfig",
     "Precision",
     "Sampling",
+    "Save",
     "SaveDtype",
     "Share",
     "StepLoss",
@@ -71,6 +75,7 @@ __all__ = [
     "TransformersGenerator",
     "VLLMGenerator",
     "Wanted",
+    "Watch",
     "adapter_off",
     "add_adapter",
     "check_finite",

@@ -217,6 +217,7 @@ class Steps(TrainerCallback):
 
     def __init__(self) -> None:
         self.trainer: StepTrainer | None = None
+        self.told: Callable[[int, int], None] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look at the held-out rows before anything is learned."""
@@ -233,6 +234,8 @@ class Steps(TrainerCallback):
         assert self.trainer is not None
         self.trainer.check_weights()
         self.trainer.note_step()
+        if self.told is not None and state.is_world_process_zero:
+            self.told(state.global_step, state.max_steps)
         every = self.trainer.config.evaluate_every
         if every and state.global_step % every == 0:
             self.trainer.note_evaluation()

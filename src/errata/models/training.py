@@ -48,6 +48,7 @@ __all__ = [
     "Share",
     "StepLoss",
     "Tracker",
+    "Watch",
     "check_tracker",
     "evaluation_of",
     "fit",
@@ -69,6 +70,34 @@ class StepLoss(NamedTuple):
     """The number of items that it sums over."""
     shares: Mapping[str, tuple[Tensor, Tensor]] = {}
     """Numerators and denominators of shares to be shown beside the loss, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who looks on while a model trains; nothing is learned from what they see."""
+
+    figures: Callable[[Any], Mapping[str, float]] | None = None
+    """The model to figures by name, at every evaluation. The lowest ``loss`` among them chooses the checkpoint, where
+    ``patience`` asks for one; it goes before the loss on ``heldout`` rows."""
+    identity: Any = None
+    """What tells ``figures`` from others: they choose what is saved, so another identity is another run."""
+    step: Callable[[int, int], None] | None = None
+    """Is told after each step which one it was, and of how many."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where figures could not be told from others."""
+        if self.figures is not None and self.identity is None:
+            raise ValueError("figures that choose a checkpoint need an identity; give what they are computed from")
+
+    def beside(self, heldout: Callable[[Any], Mapping[str, float]] | None) -> Callable[..., Mapping[str, float]] | None:
+        """What ``fit`` evaluates: the figures on held-out rows, where there are any, and these."""
+        figures = self.figures
+        if figures is None or heldout is None:
+            return figures or heldout
+        return lambda model: {**heldout(model), **figures(model)}
+
+
+NOBODY = Watch()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +239,7 @@ def fit(
     load: Callable[..., nn.Module] = load_causal,
     length: Callable[[Any], int] | None = None,
     ends: Sequence[int] = (),
+    told: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` on ``rows`` and write it to ``out``; a killed run goes on from its last complete checkpoint.
 
@@ -229,6 +259,7 @@ def fit(
         length: of a row in tokens: the micro-batches of a step then hold rows of about the same length, and are
             computed in parts where they have too many tokens.
         ends: ids that end a response and are trained to do so; the saved configurations stop at them, too.
+        told: is told after each step which one it was, and of how many.
 
     Returns:
         The card as written, with ``trained_dtype`` and ``saved_dtype``, and ``warnings`` in words where there are any.
@@ -280,7 +311,7 @@ def fit(
         metrics=metrics,
         callbacks=[callback],
     )
-    callback.trainer = trainer
+    callback.trainer, callback.told = trainer, told
     if checkpoint is not None:
         noted = read_json(Path(checkpoint) / "complete")
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]

@@ -16,10 +16,12 @@ from errata import losses
 from errata.data import Encoder, LengthCounts
 from errata.labels import check_row_weights, count_labels, label_rows, sides_of, token_weights
 from errata.models import (
+    NOBODY,
     LayoutKind,
     OfflineConfig,
     StepLoss,
     Wanted,
+    Watch,
     check_ids,
     choose_layout,
     fit,
@@ -34,7 +36,7 @@ from errata.models import (
 from errata.ranges import Range, Weight
 from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.tuning.ends import trained_ends
-from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
 from errata.types import Encoded, TokenLabels
 
 __all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa_step_loss", "train_figa", "weigh"]
@@ -137,12 +139,14 @@ def train_figa(
     counts: LengthCounts | None = None,
     heldout: Iterable[TokenLabels] | None = None,
     row_weights: Mapping[str, float] | None = None,
+    watch: Watch = NOBODY,
 ) -> dict[str, Any]:
     """L = [Σ_t w_t CE_t(ỹ) − β Σ_{t changed, CE_t(ŷ) ≤ gate} CE_t(ŷ)] / N, N over the whole optimizer step.
 
     Rows in which no token has a weight are left out and counted in the card, as is what ``counts`` of labelling says
     of rows that were too long (without it, what the labels themselves show). ``heldout`` rows are evaluated during
     training, and never learned from. ``row_weights`` multiply all weights of the rows with these ids.
+    ``watch`` looks on.
 
     Returns:
         The card written beside the model.
@@ -166,7 +170,7 @@ def train_figa(
         "labels": asdict(count_labels(labels)),
         **heldout_card(heldout),
         **noted,
-        "fingerprint": fingerprint_of("figa", identity(model), config, data, *heldout_ids(heldout)),
+        "fingerprint": fingerprint_of("figa", identity(model), config, data, *heldout_ids(heldout), *watch_ids(watch)),
     }
     if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
@@ -186,7 +190,8 @@ def train_figa(
         rows,
         collate=collate,
         loss=loss,
-        evaluate=evaluate,
+        evaluate=watch.beside(evaluate),
+        told=watch.step,
         length=lambda pair: size((pair.edited, pair.original)),
         config=config,
         tokenizer=encoder.tokenizer,

@@ -14,10 +14,12 @@ from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows, rows_of
 from errata.labels import check_row_weights, label_rows, sides_of
 from errata.models import (
+    NOBODY,
     LayoutKind,
     OfflineConfig,
     StepLoss,
     Wanted,
+    Watch,
     check_ids,
     choose_layout,
     fit,
@@ -31,7 +33,7 @@ from errata.models import (
 )
 from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.tuning.ends import trained_ends
-from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
+from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
 from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
 __all__ = ["SFTConfig", "collate_demonstrations", "demonstrations", "sft_step_loss", "train_sft"]
@@ -57,10 +59,11 @@ def train_sft(
     *,
     heldout: Iterable[TokenLabels] | None = None,
     row_weights: Mapping[str, float] | None = None,
+    watch: Watch = NOBODY,
 ) -> dict[str, Any]:
     """Imitate the responses: L = −(1/N) Σ_t w log π(y_t | x, y_<t), N response tokens (end of sequence included).
 
-    w is 1, or what ``row_weights`` says of the row with this id.
+    w is 1, or what ``row_weights`` says of the row with this id. ``watch`` looks on.
 
     ``heldout`` rows are evaluated during training, and never learned from; their loss is that of the edited texts.
 
@@ -90,7 +93,7 @@ def train_sft(
         "response_tokens": sum(len(side.response_ids) for side, _ in weighted),
         **heldout_card(heldout),
         **noted,
-        "fingerprint": fingerprint_of("sft", identity(model), config, data, *heldout_ids(heldout)),
+        "fingerprint": fingerprint_of("sft", identity(model), config, data, *heldout_ids(heldout), *watch_ids(watch)),
     }
     if RunFolder(out, card["fingerprint"]).is_finished():
         return read_card(out)
@@ -109,7 +112,8 @@ def train_sft(
         weighted,
         collate=collate,
         loss=sft_step_loss,
-        evaluate=evaluate,
+        evaluate=watch.beside(evaluate),
+        told=watch.step,
         length=lambda row: size(row[:1]),
         config=config,
         tokenizer=encoder.tokenizer,

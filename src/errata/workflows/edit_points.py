@@ -9,7 +9,7 @@ model now write what they wrote (*edit points*)? And does it still write the wor
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from operator import itemgetter
@@ -22,8 +22,19 @@ from errata.data import Encoder
 from errata.edits import diff, word_distance, words
 from errata.models import greedy_choices, pad
 from errata.types import Correction, Edit, Encoded, Op, Ties
+from errata.workflows.measure import Comparison, compare
 
-__all__ = ["EditPoint", "EditPointFigures", "Points", "RowChoices", "choices_at", "edit_points", "figures_of"]
+__all__ = [
+    "EditPoint",
+    "EditPointFigures",
+    "Points",
+    "PointsCompared",
+    "RowChoices",
+    "choices_at",
+    "compare_choices",
+    "edit_points",
+    "figures_of",
+]
 
 
 class EditPoint(NamedTuple):
@@ -93,6 +104,23 @@ class EditPointFigures:
     """Words a row that people left alone and the model would write otherwise."""
     otherwise_share: float | None
     """The same as a share of the words that people left alone."""
+
+    @property
+    def wrong(self) -> float:
+        """Words a row along what was sent that the model would not write; checkpoints and methods are chosen by it."""
+        return self.missed + self.otherwise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointsCompared:
+    """Two models along the same rows."""
+
+    old: EditPointFigures
+    new: EditPointFigures
+    missed: Comparison
+    """Words a row that edits change and the model would not: new − old, paired; below 0 the new model needs less."""
+    otherwise: Comparison
+    """Words a row that people left alone and the model would write otherwise: new − old; above 0 it over-edits."""
 
 
 def edit_points(row: Correction, encoder: Encoder) -> Points:
@@ -199,6 +227,25 @@ def figures_of(rows: Sequence[RowChoices]) -> EditPointFigures:
         missed=total("missed") / len(rows),
         otherwise=total("otherwise") / len(rows),
         otherwise_share=share("otherwise", "kept"),
+    )
+
+
+def compare_choices(
+    new: Sequence[RowChoices], old: Sequence[RowChoices], *, users: Sequence[Hashable | None] | None = None
+) -> PointsCompared:
+    """Two models along the same rows in the same order, two or more of them; ``users`` as of ``compare``.
+
+    Raises:
+        ValueError: the rows are not the same, or as ``compare``.
+    """
+    if [row.id for row in new] != [row.id for row in old]:
+        raise ValueError("two models are compared along the same rows in the same order; these are others")
+
+    def difference(name: str) -> Comparison:
+        return compare([getattr(row, name) for row in new], [getattr(row, name) for row in old], users=users)
+
+    return PointsCompared(
+        old=figures_of(old), new=figures_of(new), missed=difference("missed"), otherwise=difference("otherwise")
     )
 
 

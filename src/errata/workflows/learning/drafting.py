@@ -11,24 +11,33 @@ from errata.data.rows import write_lines
 from errata.labels import label_all
 from errata.models import Sampling
 from errata.runs import write_json
+from errata.workflows.edit_points import choices_at
 from errata.workflows.learning.context import Run
 from errata.workflows.measure import text_loss, token_logprobs_by_label, write_drafts
 
+DRAFTS_AT_ONCE = 32
+
 
 def draft(run: Run, path: Path) -> None:
-    """Drafts of one model: ``selection/ARM.jsonl``, or ``heldout/MODEL.DECODING.jsonl``."""
+    """Drafts of one model: ``heldout/MODEL.DECODING.jsonl``."""
     name, _, decoding = path.stem.partition(".")
-    selecting = path.parent.name == "selection"
-    rows = run.rows("selection") if selecting else run.rows("heldout") + run.rows("heldout_accepted")
+    rows = run.rows("heldout") + run.rows("heldout_accepted")
     sampling = Sampling(
         max_new_tokens=run.config.max_new_tokens,
         temperature=run.details.temperature if decoding == "sampled" else 0.0,
         seed=run.details.seed,
     )
-    drafts = write_drafts(run.loaded(name), rows, run.encoder, sampling, batch_size=run.details.batch_size, what=name)
+    drafts = write_drafts(run.loaded(name), rows, run.encoder, sampling, batch_size=DRAFTS_AT_ONCE, what=name)
     write_lines(
         path, ({"id": one.id, "response": one.text, "ids": one.response_ids, "ended": one.ended} for one in drafts)
     )
+
+
+def read_along(run: Run, path: Path) -> None:
+    """What a model would write along what was sent: ``selection/MODEL.jsonl`` or ``heldout/MODEL.points.jsonl``."""
+    name = path.stem.partition(".")[0]
+    found = choices_at(run.loaded(name), run.points(path.parent.name), run.encoder, what=name)
+    write_lines(path, map(asdict, found))
 
 
 def score(run: Run, path: Path) -> None:

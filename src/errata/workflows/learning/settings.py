@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from errata.doctor import Diagnosis
+from errata.models import Save
+from errata.pretrained.kinds import Attention, Dtype
 from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
 from errata.workflows.split import SplitBy
 from errata.workflows.verdict import Limits
@@ -25,8 +27,8 @@ class LearnConfig(Ranged):
     imitates them like the rest."""
     max_new_tokens: Size = 256
     """Longest draft, in tokens."""
-    epochs: Annotated[float, Range(above=0, high=1e6)] = 3.0
-    """Passes over the rows."""
+    epochs: Annotated[float, Range(above=0, high=1e6)] | Literal["auto"] = "auto"
+    """Passes over the rows. auto: 3, and more over few rows, until there are 30 optimizer steps."""
     learning_rate: Annotated[float, Range(above=0)] | Literal["auto"] = "auto"
     """Peak learning rate. auto: 2e-4 for an adapter, and 1e-5 without one (--lora-rank 0)."""
 
@@ -50,13 +52,18 @@ class LearnDetails(Limits):
     between, all, or none. Kinds: newlines, nfc, zero-width, soft-hyphens, variation-selectors, spaces, blanks,
     trailing, edges, quotes, dashes, ellipsis, entities, br. It is counted, and the report says what is left."""
     split_by: SplitBy = "auto"
-    """What the held-out rows are set apart by; auto: the first of these that the log has the fields for."""
+    """What the held-out rows are set apart by; auto: the strictest of users-and-time, users, time and prompt that loses
+    at most 15 % of the rows; what that gives up is said."""
     method: Literal["both", "figa", "sft"] = "both"
-    """What is trained; of both, the better one on a part of the training rows is judged."""
+    """What is trained; of both, the better one on a part of the training rows is judged, and of each the best
+    checkpoint."""
     selection_share: Annotated[float, Range(above=0, below=1)] = 0.1
-    """Share of the training rows that choose between two methods and are trained on by neither."""
+    """Share of the training rows that choose the checkpoint and the method, and are not trained on."""
     min_rows: Size = 20
     """Fewest edited rows to train on, and to be judged by."""
+    drafted_by: Literal["auto", "model", "other"] = "auto"
+    """Who wrote the logged drafts. auto: --model, if asked anew it writes half of them again. model: it did, by
+    sampling perhaps; then the distance to what was sent decides nothing. other: another model."""
     judge_by: Literal["users", "rows"] = "users"
     """What counts once when the models are compared: users, where the log has several, or rows. Rows of one user
     resemble each other, so a verdict by rows is about these users and says nothing of others."""
@@ -74,12 +81,26 @@ class LearnDetails(Limits):
     """Hold the frozen weights in 4 bits while an adapter is trained (QLoRA); needs bitsandbytes."""
     gradient_checkpointing: bool = False
     """Less memory, a third more time."""
-    batch_size: Size = 32
-    """Rows in one optimizer step."""
+    batch_size: Size | Literal["auto"] = "auto"
+    """Rows in one optimizer step. auto: a sixteenth of the rows or fewer, from 4 to 32."""
     micro_batch_size: Size = 8
     """Rows in one forward pass; lower it when memory runs out, the result stays the same."""
+    lora_targets: str = "all-linear"
+    """Which layers get the adapter: all-linear (but the output layer), names with commas between (q_proj,v_proj), or a
+    regular expression of whole names."""
+    lora_layers: Annotated[int, Range(low=0)] = 0
+    """Adapt the uppermost so many layers only, which is faster; 0 adapts all."""
+    attention: Attention = "auto"
+    """Implementation of attention in training: auto leaves it to transformers. flash_attention_2 and 3 need their
+    package, a GPU and --dtype bfloat16."""
+    dtype: Dtype = "auto"
+    """What training computes in. auto: as the weights are held. bfloat16: half the memory of activations, faster on a
+    GPU."""
     bf16: bool = False
-    """Train in bfloat16."""
+    """The old name of --dtype bfloat16."""
+    save: Literal["auto"] | Save = "auto"
+    """What candidates, and a promoted model, are saved as. merged: a whole model. adapter: only the adapter, a few
+    hundredths of the size. both: merged, `adapter/` in it. auto: both, and adapter where the weights are quantized."""
     template: str = "auto"
     """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
     max_length: Size | None = None
