@@ -33,7 +33,7 @@ from errata.data.rows import write_lines
 from errata.labels import label_all
 from errata.models import Sampling, device, load_causal, load_tokenizer
 from errata.runs import digest, read_json, write_json
-from errata.tuning import SFTConfig, demonstrations, sft
+from errata.tuning import SFTConfig, demonstrations, train_sft
 from errata.types import Correction, Demonstration
 from errata.workflows import (
     LearnConfig,
@@ -134,7 +134,7 @@ def _run(settings: Settings, stage: post_edits.Stages) -> dict[str, Any]:
     encoder = Encoder(load_tokenizer(blank))
     stage(
         old,
-        lambda path: sft(
+        lambda path: train_sft(
             blank, [*practice(settings, rows), *demonstrations(drafts)], encoder, _copying(settings), path
         ),
         "it learns to copy: the old model",
@@ -152,7 +152,7 @@ def _run(settings: Settings, stage: post_edits.Stages) -> dict[str, Any]:
     )
     stage(
         copies,
-        lambda path: sft(old, demonstrations([row for row in drafts if row.id in trained]), encoder, more, path),
+        lambda path: train_sft(old, demonstrations([row for row in drafts if row.id in trained]), encoder, more, path),
         "as many more passes over untouched copies: the control",
     )
     folders = {"old": old, "copies": copies, **{arm: out / "learn/candidates" / arm for arm in ("figa", "sft")}}

@@ -18,7 +18,7 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
-from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, dpo, figa, sft
+from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, train_dpo, train_figa, train_sft
 
 ENCODER = tiny.encoder()
 # Large enough steps that a wrong gradient shows: AdamW's first step has the sign of the gradient.
@@ -26,10 +26,10 @@ STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "mi
 LABELS, CORRECTIONS = tiny.labels(20, seed=4), tiny.corrections(20, seed=5)
 
 TRAINERS: dict[str, Any] = {
-    "sft": (sft, tiny.demonstrations(20, seed=2), SFTConfig(**STEP)),
-    "figa": (figa, LABELS, FIGAConfig(**STEP, gate=3.0)),
-    "figa, kept 0": (figa, LABELS, FIGAConfig(**STEP, gate=3.0, kept_weight=0.0)),
-    "dpo": (dpo, CORRECTIONS, DPOConfig(**STEP, beta=1.0)),
+    "sft": (train_sft, tiny.demonstrations(20, seed=2), SFTConfig(**STEP)),
+    "figa": (train_figa, LABELS, FIGAConfig(**STEP, gate=3.0)),
+    "figa, kept 0": (train_figa, LABELS, FIGAConfig(**STEP, gate=3.0, kept_weight=0.0)),
+    "dpo": (train_dpo, CORRECTIONS, DPOConfig(**STEP, beta=1.0)),
     "token reward": (train_token_reward, LABELS, TokenRewardConfig(**STEP, sequence_coefficient=1.0)),
     "token reward, Eq 3": (train_token_reward_bradley_terry, LABELS, RewardConfig(**STEP)),
     "sequence reward": (train_sequence_reward, CORRECTIONS, RewardConfig(**STEP)),

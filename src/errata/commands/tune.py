@@ -30,7 +30,17 @@ from errata.models import Sampling, identity
 from errata.ranges import Range, Ranged
 from errata.reward import encoder_of
 from errata.runs import fingerprint_of, new_file
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
+from errata.tuning import (
+    DPOConfig,
+    FIGAConfig,
+    PPOConfig,
+    SFTConfig,
+    Stream,
+    train_dpo,
+    train_figa,
+    train_ppo,
+    train_sft,
+)
 from errata.tuning.figa import PAPER_LABELS
 from errata.types import PromptRow, TokenLabels
 from errata.views import rollouts_page
@@ -88,7 +98,7 @@ class TuneSFT:
         rows = read_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         heldout = _heldout(self.heldout, self.source, encoder)
-        tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
+        tell(train_sft(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
         self.hub.push(self.out)
 
 
@@ -143,7 +153,7 @@ class TuneFIGA:
             tell_normalized(normalizer)
         console.print(str(count_labels(rows)), highlight=False)
         heldout = _heldout(self.heldout, self.source, encoder, self.rules, self.normal)
-        tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout), self.out)
+        tell(train_figa(self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout), self.out)
         self.hub.push(self.out)
 
 
@@ -173,7 +183,7 @@ class TuneDPO:
         rows = read_preferences(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
         heldout = _heldout(self.heldout, self.source, encoder)
-        tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
+        tell(train_dpo(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
         self.hub.push(self.out)
 
 
@@ -238,7 +248,7 @@ class TunePPO(Ranged):
         if self.heldout is not None or self.judge is not None:
             settings = replace(settings, best_by=settings.best_by or "win_rate")
             more |= self._evaluation(streams, prompts, encoder)
-        card = ppo(self.model, streams, prompts, encoder, settings, self.out, **more)
+        card = train_ppo(self.model, streams, prompts, encoder, settings, self.out, **more)
         lines, samples = (
             [json.loads(line) for line in (self.out / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
             for name in ("metrics", "samples")

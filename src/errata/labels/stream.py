@@ -24,7 +24,7 @@ from errata.data.lengths import LengthCounts
 from errata.data.rows import write_lines
 from errata.labels.counts import LabelCounts, count_labels
 from errata.labels.files import SCHEMA, write_labels
-from errata.labels.label import label_all
+from errata.labels.labeling import label_all
 from errata.labels.rules import LabelRules
 from errata.runs import check_sums, new_file, read_json, sums_of, write_json, writes_out
 from errata.runs.workers import worker_pool

@@ -41,7 +41,7 @@ from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Encoded, Preference, TokenLabels
 
-__all__ = ["DPOConfig", "dpo", "dpo_step_loss", "lay_out_pairs"]
+__all__ = ["DPOConfig", "dpo_step_loss", "lay_out_pairs", "train_dpo"]
 
 Pair = tuple[Encoded, Encoded]
 
@@ -68,7 +68,7 @@ class _Row:
 
 
 @writes_out
-def dpo(
+def train_dpo(
     model: Path | str,
     rows: Iterable[Preference | Correction],
     encoder: Encoder,

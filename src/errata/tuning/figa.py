@@ -39,7 +39,7 @@ from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
 from errata.types import Encoded, TokenLabels
 
-__all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa", "figa_step_loss", "weigh"]
+__all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa_step_loss", "train_figa", "weigh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def _times(pair: WeightedPair, factor: float) -> WeightedPair:
 
 
 @writes_out
-def figa(
+def train_figa(
     model: Path | str,
     labels: Iterable[TokenLabels],
     encoder: Encoder,

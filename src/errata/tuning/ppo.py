@@ -82,7 +82,7 @@ from errata.tuning.collapse import signs_of_collapse
 from errata.tuning.streams import Stream, check_streams, group, last_token, paid, rewards_of, summed
 from errata.types import Encoded, PromptRow, Rollout
 
-__all__ = ["PAPER", "SEQUENCE", "Experience", "PPOConfig", "RewardScaling", "policy_and_value_loss", "ppo"]
+__all__ = ["PAPER", "SEQUENCE", "Experience", "PPOConfig", "RewardScaling", "policy_and_value_loss", "train_ppo"]
 
 
 class RewardScaling(StrEnum):
@@ -282,7 +282,7 @@ def policy_and_value_loss(
 
 
 @writes_out
-def ppo(
+def train_ppo(
     model: Path | str,
     reward: Path | str | RewardFunction | Iterable[Stream],
     prompts: Iterable[PromptRow],
@@ -587,7 +587,9 @@ class _Run:
         }
         names = [rollout.id for rollout in rollouts]
         streams_BT = {each.name: paid(each, raw[each.name], mask_BT, self._moments, names) for each in self.streams}
-        streams_BT["kl"] = -config.kl_coefficient * KL[config.kl_estimator](old_BT, ref_BT, mask_BT)
+        streams_BT["kl"] = losses.kl_penalty(
+            old_BT, ref_BT, mask_BT, kl_coefficient=config.kl_coefficient, estimator=KL[config.kl_estimator]
+        )
         if config.length_penalty:
             streams_BT["length"] = -config.length_penalty * mask_BT.float()
         if config.missing_eos_penalty:

@@ -36,7 +36,7 @@ from errata.tuning.ends import trained_ends
 from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
 from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
-__all__ = ["SFTConfig", "collate_demonstrations", "demonstrations", "sft", "sft_step_loss"]
+__all__ = ["SFTConfig", "collate_demonstrations", "demonstrations", "sft_step_loss", "train_sft"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
 
 
 @writes_out
-def sft(
+def train_sft(
     model: Path | str,
     rows: Iterable[Demonstration],
     encoder: Encoder,

@@ -19,7 +19,7 @@ from errata.labels import label_all
 from errata.models import Save, Watch, device
 from errata.pretrained import find_model
 from errata.runs import write_json
-from errata.tuning import FIGAConfig, SFTConfig, demonstrations, figa, sft
+from errata.tuning import FIGAConfig, SFTConfig, demonstrations, train_figa, train_sft
 from errata.workflows.edit_points import choices_at, figures_of
 from errata.workflows.learning.context import Run, edited, passes_of
 from errata.workflows.learning.settings import NotSafe
@@ -45,16 +45,16 @@ def ask_doctor(run: Run, path: Path) -> None:
 
 def train(run: Run, path: Path) -> None:
     """One candidate: the checkpoint that would miss the fewest words of the rows that choose."""
-    weights = {row.id: run.config.accepted_weight for row in run.trained if not edited(row)}
+    weights = {row.id: run.details.accepted_weight for row in run.trained if not edited(row)}
     watch = _watch(run)
     if path.name == "figa":
         counts = LengthCounts()
         labels = list(label_all(run.trained, run.encoder, counts=counts))
         config = _figa_config(run)
-        figa(run.model, labels, run.encoder, config, path, counts=counts, row_weights=weights, watch=watch)
+        train_figa(run.model, labels, run.encoder, config, path, counts=counts, row_weights=weights, watch=watch)
     else:
         rows = demonstrations(run.trained)
-        sft(run.model, rows, run.encoder, _sft_config(run), path, row_weights=weights, watch=watch)
+        train_sft(run.model, rows, run.encoder, _sft_config(run), path, row_weights=weights, watch=watch)
 
 
 def _watch(run: Run) -> Watch:
