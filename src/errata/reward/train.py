@@ -17,14 +17,9 @@ from errata.data import Encoder, LengthCounts, encode_rows, rows_of
 from errata.labels import changed, has_change, label_rows, sides_of
 from errata.models import (
     LayoutKind,
-    OfflineConfig,
-    Share,
-    StepLoss,
     Wanted,
     check_ids,
     choose_layout,
-    evaluation_of,
-    fit,
     identity,
     laid_out_last_scalars,
     laid_out_scalars,
@@ -32,13 +27,13 @@ from errata.models import (
     load_policy,
     load_sequence_reward_model,
     load_token_reward_model,
-    loss_shares,
     read_card,
     settle,
 )
 from errata.pretrained import find_model
 from errata.ranges import Range, Size, Weight
 from errata.runs import RunFolder, fingerprint_of, writes_out
+from errata.training import OfflineConfig, Share, StepLoss, evaluation_of, fit, loss_shares
 from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLabels
 
 __all__ = [

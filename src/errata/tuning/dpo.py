@@ -18,14 +18,11 @@ from errata.labels import label_rows, sides_of
 from errata.models import (
     Layout,
     LayoutKind,
-    OfflineConfig,
-    StepLoss,
     Wanted,
     check_ids,
     choose_layout,
     common_length,
     device,
-    fit,
     identity,
     laid_out_logprobs,
     lay_out,
@@ -37,8 +34,9 @@ from errata.models import (
 from errata.ranges import Range
 from errata.reward import encode_pair, pair_rows
 from errata.runs import RunFolder, fingerprint_of, writes_out
-from errata.tuning.ends import trained_ends
-from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids
+from errata.training import OfflineConfig, StepLoss, fit
+from errata.training.ends import trained_ends
+from errata.training.heldout import HeldOut, heldout_card, heldout_ids
 from errata.types import Correction, Encoded, Preference, TokenLabels
 
 __all__ = ["DPOConfig", "dpo_step_loss", "lay_out_pairs", "train_dpo"]

@@ -16,15 +16,10 @@ from errata import losses
 from errata.data import Encoder, LengthCounts
 from errata.labels import check_row_weights, count_labels, label_rows, sides_of, token_weights
 from errata.models import (
-    NOBODY,
     LayoutKind,
-    OfflineConfig,
-    StepLoss,
     Wanted,
-    Watch,
     check_ids,
     choose_layout,
-    fit,
     identity,
     laid_out_logprobs,
     lay_out,
@@ -35,8 +30,9 @@ from errata.models import (
 )
 from errata.ranges import Range, Weight
 from errata.runs import RunFolder, fingerprint_of, writes_out
-from errata.tuning.ends import trained_ends
-from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
+from errata.training import NOBODY, OfflineConfig, StepLoss, Watch, fit
+from errata.training.ends import trained_ends
+from errata.training.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
 from errata.types import Encoded, TokenLabels
 
 __all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa_step_loss", "train_figa", "weigh"]

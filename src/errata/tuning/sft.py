@@ -14,15 +14,10 @@ from errata import losses
 from errata.data import Encoder, LengthCounts, encode_rows, rows_of
 from errata.labels import check_row_weights, label_rows, sides_of
 from errata.models import (
-    NOBODY,
     LayoutKind,
-    OfflineConfig,
-    StepLoss,
     Wanted,
-    Watch,
     check_ids,
     choose_layout,
-    fit,
     identity,
     laid_out_logprobs,
     lay_out,
@@ -32,8 +27,9 @@ from errata.models import (
     tree_size,
 )
 from errata.runs import RunFolder, fingerprint_of, writes_out
-from errata.tuning.ends import trained_ends
-from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
+from errata.training import NOBODY, OfflineConfig, StepLoss, Watch, fit
+from errata.training.ends import trained_ends
+from errata.training.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
 from errata.types import Correction, Demonstration, Encoded, TokenLabels
 
 __all__ = ["SFTConfig", "collate_demonstrations", "demonstrations", "sft_step_loss", "train_sft"]
