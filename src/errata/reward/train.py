@@ -33,10 +33,11 @@ from errata.models import (
 from errata.pretrained import find_model
 from errata.ranges import Range, Size, Weight
 from errata.runs import RunFolder, fingerprint_of, writes_out
-from errata.training import OfflineConfig, Share, StepLoss, evaluation_of, fit, loss_shares
+from errata.training import OfflineConfig, Share, StepLoss, Streams, Supervision, evaluation_of, fit, loss_shares
 from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLabels
 
 __all__ = [
+    "TOKEN_REWARD",
     "ClassObjective",
     "PairObjective",
     "RewardConfig",
@@ -403,6 +404,23 @@ def collate_labels(
     ]
     edited_B = torch.tensor([not isinstance(row, tuple) for row in rows])
     return {"layout": layout, "sign_SK": layout.stream(signs).long(), "edited_B": edited_B}
+
+
+TOKEN_REWARD = Supervision[Any](
+    name="reward",
+    config=TokenRewardConfig,
+    reads="labels",
+    weights=lambda labels, config: Streams(
+        tuple(-float(mark) for mark in changed(labels.original.labels)),
+        tuple(map(float, changed(labels.edited.labels))),
+    ),
+    heldout=lambda labels, config: labels,
+    collate=collate_labels,
+    signed=lambda batch, rows: batch["sign_SK"].float(),
+    read_before=0,
+    teaches_end=False,
+)
+"""What a token-level reward model is trained on, for the doctor."""
 
 
 def _sequence_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:
