@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
     0 done, 1 the input was wrong, 2 the command line was, 3 not safe to train (`errata doctor`,
-    `errata learn`), 4 the new model was refused (`errata learn`), 5 no valid verdict (`errata winrate`), 130
-    stopped.
+    `errata learn`), 4 the new model was refused (`errata learn`), 5 no valid verdict (`errata winrate`),
+    6 people have to edit drafts first (`errata learn`), 130 stopped.
     """
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))

@@ -248,7 +248,7 @@ def test_accepted_drafts_are_imitated_with_their_weight(folder: Path, tmp_path: 
     details = replace(toy.DETAILS, method="sft")
     cards = []
     for weight in (0.0, 0.5):
-        run(folder, tmp_path / f"{weight}", replace(toy.CONFIG, epochs=1, accepted_weight=weight), details)
+        run(folder, tmp_path / f"{weight}", replace(toy.CONFIG, epochs=1), replace(details, accepted_weight=weight))
         cards.append(json.loads((tmp_path / f"{weight}" / "candidates" / "sft" / "errata.json").read_text()))
     split = json.loads((tmp_path / "0.5" / "split" / "counts.json").read_text())
     assert split["train_accepted"] > 0

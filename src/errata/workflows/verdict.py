@@ -213,7 +213,11 @@ def _anew(found: AnewCompared) -> Condition:
         f"{number(found.old, digits)} in one of the old: {change(found.words, found.old)}"
     )
     why, remedy = ("", "") if fewer else why_not(found.words)
-    return Condition(name="edited_anew", holds=fewer, said=f"{said}.{why}", remedy=remedy)
+    if found.rewritten > found.drafts / 2:
+        why = f" But it wrote {found.rewritten:,} of {found.drafts:,} drafts anew, which says little of the drafts."
+        remedy, fewer = "Let the editor change only what has to be changed, and rerun.", False
+    without = f" It gave nothing for {found.unedited:,} of {found.drafts:,} drafts." if found.unedited else ""
+    return Condition(name="edited_anew", holds=fewer, said=f"{said}.{without}{why}", remedy=remedy)
 
 
 def _edit_points(found: PointsCompared, *, decides: bool) -> Condition:
@@ -288,7 +292,7 @@ def _drafter(found: Measured, limits: Limits) -> Condition:
         holds=equal,
         said=f"{said}{gap}.",
         remedy="Give --model the model that wrote the drafts. If it did write them, by sampling, say so: "
-        "--drafted-by model, in another --out.",
+        "rerun with --drafted-by model.",
     )
 
 

@@ -46,7 +46,7 @@ def ask_doctor(run: Run, path: Path) -> None:
 
 def train(run: Run, path: Path) -> None:
     """One candidate: the checkpoint that would miss the fewest words of the rows that choose."""
-    weights = {row.id: run.config.accepted_weight for row in run.trained if not edited(row)}
+    weights = {row.id: run.details.accepted_weight for row in run.trained if not edited(row)}
     watch = _watch(run)
     if path.name == "figa":
         counts = LengthCounts()

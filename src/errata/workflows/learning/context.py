@@ -24,7 +24,7 @@ from errata.runs import SUMS, Damaged, StageFolder, changed_settings, claim_fold
 from errata.types import Correction, Rollout
 from errata.winrate import Interval, mean_interval
 from errata.workflows.edit_points import Points, edit_points
-from errata.workflows.learning.settings import LearnConfig, LearnDetails
+from errata.workflows.learning.settings import NO_SETTINGS, LearnConfig, LearnDetails
 from errata.workflows.measure import WORD
 
 Arm = Literal["figa", "sft"]
@@ -47,10 +47,11 @@ class Run:
         general: Path | None,
         console: Console,
         how: Reading,
+        editor: str | None = None,
     ) -> None:
         self.how = how
         self.log, self.model, self.out, self.general, self.console = log, model, out, general, console
-        self.config, self.details = config, details
+        self.config, self.details, self.editor = config, details, editor
         self._loaded: tuple[Path, Any] | None = None
         self._points: dict[str, list[Points]] = {}
 
@@ -82,7 +83,7 @@ class Run:
             "model": identity(self.model),
             "general": None if self.general is None else _digest(self.general),
             **asdict(self.config),
-            **asdict(self.details),
+            **{name: value for name, value in asdict(self.details).items() if name not in NO_SETTINGS},
             # What was not said is no setting, so that runs from before these arguments go on.
             **{f"read_{name}": value for name, value in said.items() if value not in (None, {}, "skip")},
         }
@@ -111,7 +112,7 @@ class Run:
     @cached_property
     def trained(self) -> list[Correction]:
         """The rows to train on: the edited ones and, by option, those that were accepted."""
-        return self.rows("train") + (self.rows("train_accepted") if self.config.accepted_weight > 0 else [])
+        return self.rows("train") + (self.rows("train_accepted") if self.details.accepted_weight > 0 else [])
 
     def points(self, side: str) -> list[Points]:
         """Where people changed the drafts of a side, and what they left; a row that cannot be encoded has none."""

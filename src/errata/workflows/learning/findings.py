@@ -16,7 +16,7 @@ from errata.workflows.learned import Candidate, Example, Learned
 from errata.workflows.learning.context import DECODINGS, Arm, Run, interval
 from errata.workflows.learning.settings import LearnDetails
 from errata.workflows.measure import TokenLogprobs, compare, describe, edit_costs
-from errata.workflows.verdict import Drafter, Limits, Measured, decide
+from errata.workflows.verdict import AnewCompared, Drafter, JudgedPairs, Limits, Measured, decide
 
 
 def choices(run: Run, name: str, folder: str) -> list[RowChoices]:
@@ -76,7 +76,7 @@ _ENOUGH = 8
 """Words of a beginning that show whose draft it is."""
 
 
-def learned(run: Run, arm: Arm) -> Learned:
+def learned(run: Run, arm: Arm, anew: AnewCompared | None = None, judged: JudgedPairs | None = None) -> Learned:
     """Everything that was measured, and the verdict."""
     heldout, accepted = run.rows("heldout"), run.rows("heldout_accepted")
     scored = {name: read_json(run.out / "heldout" / f"{name}.json") for name in ("old", arm)}
@@ -98,6 +98,8 @@ def learned(run: Run, arm: Arm) -> Learned:
     measured = Measured(
         points=compare_choices(along[arm], along["old"], users=run.users([by_id[one.id] for one in along["old"]])),
         drafter=drafter(run),
+        anew=anew,
+        judged=judged,
         old={how: describe(old[how], sent) for how in DECODINGS},
         new={how: describe(new[how], sent) for how in DECODINGS},
         comparison=against(heldout, new, old),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
+from pathlib import Path
 from typing import Annotated, Literal
 
 from errata.doctor import Diagnosis
@@ -22,9 +24,6 @@ class LearnConfig(Ranged):
     mask_private: bool = True
     """Replace e-mail addresses, telephone, card and account numbers, IP addresses and private links by placeholders
     before anything is stored. Best effort: names stay."""
-    accepted_weight: Weight = 0.0
-    """Weight of drafts that were sent without a change, which is no proof that they were good: 0 leaves them out, 1
-    imitates them like the rest."""
     max_new_tokens: Size = 256
     """Longest draft, in tokens."""
     epochs: Annotated[float, Range(above=0, high=1e6)] | Literal["auto"] = "auto"
@@ -37,6 +36,19 @@ class LearnConfig(Ranged):
 class LearnDetails(Limits):
     """What seldom has to be decided."""
 
+    accepted_weight: Weight = 0.0
+    """Weight of drafts that were sent without a change, which is no proof that they were good: 0 leaves them out, 1
+    imitates them like the rest."""
+    judge: str | None = None
+    """A chat model that is shown fresh drafts of both models in both orders: anthropic:MODEL, openai:MODEL, MODEL@URL,
+    URL or local:MODEL. It must not prefer the old model for certain. Its answers are in OUT/ledger.sqlite."""
+    guideline: Path | None = None
+    """A text file that a chat model of --editor or --judge is told: what your team wants and does not want."""
+    editor_rows: Size = 100
+    """Most held-out rows whose two drafts --editor corrects and --judge compares."""
+    max_cost: Annotated[float, Range(low=0, high=inf)] | None = None
+    """Stop before the chat model of --editor, or that of --judge, has cost more, in US dollars; the same command with
+    more goes on."""
     user_field: str | None = None
     """Field that says who sent a row; else the first of user, annotator, author and the like. 'none': treat them as
     unknown."""
@@ -109,6 +121,17 @@ class LearnDetails(Limits):
     """So many tokens of the general text are read."""
     seed: Seed = 0
     """Of training and sampling."""
+
+
+NO_SETTINGS = frozenset({*Limits.__dataclass_fields__, "drafted_by", "judge", "guideline", "editor_rows", "max_cost"})
+"""Details that no stage is made by: a finished run can be judged again with others."""
+
+
+class Waiting(ValueError):  # noqa: N818
+    """People have to edit drafts first; nothing is lost meanwhile."""
+
+    def __init__(self, what: str, command: str) -> None:
+        super().__init__(f"{what}. Run: {command}. When they are done, rerun the same command.")
 
 
 class NotSafe(ValueError):  # noqa: N818

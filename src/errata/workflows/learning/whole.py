@@ -22,6 +22,7 @@ from errata.workflows.learned import Learned
 from errata.workflows.learning.candidates import ask_doctor, train
 from errata.workflows.learning.context import DECODINGS, Arm, Run
 from errata.workflows.learning.drafting import draft, read_along, score
+from errata.workflows.learning.editing import check_editor, edited_by_editor, judged_by_judge
 from errata.workflows.learning.findings import best, drafter, learned
 from errata.workflows.learning.reading import read_log
 from errata.workflows.learning.settings import LearnConfig, LearnDetails
@@ -38,6 +39,7 @@ def learn(
     details: LearnDetails | None = None,
     *,
     general: Path | None = None,
+    editor: str | None = None,
     console: Console | None = None,
     **how: Unpack[Reading],
 ) -> Learned:
@@ -54,6 +56,9 @@ def learn(
         config: what one decides.
         details: what seldom has to be decided.
         general: a plain text file on which the loss must not rise.
+        editor: who corrects fresh drafts of both models, blind, and decides thereby: ``module:function`` or
+            ``file.py:function`` (a prompt and a draft to the corrected text, or None), a chat model as ``open_chat``
+            takes it, or ``people``, on the edit page.
         console: is told what is done.
         how: how the log is read, as of ``errata.data.iter_prompts``.
 
@@ -62,14 +67,16 @@ def learn(
 
     Raises:
         NotSafe: the doctor found errors.
+        Waiting: people have to edit drafts first.
         ValueError: the log cannot be used or is too small; the folder holds a run with other settings, or a stage of it
             was damaged (the file is named); or another process runs in it.
     """
     config, details, console = config or LearnConfig(), details or LearnDetails(), console or Console()
-    return _stages(Run(log, model, out, config, details, general, console, how))
+    return _stages(Run(log, model, out, config, details, general, console, how, editor))
 
 
 def _stages(run: Run) -> Learned:
+    check_editor(run)
     run.claim()
     run.made("log/counts.json", f"reading {run.log}", partial(read_log, run), "log/rows.jsonl", "log/bad_rows.jsonl")
     run.made("split", "setting rows apart", partial(split, run))
@@ -90,10 +97,14 @@ def _stages(run: Run) -> Learned:
             run.made(f"heldout/{name}.{decoding}.jsonl", what, partial(draft, run))
         run.made(f"heldout/{name}.points.jsonl", "edit points of the held-out rows", partial(read_along, run))
         run.made(f"heldout/{name}.json", "log-probabilities of the held-out rows", partial(score, run))
-    found = learned(run, arm)
+    found = learned(run, arm, edited_by_editor(run, arm), judged_by_judge(run, arm))
     write_json(run.out / "summary.json", found.as_dict())
     if found.decision.promoted:
         run.made("model", f"promoting {arm}", lambda path: _promote(run, arm, path))
+    elif (run.out / "model").exists():
+        run.say("a model was promoted before by other limits or another editor; it is no longer, and model/ is removed")
+        run.folder.forget(run.out / "model")
+        shutil.rmtree(run.out / "model")
     return found
 
 
