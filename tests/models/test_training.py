@@ -202,7 +202,7 @@ def test_a_run_that_died_after_its_last_checkpoint_writes_the_same_card(
         raise StoppedError
 
     out = tmp_path / "out"
-    monkeypatch.setattr("errata.training.fit.save_model", dying)
+    monkeypatch.setattr("errata.training.loop.save_model", dying)
     with pytest.raises(StoppedError):
         train(start, out)
     monkeypatch.undo()
@@ -407,7 +407,7 @@ def test_a_run_that_died_before_it_stopped_stops_as_it_would_have(
     card = train(start, tmp_path / "whole", config, evaluate=by_step)
     assert (card["steps"], card["best_step"]) == (4, 2)
     if not call:
-        monkeypatch.setattr("errata.training.fit._save", stopping_at(1))
+        monkeypatch.setattr("errata.training.loop._save", stopping_at(1))
     with pytest.raises(StoppedError):
         train(start, tmp_path / "out", config, evaluate=by_step, loss=stopping_at(call))
     monkeypatch.undo()

@@ -88,7 +88,7 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
         kind: type[Any] = load(where_is(verb))
         if not hasattr(kind, "of_method"):
             return kind
-        method = _given("method", [*flags_of({"method": settings.get("method", kind.method)}), *typed])  # type: ignore[attr-defined]
+        method = _given("method", [*flags_of({"method": settings.get("method", kind.method)}), *typed])
         made: type[Any] = kind.of_method(method)
         return made
 

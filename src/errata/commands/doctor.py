@@ -69,7 +69,7 @@ class Doctor:
         if method is None or method.reads != "labels" or not isinstance(method, OfflineMethod):
             method = known["figa"]
         assert isinstance(method, OfflineMethod)
-        settings: Any = Flat[method.config]  # type: ignore[name-defined]
+        settings: Any = Flat[method.config]  # type: ignore[name-defined,misc]
         preset = choice_of(["default", *method.presets])
         more = {"preset": (preset, "default"), "settings": (settings, method.config())}
         made = with_methods(cls, list(known), **more)

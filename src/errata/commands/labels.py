@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
@@ -23,7 +23,6 @@ from errata.commands.shared import (
     is_model,
     set_aside,
     tell_normalized,
-    with_methods,
 )
 from errata.data import Encoder, iter_corrections, read_corrections
 from errata.data.encoding import TooLong
@@ -130,13 +129,6 @@ class View(Ranged):
     rules: Flat[LabelRules] = LabelRules()
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
-
-    @classmethod
-    def of_method(cls, name: str) -> type[Any]:
-        """The verb, with the methods that there are."""
-        from errata.tuning import methods
-
-        return with_methods(cls, [method.name for method in methods()])
 
     def run(self) -> None:
         if self.rollouts is not None:

@@ -150,7 +150,7 @@ class NormalizeFlags:
 
 def choice_of(names: Sequence[str]) -> Any:
     """The type of a flag that takes one of some names that are known late."""
-    return Literal[tuple(names)]  # type: ignore[valid-type]
+    return Literal[tuple(names)]
 
 
 def with_methods(kind: type[Any], methods: Sequence[str], **more: tuple[Any, Any]) -> type[Any]:

@@ -195,7 +195,7 @@ _BASES: Mapping[Reads, type[TuneOffline]] = {
 @lru_cache
 def command_of(method: OfflineMethod[Any]) -> type[TuneOffline]:
     """The verb ``tune NAME`` of a method: what it reads and its settings are the flags."""
-    flags: list[Any] = [("settings", Flat[method.config], method.config())]  # type: ignore[name-defined]
+    flags: list[Any] = [("settings", Flat[method.config], method.config())]  # type: ignore[name-defined,misc]
     if method.presets:
         names = choice_of(["default", *method.presets])
         flags.append(

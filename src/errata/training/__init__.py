@@ -2,7 +2,7 @@
 
 from errata.training.config import OfflineConfig, StepLoss, Tracker, check_tracker
 from errata.training.evaluation import NOBODY, Share, Watch, evaluation_of, loss_shares
-from errata.training.fit import fit, written_adapter
+from errata.training.loop import fit, written_adapter
 from errata.training.method import OfflineMethod, Prepared, Reads, Streams, Supervision, run_offline
 
 __all__ = [

@@ -20,8 +20,8 @@ from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.training.config import OfflineConfig, StepLoss
 from errata.training.ends import trained_ends
 from errata.training.evaluation import NOBODY, Watch
-from errata.training.fit import fit
 from errata.training.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
+from errata.training.loop import fit
 from errata.training.reference import Referenced, collate_referenced, with_reference
 from errata.types import Encoded, TokenLabels
 
