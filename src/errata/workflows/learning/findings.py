@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from errata.data.rows import read_lines
@@ -148,6 +149,8 @@ def _provenance(run: Run) -> dict[str, str]:
         "model": f"{name} ({str(mark)[:12]})",
         "log": f"{run.log.name} ({log[:12]})" if isinstance(log, str) else run.log.name,
         "date": run.counts("log")["date"],
+        "errata": version("errata"),
+        **({"command": run.command} if run.command else {}),
     }
 
 
