@@ -55,7 +55,7 @@ def drafter(run: Run) -> Drafter:
     """Whether the old model's fresh drafts of the held-out rows are the logged ones again."""
     rows = run.rows("heldout")
     fresh = run.drafts("old.greedy", [row.id for row in rows])
-    again = [_is_again(row.original, one) for row, one in zip(rows, fresh, strict=True)]
+    again = [is_again(row.original, one) for row, one in zip(rows, fresh, strict=True)]
     return Drafter(
         rows=len(rows),
         again=sum(again) / len(again),
@@ -64,7 +64,7 @@ def drafter(run: Run) -> Drafter:
     )
 
 
-def _is_again(logged: str, fresh: Rollout) -> bool:
+def is_again(logged: str, fresh: Rollout) -> bool:
     """Nine words of ten are the same; of a draft that was cut, as far as both go."""
     old, new = logged.split(), fresh.text.split()
     shorter = min(len(old), len(new))
