@@ -75,3 +75,27 @@ def test_drafts_that_are_cut_are_warned_of_before_training_and_refused(model: Pa
     assert text.index("only 0 %") < text.index("training sft")
     assert not found.decision.promoted
     assert found.decision.next.startswith("Let drafts come to an end: double --max-new-tokens")
+
+
+def test_whoever_stops_at_the_warning_starts_anew_in_the_same_folder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the drafts that were cut is gone on with."""
+    toy.log(tmp_path / "log.csv", count=120)
+    details = replace(toy.DETAILS, method="sft", split_by="prompt", user_field="none")
+
+    def run(tokens: int) -> None:
+        config = replace(toy.CONFIG, epochs=1, max_new_tokens=tokens)
+        learn(tmp_path / "log.csv", model, tmp_path / "run", config, details, console=Console(quiet=True))
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("errata.workflows.learning.candidates.train_sft", stop)
+    lengths = []
+    for tokens in (2, 6):
+        with pytest.raises(KeyboardInterrupt):
+            run(tokens)
+        lines = (tmp_path / "run" / "heldout" / "old.greedy.jsonl").read_text().splitlines()
+        lengths.append(max(len(json.loads(line)["ids"]) for line in lines))
+    assert lengths == [2, 4]

@@ -96,12 +96,17 @@ class Run:
         changed = changed_settings(self.out, settings)
         if changed is None and self.out.exists() and any(self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
-        if changed and not (self.out / "candidates").exists():
-            for stage in ("log", "split"):
+        if changed and not self._has_trained():
+            for stage in ("log", "split", "heldout", "candidates"):
                 shutil.rmtree(self.out / stage, ignore_errors=True)
             for name in ("doctor.json", SUMS, "settings.json"):
                 (self.out / name).unlink(missing_ok=True)
         claim_folder(self.out, settings)
+
+    def _has_trained(self) -> bool:
+        """Whether there is a candidate, or a checkpoint of one."""
+        found = self.out / "candidates"
+        return any(not each.name.startswith(".") or any(each.glob("checkpoint-*")) for each in found.glob("*"))
 
     @property
     def arms(self) -> tuple[Arm, ...]:
