@@ -20,7 +20,7 @@ import tiny
 from errata.cli import main
 from errata.data import Encoder, write_rows
 from errata.labels import label_all
-from errata.models import Sampling, TransformersGenerator, check_finite, fit, load_causal
+from errata.models import Sampling, TransformersGenerator, check_finite, load_causal
 from errata.reward import (
     RewardConfig,
     TokenRewardConfig,
@@ -29,6 +29,7 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
+from errata.training import fit
 from errata.tuning import (
     DPOConfig,
     FIGAConfig,

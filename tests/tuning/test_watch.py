@@ -9,7 +9,7 @@ import pytest
 
 import tiny
 from errata.labels import label_all
-from errata.models import OfflineConfig, Watch
+from errata.training import OfflineConfig, Watch
 from errata.tuning import FIGAConfig, SFTConfig, demonstrations, train_figa, train_sft
 
 STEP: dict[str, Any] = {"epochs": 2, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-3}

@@ -16,9 +16,10 @@ from errata.data import LengthCounts
 from errata.data.rows import read_lines
 from errata.doctor import examine, read_model_facts
 from errata.labels import LabelRules, label_all
-from errata.models import Save, Watch, device
+from errata.models import Save, device
 from errata.pretrained import find_model
 from errata.runs import write_json
+from errata.training import Watch
 from errata.tuning import FIGAConfig, SFTConfig, demonstrations, train_figa, train_sft
 from errata.workflows.edit_points import choices_at, figures_of
 from errata.workflows.learning.context import STEPS, Run, edited, passes_of
