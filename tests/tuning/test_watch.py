@@ -23,9 +23,8 @@ def test_the_lowest_loss_of_its_figures_chooses_what_is_saved(method: str, tmp_p
     def train(out: str, watch: Watch, **more: Any) -> dict[str, Any]:
         settings = {**STEP, "evaluate_every": 2, "patience": 9, "lora_rank": 2, **more}
         if method == "figa":
-            return train_figa(
-                start, label_all(rows, encoder), encoder, FIGAConfig(**settings), tmp_path / out, watch=watch
-            )
+            labels, config = label_all(rows, encoder), FIGAConfig(**settings)
+            return train_figa(start, labels, encoder, config, tmp_path / out, watch=watch)
         return train_sft(start, demonstrations(rows), encoder, SFTConfig(**settings), tmp_path / out, watch=watch)
 
     watch = Watch(
