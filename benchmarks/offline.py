@@ -505,7 +505,7 @@ def measure(told: Path) -> None:
     transformers_logging.disable_progress_bar()
     watch = Watch(every_loss=job.every_loss)
     transformers_trainer.DEFAULT_CALLBACKS.append(watch)
-    reference = Timed(import_module("errata.tuning.dpo"), "_with_reference")
+    reference = Timed(import_module("errata.training.method"), "with_reference")
     rows = read_corrections(Path(job.data), empty_texts="keep")
     real = not Path(job.model).is_relative_to(told.parents[1])
     encoder = load_encoder(job.model, template="chat" if real else TEMPLATE)

@@ -85,6 +85,10 @@ def _main(arguments: list[str]) -> int:
         line.split("  ")[1].removeprefix("errata ").strip() for line in OVERVIEW.splitlines() if "  errata " in line
     ]
     verb = next((v for v in verbs if arguments[: len(v.split())] == v.split()), None)
+    if verb is None and arguments[0] == "tune" and len(arguments) > 1 and not arguments[1].startswith("-"):
+        from errata.tuning import methods  # one that the overview does not list
+
+        verb = next((f"tune {method.name}" for method in methods() if method.name == arguments[1]), None)
     if verb is None and arguments[-1] in ("-h", "--help"):
         family = [line for line in OVERVIEW.splitlines() if line.startswith(f"  errata {arguments[0]} ")]
         if family:

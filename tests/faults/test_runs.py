@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import tiny
-from errata import tuning, winrate  # noqa: F401  # below by their names in sys.modules: functions hide some
 from errata.data import write_rows
 from errata.models import load_token_reward_model, save_model
 from faults.harness import Ran, chunks, damaged, judge, run
@@ -22,10 +21,10 @@ from faults.test_rows import cut
 
 INPUTS, SIZE = 250, 50
 STOPS = {
-    "tune sft, stopped": (sys.modules["errata.models.training"], "_save"),
-    "tune ppo, stopped": (sys.modules["errata.tuning.ppo"]._Run, "finish"),
-    "labels, stopped": (sys.modules["errata.labels.stream"], "_join"),
-    "generate, stopped": (sys.modules["errata.winrate.generate"], "write_rows"),
+    "tune sft, stopped": (import_module("errata.training.loop"), "_save"),
+    "tune ppo, stopped": (import_module("errata.tuning.ppo")._Run, "finish"),
+    "labels, stopped": (import_module("errata.labels.stream"), "_join"),
+    "generate, stopped": (import_module("errata.winrate.responses"), "write_rows"),
 }
 """What is not reached any more, so that the hidden files beside the target stay."""
 

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from errata.models import (
-    OfflineConfig,
     adapter_off,
     add_adapter,
     has_adapter,
@@ -29,6 +28,7 @@ from errata.models import (
 )
 from errata.models import token_logprobs as logprobs
 from errata.models.adapters import load_adapter, load_quantized
+from errata.training import OfflineConfig
 from errata.tuning import FIGAConfig, SFTConfig, train_figa, train_sft
 
 ENCODER = tiny.encoder()

@@ -18,20 +18,11 @@ from transformers import AutoModelForCausalLM
 import tiny
 from errata.cli import main
 from errata.data import write_rows
-from errata.models import (
-    LayoutKind,
-    OfflineConfig,
-    choose_layout,
-    has_adapter,
-    load_causal,
-    load_policy,
-    pad,
-    settle,
-    token_logprobs,
-)
+from errata.models import LayoutKind, choose_layout, has_adapter, load_causal, load_policy, pad, settle, token_logprobs
 from errata.models.settings import LORA_FACTOR
-from errata.models.trainer import StepTrainer
 from errata.reward import RewardConfig, TokenRewardConfig, load_scorer, train_token_reward
+from errata.training import OfflineConfig
+from errata.training.hf_trainer import StepTrainer
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, train_figa, train_ppo, train_sft
 from errata.workflows import LearnConfig
 from tuning.ppo_toy import reward_model

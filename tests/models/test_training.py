@@ -18,18 +18,9 @@ import yaml
 
 import tiny
 from errata.labels import label
-from errata.models import (
-    OfflineConfig,
-    StepLoss,
-    fit,
-    load_causal,
-    load_policy,
-    pad,
-    read_card,
-    save_model,
-    token_logprobs,
-)
+from errata.models import load_causal, load_policy, pad, read_card, save_model, token_logprobs
 from errata.runs import RunFolder, fingerprint_of
+from errata.training import OfflineConfig, StepLoss, fit
 from errata.tuning import FIGAConfig, SFTConfig, train_figa, train_sft
 from errata.types import Correction, Encoded, Label
 
@@ -211,7 +202,7 @@ def test_a_run_that_died_after_its_last_checkpoint_writes_the_same_card(
         raise StoppedError
 
     out = tmp_path / "out"
-    monkeypatch.setattr("errata.models.training.save_model", dying)
+    monkeypatch.setattr("errata.training.loop.save_model", dying)
     with pytest.raises(StoppedError):
         train(start, out)
     monkeypatch.undo()
@@ -416,7 +407,7 @@ def test_a_run_that_died_before_it_stopped_stops_as_it_would_have(
     card = train(start, tmp_path / "whole", config, evaluate=by_step)
     assert (card["steps"], card["best_step"]) == (4, 2)
     if not call:
-        monkeypatch.setattr("errata.models.training._save", stopping_at(1))
+        monkeypatch.setattr("errata.training.loop._save", stopping_at(1))
     with pytest.raises(StoppedError):
         train(start, tmp_path / "out", config, evaluate=by_step, loss=stopping_at(call))
     monkeypatch.undo()

@@ -27,6 +27,7 @@ from errata.data import Encoder
 from errata.models import Sampling
 from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
 from errata.runs.leaving import leave
+from errata.training import run_offline
 from errata.tuning import (
     DPOConfig,
     FIGAConfig,
@@ -40,6 +41,7 @@ from errata.tuning import (
 )
 from errata.types import Encoded, PromptRow, Rollout
 from tuning.ppo_toy import TERMINAL
+from tuning.toy_method import TOY, ToyConfig
 
 STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "save_every": 2}
 PPO = PPOConfig(
@@ -90,6 +92,7 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
             out / "figa_lora",
             heldout=tiny.labels(5, seed=9),
         ),
+        "toy": run_offline(TOY, start, labels[:13], encoder, ToyConfig(**step), out / "toy"),
         "dpo": train_dpo(start, pairs, encoder, DPOConfig(**step), out / "dpo"),
         "token_reward": train_token_reward(start, labels, encoder, TokenRewardConfig(**step), out / "token_reward"),
         "token_reward_lora": train_token_reward(

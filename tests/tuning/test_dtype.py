@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import tiny
-from errata.models import OfflineConfig, load_causal, load_policy, merged, read_card
+from errata.models import load_causal, load_policy, merged, read_card
 from errata.models import save_model as save
 from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
+from errata.training import OfflineConfig
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, train_dpo, train_figa, train_ppo, train_sft
 from tuning.ppo_toy import CONFIG, DENSE, PROMPTS, lines_of
 

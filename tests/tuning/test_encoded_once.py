@@ -66,7 +66,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         rows.append(list(data))
         return card
 
-    for name in ("errata.tuning.sft", "errata.tuning.dpo", "errata.tuning.figa", "errata.reward.train"):
+    for name in ("errata.training.method", "errata.reward.train"):
         monkeypatch.setattr(sys.modules[name], "fit", fit)
     return rows
 
@@ -99,7 +99,7 @@ def test_the_same_row_has_the_same_ids_everywhere(start: Path, seen: list[Any], 
     train_sft(start, demonstrations(ROWS), WHOLE, SFTConfig(), tmp_path / "sft")
     assert seen.pop() == [(row, 1.0) for row in edited]
     train_dpo(start, ROWS, WHOLE, DPOConfig(), tmp_path / "dpo")
-    assert [(row.better, row.worse) for row in seen.pop()] == list(zip(edited, originals, strict=True))
+    assert [each.row for each in seen.pop()] == list(zip(edited, originals, strict=True))
     train_figa(start, labels, WHOLE, FIGAConfig(), tmp_path / "figa")
     assert [(row.edited, row.original) for row in seen.pop()] == list(zip(edited, originals, strict=True))
     train_sequence_reward(start, ROWS, WHOLE, RewardConfig(), tmp_path / "sequence")

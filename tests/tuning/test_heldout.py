@@ -12,9 +12,10 @@ import torch
 
 import tiny
 from errata.labels import label
-from errata.models import OfflineConfig, add_adapter, load_causal, pad, token_logprobs
+from errata.models import add_adapter, load_causal, pad, token_logprobs
+from errata.training import OfflineConfig
+from errata.training.heldout import HeldOut
 from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, train_dpo, train_figa, train_sft, weigh
-from errata.tuning.heldout import HeldOut
 from errata.types import Correction, Label, TokenLabels
 
 ENCODER = tiny.encoder()

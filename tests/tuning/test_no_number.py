@@ -20,7 +20,7 @@ import tiny
 from errata.cli import main
 from errata.data import Encoder, write_rows
 from errata.labels import label_all
-from errata.models import Sampling, TransformersGenerator, check_finite, fit, load_causal
+from errata.models import Sampling, TransformersGenerator, check_finite, load_causal
 from errata.reward import (
     RewardConfig,
     TokenRewardConfig,
@@ -29,14 +29,14 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
+from errata.training import fit, run_offline
 from errata.tuning import (
+    METHODS,
     DPOConfig,
-    FIGAConfig,
     SFTConfig,
     Stream,
     demonstrations,
     train_dpo,
-    train_figa,
     train_ppo,
     train_sft,
 )
@@ -48,10 +48,9 @@ from tuning.ppo_toy import CONFIG, ENCODER, PROMPTS, pays_for_cats, reward_model
 
 FEW: dict[str, Any] = {"epochs": 4, "batch_size": 4, "save_every": 1}
 EDITS, LABELS = tiny.corrections(4), tiny.labels(4)
+ROWS = {"demonstrations": tiny.demonstrations(4), "labels": LABELS, "pairs": EDITS}
 OFFLINE: dict[str, tuple[Callable[..., Any], Any, Any]] = {
-    "sft": (train_sft, tiny.demonstrations(4), SFTConfig(**FEW)),
-    "figa": (train_figa, LABELS, FIGAConfig(**FEW)),
-    "dpo": (train_dpo, EDITS, DPOConfig(**FEW)),
+    **{method.name: (partial(run_offline, method), ROWS[method.reads], method.config(**FEW)) for method in METHODS},
     "sequence": (train_sequence_reward, EDITS, RewardConfig(**FEW)),
     "token": (train_token_reward, LABELS, TokenRewardConfig(**FEW)),
     "eq3": (train_token_reward_bradley_terry, LABELS, RewardConfig(**FEW)),
@@ -323,9 +322,10 @@ def test_a_tokenizer_that_is_larger_than_the_model(method: str, start: Path, tmp
 
 def rows_for(method: str, rows: Sequence[Correction], encoder: Encoder) -> Iterable[Any]:
     """An iterator over what a method takes."""
-    if method == "sft":
+    reads = {each.name: each.reads for each in METHODS} | {"sequence": "pairs"}
+    if reads.get(method) == "demonstrations":
         return iter(demonstrations(rows))
-    return iter(rows) if method in ("dpo", "sequence") else label_all(rows, encoder)
+    return iter(rows) if reads.get(method) == "pairs" else label_all(rows, encoder)
 
 
 @pytest.mark.parametrize("side", ["chosen_ids", "rejected_ids"])

@@ -9,8 +9,8 @@ import pytest
 
 import tiny
 from errata.labels import label_all
-from errata.models import OfflineConfig, Watch
-from errata.tuning import FIGAConfig, SFTConfig, demonstrations, figa, sft
+from errata.training import OfflineConfig, Watch
+from errata.tuning import FIGAConfig, SFTConfig, demonstrations, train_figa, train_sft
 
 STEP: dict[str, Any] = {"epochs": 2, "batch_size": 4, "micro_batch_size": 4, "learning_rate": 1e-3}
 
@@ -23,8 +23,9 @@ def test_the_lowest_loss_of_its_figures_chooses_what_is_saved(method: str, tmp_p
     def train(out: str, watch: Watch, **more: Any) -> dict[str, Any]:
         settings = {**STEP, "evaluate_every": 2, "patience": 9, "lora_rank": 2, **more}
         if method == "figa":
-            return figa(start, label_all(rows, encoder), encoder, FIGAConfig(**settings), tmp_path / out, watch=watch)
-        return sft(start, demonstrations(rows), encoder, SFTConfig(**settings), tmp_path / out, watch=watch)
+            labels, config = label_all(rows, encoder), FIGAConfig(**settings)
+            return train_figa(start, labels, encoder, config, tmp_path / out, watch=watch)
+        return train_sft(start, demonstrations(rows), encoder, SFTConfig(**settings), tmp_path / out, watch=watch)
 
     watch = Watch(
         figures=lambda model: {"loss": next(losses)}, identity="one", step=lambda step, of: steps.append((step, of))

@@ -149,7 +149,7 @@ def test_a_run_that_was_stopped_between_two_trainings_goes_on_to_the_same_number
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(import_module("errata.workflows.learning.candidates"), "sft", stop)
+        patched.setattr(import_module("errata.workflows.learning.candidates"), "train_sft", stop)
         with pytest.raises(KeyboardInterrupt):
             run(folder, tmp_path / "run")
     assert (tmp_path / "run" / "candidates" / "figa").exists()

@@ -20,7 +20,7 @@ from errata.runs import locked
 if TYPE_CHECKING:
     from errata.commands.shared import Command
 
-__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "outputs", "parse", "run"]
+__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "outputs", "parse", "run", "where_is"]
 
 
 COMMANDS: Mapping[str, str] = {
@@ -54,12 +54,16 @@ IN_SHORT: Mapping[str, str] = {"learn": "errata.commands.learn:LearnInShort"}
 """What ``--help`` shows of verbs with many keys; ``--help-all`` shows all of them."""
 
 PRESETS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("tune figa", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
-    ("doctor", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
     ("tune ppo", "paper"): ("errata.tuning.ppo:PAPER",),
     ("tune ppo", "sequence"): ("errata.tuning.ppo:SEQUENCE",),
 }
-"""The settings that stand under a verb's flags, of whatever part of it: all that has a flag may stand there."""
+"""The settings that stand under a verb's flags, of whatever part of it: all that has a flag may stand there. Those of
+methods on files are the methods' own."""
+
+
+def where_is(verb: str) -> str:
+    """Where a verb is, as in ``COMMANDS``; also that of a method that is not listed there."""
+    return COMMANDS.get(verb) or f"errata.commands.tune:Tune{verb.removeprefix('tune ').upper()}"
 
 
 def load(where: str) -> Any:
@@ -77,11 +81,23 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     """
     # Read when transformers is imported, which may be late: bars for the loading of weights tell nobody anything.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    kind = load(COMMANDS[verb])
     path, typed = take_config(arguments)
-    from_file = flags_of(read_config(path, kind)) if path else []
-    preset = _preset([*from_file, *typed])
-    under = [flag for where in PRESETS.get((verb, preset), ()) for flag in flags_of(load(where))]
+
+    def kind_of(settings: Mapping[str, Any]) -> type[Any]:
+        """The verb; where it is one for each method, that of the method that is asked for."""
+        kind: type[Any] = load(where_is(verb))
+        if not hasattr(kind, "of_method"):
+            return kind
+        method = _given("method", [*flags_of({"method": settings.get("method", kind.method)}), *typed])
+        made: type[Any] = kind.of_method(method)
+        return made
+
+    settings = read_config(path, kind_of) if path else {}
+    kind, from_file = kind_of(settings), flags_of(settings)
+    preset = _given("preset", ["--preset=default", *from_file, *typed])
+    named = PRESETS.get((verb, preset))
+    layers = map(load, named) if named else [getattr(kind, "presets", {}).get(preset, {})]
+    under = [flag for layer in layers for flag in flags_of(layer)]
     if verb in IN_SHORT and "--help-all" in typed:
         typed = ["--help"]
     elif verb in IN_SHORT and {"-h", "--help"} & set(typed):
@@ -141,10 +157,15 @@ def _state(path: Path) -> tuple[int, int] | None:
     return state.st_ino, state.st_mtime_ns
 
 
-def _preset(flags: Sequence[str]) -> str:
-    named = [after for flag, after in pairwise(flags) if flag == "--preset"]
-    named += [flag.partition("=")[2] for flag in flags if flag.startswith("--preset=")]
-    return named[-1] if named else "default"
+def _given(name: str, flags: Sequence[str]) -> str:
+    """What a flag is given, the last time."""
+    found = ""
+    for flag, after in pairwise([*flags, ""]):
+        if flag == f"--{name}":
+            found = after
+        elif flag.startswith(f"--{name}="):
+            found = flag.partition("=")[2]
+    return found
 
 
 def _switches(flags: Sequence[str], kind: type[Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -25,11 +25,15 @@ def take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     return path, rest
 
 
-def read_config(path: Path, kind: type[Any]) -> dict[str, Any]:
+def read_config(path: Path, kind: type[Any] | Callable[[Mapping[str, Any]], type[Any]]) -> dict[str, Any]:
     """The settings of a file, by the names of a verb's fields.
 
     A text is taken as it is typed: YAML makes a number of 1_000 or 1:30, and True of yes, which only who wants a number
     or a switch means.
+
+    Args:
+        path: of the file.
+        kind: the verb's dataclass, or what makes it of the settings, where they decide which it is.
 
     Raises:
         ValueError: it is no YAML, no mapping, has a key twice, or one that the verb does not know (names the nearest).
@@ -45,7 +49,7 @@ def read_config(path: Path, kind: type[Any]) -> dict[str, Any]:
         return {}
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no mapping; write one `key: value` a line")
-    hints = dict(fields_of(kind))
+    hints = dict(fields_of(kind if isinstance(kind, type) else kind(settings)))
     found: dict[str, Any] = {}
     for (key, value), as_typed in zip(settings.items(), typed.values(), strict=True):
         name = str(key).replace("-", "_")

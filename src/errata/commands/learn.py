@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import Positional, Suppress
 
+from errata.commands.hub import HubFlags
 from errata.commands.shared import RESUMES, Source, console
 from errata.doctor import diagnosis_to_terminal
 from errata.runs import new_file
@@ -54,8 +57,10 @@ class Learn:
     source: Flat[Source] = Source()
     config: Flat[LearnConfig] = LearnConfig()
     details: Flat[LearnDetails] = LearnDetails()
+    hub: Flat[HubFlags] = HubFlags()
 
     def run(self) -> int:
+        self.hub.check()
         try:
             found = learn(
                 self.log,
@@ -65,6 +70,7 @@ class Learn:
                 self.details,
                 general=self.general,
                 editor=self.editor,
+                command=shlex.join(["errata", *sys.argv[1:]]) if sys.argv[1:2] == ["learn"] else "",
                 console=console,
                 **self.source.how,
             )
@@ -82,6 +88,7 @@ class Learn:
         if not found.decision.promoted:
             return REFUSED
         console.print(f"Model: {self.out / 'model'}", highlight=False, markup=False)
+        self.hub.push(self.out / "model")
         return 0
 
 
@@ -91,6 +98,7 @@ class LearnInShort(Learn):
 
     source: Suppress[Source] = Source()
     details: Suppress[LearnDetails] = LearnDetails()
+    hub: Suppress[HubFlags] = HubFlags()
 
 
 LearnInShort.__doc__ = Learn.__doc__

@@ -5,13 +5,18 @@ import warnings
 from types import ModuleType
 from typing import Any
 
-from errata.tuning.dpo import DPOConfig, train_dpo
-from errata.tuning.figa import FIGAConfig, WeightedPair, train_figa, weigh
+from errata.training import OfflineMethod
+from errata.tuning.dpo import DPO, DPOConfig, train_dpo
+from errata.tuning.figa import FIGA, FIGAConfig, WeightedPair, train_figa, weigh
 from errata.tuning.ppo import PPOConfig, RewardScaling, train_ppo
-from errata.tuning.sft import SFTConfig, demonstrations, train_sft
+from errata.tuning.sft import SFT, SFTConfig, demonstrations, train_sft
 from errata.tuning.streams import Stream
 
 __all__ = [
+    "DPO",
+    "FIGA",
+    "METHODS",
+    "SFT",
     "DPOConfig",
     "FIGAConfig",
     "PPOConfig",
@@ -20,12 +25,35 @@ __all__ = [
     "Stream",
     "WeightedPair",
     "demonstrations",
+    "method_of",
+    "methods",
     "train_dpo",
     "train_figa",
     "train_ppo",
     "train_sft",
     "weigh",
 ]
+
+
+METHODS: tuple[OfflineMethod[Any], ...] = (SFT, FIGA, DPO)
+"""The ways to tune a policy on files. Verbs, their help, the doctor, presets and tests follow from these objects."""
+
+
+def methods() -> tuple[OfflineMethod[Any], ...]:
+    """The methods that there are now."""
+    return METHODS
+
+
+def method_of(name: str) -> OfflineMethod[Any]:
+    """The method of this name.
+
+    Raises:
+        ValueError: there is none; names those that there are.
+    """
+    for method in METHODS:
+        if method.name == name:
+            return method
+    raise ValueError(f"no method {name!r}; there are {', '.join(method.name for method in METHODS)}")
 
 
 class _Callable(ModuleType):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,32 +13,13 @@ from torch import Tensor, nn
 
 from errata import losses
 from errata.data import Encoder, LengthCounts
-from errata.labels import check_row_weights, count_labels, label_rows, sides_of, token_weights
-from errata.models import (
-    NOBODY,
-    LayoutKind,
-    OfflineConfig,
-    StepLoss,
-    Wanted,
-    Watch,
-    check_ids,
-    choose_layout,
-    fit,
-    identity,
-    laid_out_logprobs,
-    lay_out,
-    load_policy,
-    read_card,
-    settle,
-    tree_size,
-)
+from errata.labels import count_labels, label_rows, sides_of, token_weights
+from errata.models import LayoutKind, Wanted, laid_out_logprobs, lay_out
 from errata.ranges import Range, Weight
-from errata.runs import RunFolder, fingerprint_of, writes_out
-from errata.tuning.ends import trained_ends
-from errata.tuning.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
+from errata.training import NOBODY, OfflineConfig, OfflineMethod, Prepared, StepLoss, Streams, Watch, run_offline
 from errata.types import Encoded, TokenLabels
 
-__all__ = ["FIGAConfig", "WeightedPair", "collate_weighted", "figa_step_loss", "train_figa", "weigh"]
+__all__ = ["FIGA", "FIGAConfig", "WeightedPair", "collate_weighted", "figa_step_loss", "train_figa", "weigh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +108,6 @@ def _times(pair: WeightedPair, factor: float) -> WeightedPair:
     return replace(pair, edited_weights=edited, original_weights=original)
 
 
-@writes_out
 def train_figa(
     model: Path | str,
     labels: Iterable[TokenLabels],
@@ -145,59 +124,34 @@ def train_figa(
 
     Rows in which no token has a weight are left out and counted in the card, as is what ``counts`` of labelling says
     of rows that were too long (without it, what the labels themselves show). ``heldout`` rows are evaluated during
-    training, and never learned from. ``row_weights`` multiply all weights of the rows with these ids.
-    ``watch`` looks on.
-
-    Returns:
-        The card written beside the model.
-
-    Raises:
-        ValueError: no row is left, a weight is no number from 0 to a million; or as ``fit``.
-        TypeError: ``labels`` or ``heldout`` are rows of another kind.
+    training, and never learned from. ``row_weights`` multiply all weights of the rows with these ids. Arguments, result
+    and errors are ``run_offline``'s.
     """
-    out, weights, labels = Path(out), check_row_weights(row_weights), label_rows(labels, "labels")
-    config, noted = settle(config, model)
-    heldout = None if heldout is None else label_rows(heldout, "heldout")
-    pairs = [_times(weigh(row, config), weights.get(row.id, 1.0)) for row in labels]
+    more: dict[str, Any] = {"counts": counts, "heldout": heldout, "row_weights": row_weights, "watch": watch}
+    return run_offline(FIGA, model, labels, encoder, config, out, **more)
+
+
+def _prepared(
+    source: Iterable[TokenLabels],
+    encoder: Encoder,
+    config: FIGAConfig,
+    *,
+    row_weights: Mapping[str, float],
+    counts: LengthCounts | None,
+) -> Prepared[WeightedPair]:
+    labels = label_rows(source, "labels")
+    pairs = [_times(weigh(row, config), row_weights.get(row.id, 1.0)) for row in labels]
     rows = [pair for pair in pairs if pair.has_gradient]
-    data = [(p.edited.ids, p.edited_weights, p.original.ids, p.original_weights) for p in pairs]
-    card: dict[str, Any] = {
-        "stage": "figa",
-        "rows": len(rows),
-        **asdict(LengthCounts.of(labels) if counts is None else counts),
-        "rows_with_own_weights": sum(bool(row.edited.weights or row.original.weights) for row in labels),
-        "excluded_without_gradient": len(pairs) - len(rows),
-        "labels": asdict(count_labels(labels)),
-        **heldout_card(heldout),
-        **noted,
-        "fingerprint": fingerprint_of("figa", identity(model), config, data, *heldout_ids(heldout), *watch_ids(watch)),
-    }
-    if RunFolder(out, card["fingerprint"]).is_finished():
-        return read_card(out)
-    policy = load_policy(model, config)
-    check_ids(policy, [*sides_of(labels), *sides_of(heldout)])
-    kind, card["layout"] = choose_layout(policy, config.layout)
-    collate = partial(collate_weighted, encoder=encoder, kind=kind)
-    loss = partial(figa_step_loss, low=config.gate_low, high=config.gate)
-    evaluate = None
-    if heldout is not None:
-        evaluate = HeldOut(heldout, model, encoder, config).evaluation(
-            [weigh(row, config) for row in heldout], collate, loss
-        )
-    size = tree_size((pair.edited, pair.original) for pair in rows)
-    return fit(
-        policy,
-        rows,
-        collate=collate,
-        loss=loss,
-        evaluate=watch.beside(evaluate),
-        told=watch.step,
-        length=lambda pair: size((pair.edited, pair.original)),
-        config=config,
-        tokenizer=encoder.tokenizer,
-        out=out,
-        card=card,
-        ends=trained_ends((row.edited, row.edited_weights[-1]) for row in rows if row.edited_weights),
+    return Prepared(
+        rows=rows,
+        sides=list(sides_of(labels)),
+        data=[(p.edited.ids, p.edited_weights, p.original.ids, p.original_weights) for p in pairs],
+        card={
+            **asdict(LengthCounts.of(labels) if counts is None else counts),
+            "rows_with_own_weights": sum(bool(row.edited.weights or row.original.weights) for row in labels),
+            "excluded_without_gradient": len(pairs) - len(rows),
+            "labels": asdict(count_labels(labels)),
+        },
     )
 
 
@@ -240,3 +194,34 @@ def figa_step_loss(model: nn.Module, inputs: dict[str, Any], *, low: float, high
     )
     passed = {"bad_through_gate": (terms.counts_BU.sum(), original_mask_BU.sum())}
     return StepLoss(terms.total, terms.num_tokens, passed)
+
+
+def _loss(model: nn.Module, batch: Any, config: FIGAConfig) -> StepLoss:
+    return figa_step_loss(model, batch, low=config.gate_low, high=config.gate)
+
+
+def _streams(labels: TokenLabels, config: FIGAConfig) -> Streams:
+    pair = weigh(labels, config)
+    return Streams(tuple(-weight for weight in pair.original_weights), pair.edited_weights)
+
+
+FIGA = OfflineMethod[WeightedPair](
+    name="figa",
+    summary="imitate what was written, unlearn what was struck out (no reward model needed)",
+    about="""FIGA: imitate what the editor wrote, unlearn what the editor struck out; no reward model, no sampling.
+
+    --preset paper is the released code's: weights 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6, and
+    labels of token ids with its ties.
+    """,
+    config=FIGAConfig,
+    reads="labels",
+    rows=_prepared,
+    collate=collate_weighted,
+    loss=_loss,
+    weights=_streams,
+    heldout=weigh,
+    texts=lambda pair: (pair.edited, pair.original),
+    end=lambda pair: (pair.edited, pair.edited_weights[-1] if pair.edited_weights else 0.0),
+    unlearns=True,
+    presets={"paper": {**PAPER, **PAPER_LABELS}},
+)

@@ -42,7 +42,6 @@ from errata.models import (
     NotFinite,
     Sampling,
     TokenBatch,
-    Tracker,
     TransformersGenerator,
     adapter_off,
     check_finite,
@@ -62,7 +61,6 @@ from errata.models import (
     to_lists,
 )
 from errata.models.load import dtypes_in_words, read_tensors
-from errata.models.training import check_tracker, written_adapter
 from errata.pretrained import find_model
 from errata.ranges import Range, Seed, Size, Weight
 from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
@@ -78,6 +76,7 @@ from errata.runs import (
     write_json,
     writes_out,
 )
+from errata.training import Tracker, check_tracker, written_adapter
 from errata.tuning.collapse import signs_of_collapse
 from errata.tuning.streams import Stream, check_streams, group, last_token, paid, rewards_of, summed
 from errata.types import Encoded, PromptRow, Rollout

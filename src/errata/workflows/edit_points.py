@@ -22,7 +22,7 @@ from errata.data import Encoder
 from errata.edits import diff, word_distance, words
 from errata.models import greedy_choices, pad
 from errata.types import Correction, Edit, Encoded, Op, Ties
-from errata.workflows.measure import Comparison, compare
+from errata.workflows.measure import Comparison, Told, compare
 
 __all__ = [
     "EditPoint",
@@ -172,7 +172,13 @@ def _point(edits: Sequence[Edit], row: Correction, sent: Encoded, drafted: Encod
 
 
 def choices_at(
-    model: Any, rows: Sequence[Points], encoder: Encoder, *, batch_size: int = 4, what: str = ""
+    model: Any,
+    rows: Sequence[Points],
+    encoder: Encoder,
+    *,
+    batch_size: int = 4,
+    what: str = "",
+    told: Told | None = None,
 ) -> list[RowChoices]:
     """What a model would write at the edit points and in the kept words of each row, in the order of ``rows``.
 
@@ -182,6 +188,7 @@ def choices_at(
         encoder: whose padding to use.
         batch_size: rows in one forward pass; all logits of their responses are held at once.
         what: is shown beside the progress bar.
+        told: is told how many rows are done, and of how many.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -203,6 +210,8 @@ def choices_at(
                 first = rows[k].encoded.prompt_length
                 found[k] = _choices(rows[k], agrees_BT[b, first:].tolist(), margin_BT[b, first:].tolist())
             bar.update(len(part))
+            if told is not None:
+                told(start + len(part), len(rows))
     model.train(training)
     return [found[k] for k in range(len(rows))]
 

@@ -15,16 +15,18 @@ from tqdm import tqdm
 from errata.data import LengthCounts
 from errata.data.rows import read_lines
 from errata.doctor import examine, read_model_facts
-from errata.labels import label_all
-from errata.models import Save, Watch, device
+from errata.labels import LabelRules, label_all
+from errata.models import Save, device
 from errata.pretrained import find_model
 from errata.runs import write_json
+from errata.training import Watch
 from errata.tuning import FIGAConfig, SFTConfig, demonstrations, train_figa, train_sft
 from errata.workflows.edit_points import choices_at, figures_of
-from errata.workflows.learning.context import Run, edited, passes_of
+from errata.workflows.learning.context import STEPS, Run, edited, passes_of
 from errata.workflows.learning.settings import NotSafe
 
 _SURE = 1e-5
+FEW_STEPS = 10
 
 
 def ask_doctor(run: Run, path: Path) -> None:
@@ -34,6 +36,7 @@ def ask_doctor(run: Run, path: Path) -> None:
         tqdm(run.trained, desc="doctor", unit=" rows", leave=False, delay=2, disable=None),
         run.encoder,
         method="sft" if run.arms == ("sft",) else "figa",
+        rules=LabelRules(inventions=run.details.inventions),
         config=_figa_config(run),
         model=read_model_facts(run.model),
         unreadable=[(row["line"], row["error"]) for row in bad],
@@ -47,9 +50,10 @@ def train(run: Run, path: Path) -> None:
     """One candidate: the checkpoint that would miss the fewest words of the rows that choose."""
     weights = {row.id: run.details.accepted_weight for row in run.trained if not edited(row)}
     watch = _watch(run)
+    _tell_steps(run)
     if path.name == "figa":
         counts = LengthCounts()
-        labels = list(label_all(run.trained, run.encoder, counts=counts))
+        labels = list(label_all(run.trained, run.encoder, LabelRules(inventions=run.details.inventions), counts=counts))
         config = _figa_config(run)
         train_figa(run.model, labels, run.encoder, config, path, counts=counts, row_weights=weights, watch=watch)
     else:
@@ -61,7 +65,7 @@ def _watch(run: Run) -> Watch:
     """Looks at the rows that choose: words that people changed and the model would not, and the other way round."""
     points = run.points("selection")
     if not points:
-        return Watch()
+        return Watch(step=run.progress)
 
     def figures(model: Any) -> Mapping[str, float]:
         bf16 = _sft_config(run).dtype == "bfloat16"
@@ -72,7 +76,23 @@ def _watch(run: Run) -> Watch:
         return {"missed": found.missed, "otherwise": found.otherwise, "loss": found.wrong - sure}
 
     rows = [(one.id, one.encoded.ids, one.edits, one.kept) for one in points]
-    return Watch(figures=figures, identity=("words wrong along what was sent", rows))
+    return Watch(figures=figures, identity=("words wrong along what was sent", rows), step=run.progress)
+
+
+def _tell_steps(run: Run) -> None:
+    """How long it will be, and a warning where it is so short that little can be learned."""
+    config = _sft_config(run)
+    steps = math.ceil(config.epochs * math.ceil(len(run.trained) / config.batch_size))
+    looks = f"; the best of {math.ceil(steps / config.evaluate_every)} checkpoints is kept" if config.patience else ""
+    run.say(
+        f"{len(run.trained):,} rows, {config.batch_size} in a step, {config.epochs:g} passes: {steps:,} optimizer "
+        f"steps{looks}"
+    )
+    if steps < FEW_STEPS:
+        run.say(
+            f"warning: only {steps} optimizer steps, in which little is learned; give --epochs "
+            f"{math.ceil(config.epochs * STEPS / steps)}, or leave --epochs and --batch-size out"
+        )
 
 
 def _sft_config(run: Run) -> SFTConfig:
@@ -107,4 +127,5 @@ def _sft_config(run: Run) -> SFTConfig:
 def _figa_config(run: Run) -> FIGAConfig:
     """FIGA's weights besides."""
     common = asdict(_sft_config(run))
-    return FIGAConfig(**common, kept_weight=run.details.kept_weight, bad_weight=run.details.bad_weight)
+    weights = ("good_weight", "end_weight", "kept_weight", "bad_weight")
+    return FIGAConfig(**common, **{name: getattr(run.details, name) for name in weights})

@@ -24,6 +24,7 @@ from errata.runs import SUMS, Damaged, StageFolder, changed_settings, claim_fold
 from errata.types import Correction, Rollout
 from errata.winrate import Interval, mean_interval
 from errata.workflows.edit_points import Points, edit_points
+from errata.workflows.learning.progress import Progress
 from errata.workflows.learning.settings import NO_SETTINGS, LearnConfig, LearnDetails
 from errata.workflows.measure import WORD
 
@@ -48,19 +49,23 @@ class Run:
         console: Console,
         how: Reading,
         editor: str | None = None,
+        command: str = "",
     ) -> None:
-        self.how = how
+        self.how, self.command = how, command
         self.log, self.model, self.out, self.general, self.console = log, model, out, general, console
         self.config, self.details, self.editor = config, details, editor
         self._loaded: tuple[Path, Any] | None = None
+        self.progress = Progress(console, "")
         self._points: dict[str, list[Points]] = {}
 
     def made(self, name: str, what: str, make: Callable[[Path], None], *also: str) -> None:
         """Make a file or folder, unless it is there as it was written."""
 
         def told(path: Path) -> None:
-            self.console.print(f"· {what}", highlight=False, markup=False)
+            self.console.print(f"· {what}", highlight=False, markup=False, soft_wrap=True)
+            self.progress = Progress(self.console, what)
             make(path)
+            self.progress.end()
 
         self.folder.make(self.out / name, told, [self.out / each for each in also])
 
@@ -91,12 +96,17 @@ class Run:
         changed = changed_settings(self.out, settings)
         if changed is None and self.out.exists() and any(self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
-        if changed and not (self.out / "candidates").exists():
-            for stage in ("log", "split"):
+        if changed and not self._has_trained():
+            for stage in ("log", "split", "heldout", "candidates"):
                 shutil.rmtree(self.out / stage, ignore_errors=True)
             for name in ("doctor.json", SUMS, "settings.json"):
                 (self.out / name).unlink(missing_ok=True)
         claim_folder(self.out, settings)
+
+    def _has_trained(self) -> bool:
+        """Whether there is a candidate, or a checkpoint of one."""
+        found = self.out / "candidates"
+        return any(not each.name.startswith(".") or any(each.glob("checkpoint-*")) for each in found.glob("*"))
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -133,7 +143,7 @@ class Run:
             self.model,
             template=self.details.template,
             max_length=limit,
-            on_long=OnLong.ERROR if limit is None else OnLong.DROP,
+            on_long=OnLong.ERROR if limit is None else OnLong(self.details.on_long),
         )
 
     def loaded(self, name: str) -> Any:

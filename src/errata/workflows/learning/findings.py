@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from errata.data.rows import read_lines
@@ -54,7 +55,7 @@ def drafter(run: Run) -> Drafter:
     """Whether the old model's fresh drafts of the held-out rows are the logged ones again."""
     rows = run.rows("heldout")
     fresh = run.drafts("old.greedy", [row.id for row in rows])
-    again = [_is_again(row.original, one) for row, one in zip(rows, fresh, strict=True)]
+    again = [is_again(row.original, one) for row, one in zip(rows, fresh, strict=True)]
     return Drafter(
         rows=len(rows),
         again=sum(again) / len(again),
@@ -63,7 +64,7 @@ def drafter(run: Run) -> Drafter:
     )
 
 
-def _is_again(logged: str, fresh: Rollout) -> bool:
+def is_again(logged: str, fresh: Rollout) -> bool:
     """Nine words of ten are the same; of a draft that was cut, as far as both go."""
     old, new = logged.split(), fresh.text.split()
     shorter = min(len(old), len(new))
@@ -148,6 +149,8 @@ def _provenance(run: Run) -> dict[str, str]:
         "model": f"{name} ({str(mark)[:12]})",
         "log": f"{run.log.name} ({log[:12]})" if isinstance(log, str) else run.log.name,
         "date": run.counts("log")["date"],
+        "errata": version("errata"),
+        **({"command": run.command} if run.command else {}),
     }
 
 

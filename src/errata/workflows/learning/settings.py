@@ -85,6 +85,12 @@ class LearnDetails(Limits):
     """Of the drafts that are sampled; others are greedy."""
     kept_weight: Weight = 0.5
     """FIGA: weight of kept tokens."""
+    good_weight: Weight = 1.0
+    """FIGA: weight of what people wrote."""
+    end_weight: Weight | None = None
+    """FIGA: weight of the end of what was sent, where it is not --good-weight."""
+    inventions: Literal["learn", "ignore"] = "learn"
+    """ignore: what people added and no model could have known (numbers, names, links) is not learned."""
     bad_weight: Weight = 0.2
     """FIGA: size of the push away from what was struck out."""
     lora_rank: Rank = 16
@@ -116,7 +122,9 @@ class LearnDetails(Limits):
     template: str = "auto"
     """auto: the chat template where there is one, else the prompt and a line break; or a text with {prompt}."""
     max_length: Size | None = None
-    """The most tokens of a row; longer ones are left out and counted. Default: what the model can take."""
+    """The most tokens of a row. Default: what the model can take."""
+    on_long: Literal["drop", "truncate"] = "drop"
+    """What becomes of longer rows. drop: left out and counted. truncate: the end is cut off, and counted."""
     general_tokens: Size = 50_000
     """So many tokens of the general text are read."""
     seed: Seed = 0

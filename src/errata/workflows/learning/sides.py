@@ -50,7 +50,7 @@ def split(run: Run, path: Path) -> None:
         )
     else:
         run.say(f"the rows that choose the checkpoint and the method are split off by {inner.by}")
-    _check_sizes(run, sides, outer)
+    _check_sizes(run, sides, outer, left_out)
     with new_folder(path) as folder:
         for name, part in sides.items():
             write_rows(folder / f"{name}.jsonl", part)
@@ -102,29 +102,35 @@ def _fewest_to_choose(run: Run) -> int:
 
 
 def _drafted(run: Run, rows: Sequence[Correction], left_out: Counter[str]) -> list[Correction]:
-    """The rows for which a draft can and shall be written."""
-    encoder, positions = run.encoder, run.encoder.max_length
-    fitting = []
+    """The rows for which a draft can and shall be written. Raises ValueError where no prompt can be encoded at all."""
+    positions = run.encoder.max_length
+    fitting, refused = [], list[ValueError]()
     for row in rows:
         try:
-            length = len(encoder.prompt_ids(row.prompt))
-            room = positions is None or length + run.config.max_new_tokens <= positions
-        except ValueError:
-            room = False
-        fitting += [row] if room else []
+            length = len(run.encoder.prompt_ids(row.prompt))
+        except ValueError as error:
+            refused.append(error)
+            continue
+        fitting += [row] if positions is None or length + run.config.max_new_tokens <= positions else []
+    if rows and len(refused) == len(rows):
+        raise ValueError(f"no prompt can be given to --model: {refused[0]}")
     chosen = sorted(fitting, key=lambda row: hashlib.sha256(row.id.encode("utf-8", "replace")).digest())
     kept = {row.id for row in chosen[: run.details.heldout_rows]}
-    left_out["the prompt leaves no room for --max-new-tokens"] += len(rows) - len(fitting)
+    left_out["the prompt is too long for --model, or cannot be encoded"] += len(refused)
+    left_out["the prompt leaves no room for --max-new-tokens"] += len(rows) - len(fitting) - len(refused)
     left_out["more than --heldout-rows"] += len(fitting) - len(kept)
     for reason in [reason for reason, count in left_out.items() if not count]:
         del left_out[reason]
     return [row for row in fitting if row.id in kept]
 
 
-def _check_sizes(run: Run, sides: Mapping[str, Sequence[Correction]], outer: Split) -> None:
+def _check_sizes(
+    run: Run, sides: Mapping[str, Sequence[Correction]], outer: Split, not_drafted: Mapping[str, int]
+) -> None:
     """Raise ValueError where too little is left to learn from or to judge by."""
     fewest = run.details.min_rows
-    left_out = "; ".join(f"{count} left out: {reason}" for reason, count in outer.left_out.items())
+    reasons = [*outer.left_out.items(), *not_drafted.items()]
+    left_out = "; ".join(f"{count} left out: {reason}" for reason, count in reasons)
     what = f"{left_out}. {outer.rule}" if left_out else outer.rule
     for name, verb, flag in (
         ("train", "are left to train on", "lower --heldout-share"),

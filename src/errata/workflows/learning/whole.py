@@ -40,6 +40,7 @@ def learn(
     *,
     general: Path | None = None,
     editor: str | None = None,
+    command: str = "",
     console: Console | None = None,
     **how: Unpack[Reading],
 ) -> Learned:
@@ -59,6 +60,7 @@ def learn(
         editor: who corrects fresh drafts of both models, blind, and decides thereby: ``module:function`` or
             ``file.py:function`` (a prompt and a draft to the corrected text, or None), a chat model as ``open_chat``
             takes it, or ``people``, on the edit page.
+        command: is named at the foot of the report.
         console: is told what is done.
         how: how the log is read, as of ``errata.data.iter_prompts``.
 
@@ -72,7 +74,7 @@ def learn(
             was damaged (the file is named); or another process runs in it.
     """
     config, details, console = config or LearnConfig(), details or LearnDetails(), console or Console()
-    return _stages(Run(log, model, out, config, details, general, console, how, editor))
+    return _stages(Run(log, model, out, config, details, general, console, how, editor, command))
 
 
 def _stages(run: Run) -> Learned:

@@ -20,10 +20,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from errata.models.adapters import has_adapter, load_adapter
 from errata.models.finite import check_finite, norm_of
 from errata.models.load import device
-from errata.models.training import OfflineConfig, StepLoss
-from errata.models.watch import best_step, evaluations, stop_reason, warnings_of
 from errata.runs import Metrics, new_file, seal
 from errata.runs.disk import sync
+from errata.training.config import OfflineConfig, StepLoss
+from errata.training.watch import best_step, evaluations, stop_reason, warnings_of
 
 __all__ = ["Passes", "StepTrainer", "Steps", "arguments_of"]
 

@@ -13,21 +13,8 @@ from torch import nn
 
 from errata.data import Encoder
 from errata.labels import count_labels
-from errata.models import (
-    OfflineConfig,
-    Share,
-    StepLoss,
-    Watch,
-    device,
-    evaluation_of,
-    load_policy,
-    loss_shares,
-    off_is_start,
-    pad,
-    pad_stream,
-    token_kl,
-    token_logprobs,
-)
+from errata.models import device, load_policy, off_is_start, pad, pad_stream, token_kl, token_logprobs
+from errata.training import OfflineConfig, Share, StepLoss, Watch, evaluation_of, loss_shares
 from errata.types import Label, TokenLabels
 
 __all__ = ["HeldOut", "heldout_card", "heldout_ids", "watch_ids"]
