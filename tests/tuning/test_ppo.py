@@ -140,7 +140,7 @@ def test_what_a_cpu_computes_in_parts_is_not_read_twice_either(start: Path) -> N
     learned = []
     for rows_at_once in (16, 5):
         run = run_of(start, config)
-        experience, *_ = run_of(start, config)._collect(0)
+        experience, *_ = module.collect(run_of(start, config), 0)
         run.tokens_at_once = rows_at_once * experience.batch.ids_BT.shape[1]
         passes: list[bool] = []
         run.actor.register_forward_hook(lambda *_, passes=passes: passes.append(torch.is_grad_enabled()))

@@ -44,11 +44,11 @@ def save(run: Run, work: Path, step: int, metrics: Metrics) -> None:
             shutil.rmtree(folder)
 
 
-def resume(run: Run, folder: RunFolder) -> tuple[Metrics, Metrics]:
+def resume(run: Run, of: RunFolder) -> tuple[Metrics, Metrics]:
     """Go back to the last checkpoint of this very run; returns its metrics and samples, empty without one."""
-    work = run.work
+    work = of.work
     if run.accelerator.is_main_process:
-        run.begin()
+        of.begin()
     run.accelerator.wait_for_everyone()
     run.done = max((int(path.name.split("-")[1]) for path in work.glob("step-*")), default=-1)
     if run.done >= 0:
