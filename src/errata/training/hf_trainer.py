@@ -20,7 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from errata.models.adapters import has_adapter, load_adapter
 from errata.models.finite import check_finite, norm_of
 from errata.models.load import device
-from errata.runs import Metrics, new_file
+from errata.runs import Metrics, new_file, seal
 from errata.runs.disk import sync
 from errata.training.config import OfflineConfig, StepLoss
 from errata.training.watch import best_step, evaluations, stop_reason, warnings_of
@@ -255,11 +255,13 @@ class Steps(TrainerCallback):
         # Written last: a checkpoint without it was cut off while it was written.
         if state.is_world_process_zero:
             assert self.trainer is not None
-            noted = {"empty_steps": self.trainer.empty_steps, "last": self.trainer.last}
+            noted: dict[str, Any] = {"empty_steps": self.trainer.empty_steps, "last": self.trainer.last}
+            noted["metrics"] = self.trainer.metrics.mark()
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             sync(folder)
             with new_file(folder / "complete") as file:
                 file.write_text(json.dumps(noted))
+            seal(folder)
 
 
 def arguments_of(config: OfflineConfig, work: Path) -> TrainingArguments:

@@ -23,7 +23,7 @@ from errata.models.adapters import has_adapter, merged, save_adapter
 from errata.models.layout import keep_lower_layers
 from errata.models.load import device, dtypes_in_words, load_causal, reference_of, save_model
 from errata.models.settings import ModelConfig
-from errata.runs import Metrics, RunFolder, read_json, writes_out
+from errata.runs import Metrics, RunFolder, check_sealed, read_record, writes_out
 from errata.training.config import OfflineConfig, StepLoss, check_tracker
 from errata.training.model_card import model_card
 from errata.training.watch import best_step, evaluations, warnings_of
@@ -112,7 +112,13 @@ def fit(
     passes = Passes(rows, share=share, seed=config.seed, group=group, length=length, tokens=tokens)
     with PartialState().main_process_first():
         checkpoint = _last_complete(run)
-        metrics = Metrics(work / "metrics.jsonl", last_step=_step_of(checkpoint), writes=PartialState().is_main_process)
+        noted = {} if checkpoint is None else _noted(Path(checkpoint))
+        metrics = Metrics(
+            work / "metrics.jsonl",
+            last_step=_step_of(checkpoint),
+            writes=PartialState().is_main_process,
+            mark=noted.get("metrics"),
+        )
     trainer = StepTrainer(
         model=model,
         args=arguments,
@@ -126,7 +132,6 @@ def fit(
     )
     callback.trainer, callback.told = trainer, told
     if checkpoint is not None:
-        noted = read_json(Path(checkpoint) / "complete")
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
     with keep_lower_layers(model, work, config.lora_keep_gb * 1e9 if config.lora_layers else 0):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -241,6 +246,17 @@ def _last_complete(run: RunFolder) -> str | None:
     for folder in set(run.work.glob("checkpoint-*")) - set(complete):
         shutil.rmtree(folder)
     return str(max(complete, key=lambda folder: _step_of(folder.name))) if complete else None
+
+
+def _noted(checkpoint: Path) -> dict[str, Any]:
+    """What was noted with a checkpoint that is whole.
+
+    Raises:
+        ValueError: it is not.
+    """
+    remedy = f"delete {checkpoint}, and rerun the same command to go on from what was saved before it"
+    check_sealed(checkpoint, remedy)
+    return read_record(checkpoint / "complete", empty_steps=int, last=dict)
 
 
 def _step_of(checkpoint: str | None) -> int:

@@ -16,7 +16,7 @@ from errata.models import (
     save_model,
 )
 from errata.models.load import read_tensors
-from errata.runs import Metrics, RunFolder, new_folder
+from errata.runs import Metrics, RunFolder, check_sealed, new_folder, read_record, seal, write_json
 from errata.training import written_adapter
 from errata.tuning.ppo.shares import copy_into, load_optimizer, optimizer_tensors, trainable, whole_tensors
 from errata.tuning.ppo.update import gather
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["finish", "resume", "save"]
 
 
-def save(run: Run, work: Path, step: int, metrics: Metrics) -> None:
+def save(run: Run, work: Path, step: int, metrics: Metrics, samples: Metrics) -> None:
     """Write a checkpoint in one step: the main process does, once it has the others' shares."""
     files: dict[str, dict[str, Tensor]] = {}
     for name, model, optimizer in _learners(run):
@@ -37,6 +37,8 @@ def save(run: Run, work: Path, step: int, metrics: Metrics) -> None:
     with new_folder(work / f"step-{step}") as partial:
         for name, tensors in files.items():
             save_file(tensors, partial / f"{name}.safetensors")
+        write_json(partial / "marks.json", {"metrics": metrics.mark(), "samples": samples.mark()})
+        seal(partial)
     # What came before is not needed now; it was until here, for a kill may come between any two lines.
     keep = {f"step-{step}", f"best-{run.best(metrics)}"}
     for folder in [*work.glob("step-*"), *work.glob("best-*")]:
@@ -51,15 +53,20 @@ def resume(run: Run, of: RunFolder) -> tuple[Metrics, Metrics]:
         of.begin()
     run.accelerator.wait_for_everyone()
     run.done = max((int(path.name.split("-")[1]) for path in work.glob("step-*")), default=-1)
+    marks: dict[str, Any] = {}
     if run.done >= 0:
         folder = work / f"step-{run.done}"
+        check_sealed(folder, f"delete {folder.parent}, and rerun the same command to start over")
+        if (folder / "marks.json").exists():
+            marks = read_record(folder / "marks.json", metrics=dict, samples=dict)
         for name, model, optimizer in _learners(run):
             copy_into(read_tensors(folder / f"{name}.safetensors"), trainable(model))
             load_optimizer(optimizer, read_tensors(folder / f"{name}_optimizer.safetensors"))
         gather(run)
     main = run.accelerator.is_main_process
     metrics, samples = (
-        Metrics(work / f"{name}.jsonl", last_step=run.done, writes=main) for name in ("metrics", "samples")
+        Metrics(work / f"{name}.jsonl", last_step=run.done, writes=main, mark=marks.get(name))
+        for name in ("metrics", "samples")
     )
     for count in range(1, len(metrics.lines) + 1):
         run.warn(metrics.lines[:count])
@@ -80,6 +87,7 @@ def finish(
         best = run.best(metrics)
         if best is not None:
             last = {name: tensor.detach().clone() for name, tensor in trainable(run.policy).items()}
+            check_sealed(work / f"best-{best}", f"delete {work}, and rerun the same command to start over")
             copy_into(read_tensors(work / f"best-{best}" / "policy.safetensors"), trainable(run.policy))
             folders["best"] = work / "best"
             kept, how, _ = _whole(run, work)

@@ -156,7 +156,7 @@ def train_ppo(
         bar.set_postfix(reward=f"{found['objective/scores']:.3f}", kl=f"{found['objective/kl']:.2f}")
         if done % config.save_every == 0 and done < config.steps:
             run.check_result(done)
-            save(run, work, done, metrics)
+            save(run, work, done, metrics, samples)
     run.check_result(done)
     warnings = [*(noted or {}).get("warnings", ()), *run.told.values()]
     card = {

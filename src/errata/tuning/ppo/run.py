@@ -33,7 +33,7 @@ from errata.models import (
     load_policy,
     off_is_start,
 )
-from errata.runs import Metrics, new_folder
+from errata.runs import Metrics, new_folder, seal
 from errata.training import check_tracker
 from errata.tuning import collapse
 from errata.tuning.ppo.config import PPOConfig
@@ -214,6 +214,7 @@ class Run:
         if self.best(metrics) == line["step"] and self.accelerator.is_main_process:
             with new_folder(work / f"best-{int(line['step'])}") as partial:
                 save_file(whole_tensors(trainable(self.policy)), partial / "policy.safetensors")
+                seal(partial)
         for words in self.warn(metrics.lines):
             self.say(words)
 
