@@ -22,7 +22,7 @@ from errata.training.ends import trained_ends
 from errata.training.evaluation import NOBODY, Watch
 from errata.training.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
 from errata.training.loop import fit
-from errata.training.reference import Referenced, collate_referenced, with_reference
+from errata.training.reference import Reference, Referenced, collate_referenced, with_reference
 from errata.types import Encoded, TokenLabels
 
 __all__ = ["OfflineMethod", "Prepared", "Reads", "Streams", "Supervision", "run_offline", "signed_weights"]
@@ -111,8 +111,8 @@ class OfflineMethod(Supervision[Row]):
     """The texts of a row, which a layout may share the beginning of."""
     end: Callable[[Row], tuple[Encoded, float]]
     """The text of a row that is imitated, and the weight of its last token."""
-    reference: Literal["none", "log-probabilities"] = "none"
-    """What the loss is given of the start model, computed once: ``ref_logprob_S``, sums over what the layout reads."""
+    reference: Callable[[Any], Reference] = lambda config: "none"
+    """Settings to what the loss is given of the start model, computed once."""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings under a name, for ``--preset``; also those of ``LabelRules``."""
 
@@ -201,16 +201,19 @@ class _Training:
     ) -> None:
         self.method, self.policy, self.config = method, policy, config
         self.of_rows = partial(method.collate, encoder=encoder, kind=kind)
+        self.reference = method.reference(config)
 
     def rows(self, rows: Sequence[Any]) -> Sequence[Any]:
         """With what the start model says of them, where the loss asks for it."""
-        if self.method.reference == "none":
+        if self.reference == "none":
             return rows
-        return with_reference(self.policy, rows, self.of_rows, self.config)
+        return with_reference(self.policy, rows, self.of_rows, self.config, self.reference)
 
     def collate(self, rows: list[Any]) -> dict[str, Any]:
         """A batch."""
-        return self.of_rows(rows) if self.method.reference == "none" else collate_referenced(rows, self.of_rows)
+        return (
+            self.of_rows(rows) if self.reference == "none" else collate_referenced(rows, self.of_rows, self.reference)
+        )
 
     def loss(self, model: nn.Module, batch: Any) -> StepLoss:
         """The loss of a batch."""

@@ -129,6 +129,6 @@ DPO = OfflineMethod[Pair](
     heldout=lambda labels, config: (labels.edited.encoded, labels.original.encoded),
     texts=lambda pair: pair,
     end=lambda pair: (pair[0], 1.0),
-    reference="log-probabilities",
+    reference=lambda config: "log-probabilities",
     teaches_end=False,  # where both texts end alike there is nothing to prefer
 )

@@ -127,5 +127,5 @@ def _sft_config(run: Run) -> SFTConfig:
 def _figa_config(run: Run) -> FIGAConfig:
     """FIGA's weights besides."""
     common = asdict(_sft_config(run))
-    weights = ("good_weight", "end_weight", "kept_weight", "bad_weight")
+    weights = ("good_weight", "end_weight", "kept_weight", "bad_weight", "pull_weight")
     return FIGAConfig(**common, **{name: getattr(run.details, name) for name in weights})

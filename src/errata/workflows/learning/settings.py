@@ -93,6 +93,8 @@ class LearnDetails(Limits):
     """ignore: what people added and no model could have known (numbers, names, links) is not learned."""
     bad_weight: Weight = 0.2
     """FIGA: size of the push away from what was struck out."""
+    pull_weight: Weight = 1.0
+    """FIGA: how strongly kept tokens are held to what the old model says of them; 0: not at all."""
     lora_rank: Rank = 16
     """Train an adapter of this rank, merged when it is saved (LoRA); 0 trains all weights, at a lower learning rate."""
     quantize: Literal["none", "4bit"] = "none"
