@@ -62,7 +62,11 @@ def test_a_model_that_is_no_better_is_refused_with_exit_code_4(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(folder, *COMMON) == 4
-    shown = " ".join(capsys.readouterr().out.split())
+    lines = capsys.readouterr().out.splitlines()
+    # What may be typed or opened is never broken into lines.
+    assert f"Report: {folder / 'run' / 'report.html'}" in lines
+    assert sum(line.startswith("Next: ") and line.endswith(".") for line in lines) == 1
+    shown = " ".join(" ".join(lines).split())
     assert "Of the words that people changed, the new model would by itself still get" in shown
     assert "Limits were lowered for this verdict: --min-rows 10 (usually 20)." in shown
     assert "Report:" in shown

@@ -82,3 +82,26 @@ def test_what_names_no_function_is_an_error(spec: str) -> None:
         editor_function(spec)
     with pytest.raises(ValueError, match="is no function"):
         editor_function("string:digits")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def edit(:\n", "SyntaxError"),
+        ("raise RuntimeError('no key')\n", "RuntimeError: no key"),
+        ("exit(3)\n", "SystemExit: 3"),
+    ],
+)
+def test_a_file_of_an_editor_that_cannot_be_imported_is_named(tmp_path: Path, source: str, said: str) -> None:
+    path = tmp_path / "style.py"
+    path.write_text(source)
+    with pytest.raises(ValueError, match=rf"--editor {path}:edit: {path} cannot be imported: {said}"):
+        editor_function(f"{path}:edit")
+
+
+def test_an_editor_that_ends_the_process_is_an_error_of_its_row() -> None:
+    def leaves(prompt: str, draft: str) -> str:
+        raise SystemExit(3)
+
+    with pytest.raises(ValueError, match=r"the editor failed at row 'r\d': SystemExit: 3"):
+        by_function(blind(DRAFTS), leaves)

@@ -165,7 +165,10 @@ def test_people_edit_on_the_page_and_the_run_goes_on_when_they_are_done(trained:
     from errata.page.items import items_of
     from errata.page.store import NewRevision, Store
 
-    with pytest.raises(Waiting, match=r"12 drafts of both models wait .* errata edits page --db .*page.db --data"):
+    with pytest.raises(
+        Waiting,
+        match=r"12 drafts .* wait .*\n\n  errata edits page --db \S+ --data \S+drafts.jsonl\n\n",
+    ):
         run(trained, "people", out, editor_rows=6)
     (folder,) = out.glob("edited-figa-*")
     store = Store(f"sqlite:///{folder / 'page.db'}")

@@ -16,6 +16,7 @@ from rich.console import Console
 
 import tiny
 from errata.workflows import TIME_FORMATS, LearnConfig, LearnDetails, SplitBy, learn, read_times, split_rows
+from errata.workflows.split import USER_FIELDS
 from errata.workflows.times import TIME_FIELDS, matching_fields
 
 from .test_split import log
@@ -300,3 +301,8 @@ def test_a_run_folds_line_ends_and_counts_it(tmp_path: Path) -> None:
     assert (counts["unchanged"], counts["normalized"]["rows"]) == (0, 0)
     assert counts["mechanical"]["only"] == {"newlines": 20}
     assert "20 of them (50.0%) nothing else" in shown
+
+
+def test_the_column_of_a_support_team_says_who() -> None:
+    assert matching_fields(["prompt", "Agent"], USER_FIELDS) == ["Agent"]
+    assert matching_fields(["agent", "User ID"], USER_FIELDS) == ["User ID", "agent"]

@@ -83,11 +83,12 @@ class Learn:
         page = self.out / "report.html"
         with new_file(page) as partial:
             partial.write_text(learned_html(found), encoding="utf-8")
-        console.print(learned_terminal(found))
-        console.print(f"\nReport: {page}", highlight=False, markup=False)
+        # A path or a command that is broken into lines cannot be typed as it stands.
+        console.print(learned_terminal(found), crop=False)
+        console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
         if not found.decision.promoted:
             return REFUSED
-        console.print(f"Model: {self.out / 'model'}", highlight=False, markup=False)
+        console.print(f"Model: {self.out / 'model'}", highlight=False, markup=False, soft_wrap=True)
         self.hub.push(self.out / "model")
         return 0
 

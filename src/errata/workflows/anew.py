@@ -111,7 +111,7 @@ def by_function(drafts: Sequence[Anew], edit: DraftEditor) -> dict[str, str | No
     for one in drafts:
         try:
             text: Any = edit(one.prompt, one.draft)
-        except Exception as error:  # whatever a user's function raises, the draft has to be named
+        except (Exception, SystemExit) as error:  # whatever a user's function raises, the draft has to be named
             raise ValueError(f"the editor failed at row {one.row!r}: {type(error).__name__}: {error}") from error
         if text is not None and not isinstance(text, str):
             raise ValueError(
@@ -146,6 +146,8 @@ def editor_function(spec: str) -> tuple[DraftEditor, str]:
         raise ValueError(
             f"--editor {spec} names no function ({error}); give module:function or path/to/file.py:function"
         ) from error
+    except (Exception, SystemExit) as error:  # whatever a user's file does when it is read
+        raise ValueError(f"--editor {spec}: {where} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise ValueError(f"--editor {spec} is no function; give one that takes a prompt and a draft")
     source = Path(module.__file__ or "")

@@ -64,15 +64,16 @@ def learned_terminal(found: Learned) -> Group:
         *conditions,
         Text(""),
         Text(visible(headline(found)), style),
-        Text(visible(provenance(found)), "dim"),
+        Text(f"Next: {visible(found.decision.next)}", style, no_wrap=True, overflow="ignore"),
+        Text(visible(provenance(found)), "dim", no_wrap=True, overflow="ignore"),
     )
 
 
 def headline(found: Learned) -> str:
-    """The verdict in words, the limits that were lowered for it, and what to do next."""
+    """The verdict in words, and the limits that were lowered for it."""
     reasons = " ".join(found.decision.reasons)
     verdict = f"{'Promoted' if found.decision.promoted else 'Refused'} ({found.arm}). {reasons}"
-    return " ".join([verdict, *lowered(found), f"Next: {found.decision.next}"])
+    return " ".join([verdict, *lowered(found)])
 
 
 def lowered(found: Learned) -> list[str]:

@@ -16,7 +16,10 @@ from errata.types import Correction, Prompt
 
 __all__ = ["USER_FIELDS", "Split", "SplitBy", "prompt_key", "split_rows"]
 
-USER_FIELDS = ("user", "annotator", "author", "user id", "user name", "sent by", "edited by", "sender")
+USER_FIELDS = (
+    *("user", "annotator", "author", "user id", "user name", "sent by", "edited by", "sender"),
+    *("agent", "agent id", "agent name", "employee", "operator"),
+)
 """Names of the field that says who sent it, in the order in which they are looked for; case, spaces, ``_`` and ``-`` do
 not count."""
 

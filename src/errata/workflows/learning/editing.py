@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -156,7 +157,7 @@ def _by_chat(run: Run, spec: str, drafts: Sequence[Anew]) -> dict[str, str | Non
 def _by_people(run: Run, drafts: Sequence[Anew], folder: Path) -> dict[str, str | None]:
     """What people submitted on the edit page. Raises Waiting until each draft was submitted once."""
     database = folder / "page.db"
-    told = f"errata edits page --db {database} --data {folder / 'drafts.jsonl'} (--annotators NAME … hands out links)"
+    told = shlex.join(["errata", "edits", "page", "--db", str(database), "--data", str(folder / "drafts.jsonl")])
     if not database.exists():
         raise Waiting(f"{len(drafts):,} drafts of both models wait for people, who do not see whose they are", told)
     try:

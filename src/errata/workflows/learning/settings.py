@@ -141,7 +141,10 @@ class Waiting(ValueError):  # noqa: N818
     """People have to edit drafts first; nothing is lost meanwhile."""
 
     def __init__(self, what: str, command: str) -> None:
-        super().__init__(f"{what}. Run: {command}. When they are done, rerun the same command.")
+        super().__init__(
+            f"{what}. Run:\n\n  {command}\n\nWith --annotators and names it hands out a link to each. When they are "
+            "done, rerun the same command."
+        )
 
 
 class NotSafe(ValueError):  # noqa: N818
