@@ -20,6 +20,8 @@ from errata.reward import (
 )
 from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, dpo, figa, sft
 
+pytestmark = pytest.mark.slow
+
 ENCODER = tiny.encoder()
 # Large enough steps that a wrong gradient shows: AdamW's first step has the sign of the gradient.
 STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "micro_batch_size": 4}
