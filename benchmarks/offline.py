@@ -56,7 +56,7 @@ from errata.labels import label_all
 from errata.models import load_causal, logprobs, save_model
 from errata.reward import TokenRewardConfig, encode_pair, train_token_reward
 from errata.runs import new_file
-from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, dpo, figa, sft
+from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, train_dpo, train_figa, train_sft
 from errata.types import Correction
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -103,7 +103,7 @@ def errata_figa(
         logprobs.finish_of, layout = unknown, "plain"
     more = {"lora_layers": layers, "epochs": passes}
     config = FIGAConfig(kept_weight=kept, layout=layout, **{**common(job), **more})
-    figa(job.model, list(label_all(rows, encoder)), encoder, config, Path(job.work) / "out")
+    train_figa(job.model, list(label_all(rows, encoder)), encoder, config, Path(job.work) / "out")
     return passes
 
 
@@ -117,11 +117,11 @@ def errata_reward(job: Job, rows: list[Correction], encoder: Encoder, *, layout:
 
 
 def errata_sft(job: Job, rows: list[Correction], encoder: Encoder) -> None:
-    sft(job.model, demonstrations(rows), encoder, SFTConfig(**common(job)), Path(job.work) / "out")
+    train_sft(job.model, demonstrations(rows), encoder, SFTConfig(**common(job)), Path(job.work) / "out")
 
 
 def errata_dpo(job: Job, rows: list[Correction], encoder: Encoder) -> None:
-    dpo(job.model, rows, encoder, DPOConfig(**common(job)), Path(job.work) / "out")
+    train_dpo(job.model, rows, encoder, DPOConfig(**common(job)), Path(job.work) / "out")
 
 
 def common(job: Job) -> dict[str, Any]:
@@ -505,7 +505,7 @@ def measure(told: Path) -> None:
     transformers_logging.disable_progress_bar()
     watch = Watch(every_loss=job.every_loss)
     transformers_trainer.DEFAULT_CALLBACKS.append(watch)
-    reference = Timed(import_module("errata.tuning.dpo"), "_with_reference")
+    reference = Timed(import_module("errata.training.method"), "with_reference")
     rows = read_corrections(Path(job.data), empty_texts="keep")
     real = not Path(job.model).is_relative_to(told.parents[1])
     encoder = load_encoder(job.model, template="chat" if real else TEMPLATE)

@@ -29,7 +29,7 @@ from errata.models import TransformersGenerator, load_causal
 from errata.reward import load_scorer, train_sequence_reward, train_token_reward
 from errata.runs import read_json, write_json
 from errata.runs.schedule import Stage, run_stages
-from errata.tuning import demonstrations, dpo, figa, ppo, sft
+from errata.tuning import demonstrations, train_dpo, train_figa, train_ppo, train_sft
 
 SEARCH_SEED = 100
 
@@ -146,11 +146,11 @@ def _start_again(run: SeedRun, out: Path) -> None:
 
 
 def _sft(run: SeedRun, values: Mapping[str, Any], out: Path) -> None:
-    sft(_start(run), demonstrations(run.edits()), run.encoder, replace(run.recipe.sft, **values), out)
+    train_sft(_start(run), demonstrations(run.edits()), run.encoder, replace(run.recipe.sft, **values), out)
 
 
 def _figa(run: SeedRun, values: Mapping[str, Any], out: Path) -> None:
-    figa(_start(run), run.labels(), run.encoder, replace(run.recipe.figa, **values), out)
+    train_figa(_start(run), run.labels(), run.encoder, replace(run.recipe.figa, **values), out)
 
 
 def _dpo(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:
@@ -159,7 +159,7 @@ def _dpo(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:
         if data == "edited"
         else read_preferences(run.folder / "data" / "preferences.jsonl", empty_texts="keep")
     )
-    dpo(_start(run), rows, run.encoder, replace(run.recipe.dpo("dpo_edited"), **values), out)
+    train_dpo(_start(run), rows, run.encoder, replace(run.recipe.dpo("dpo_edited"), **values), out)
 
 
 def _reward(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:
@@ -177,7 +177,7 @@ def _token_reward(run: SeedRun, values: Mapping[str, Any], out: Path) -> None:
 
 def _ppo(run: SeedRun, values: Mapping[str, Any], reward: str, out: Path) -> None:
     config = replace(run.recipe.ppo("ppo_token" if reward == "token" else "ppo_edited"), **values, evaluate_every=0)
-    ppo(_start(run), run.folder / "reward" / reward, run.prompts("prompts"), run.encoder, config, out)
+    train_ppo(_start(run), run.folder / "reward" / reward, run.prompts("prompts"), run.encoder, config, out)
 
 
 if __name__ == "__main__":

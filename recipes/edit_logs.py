@@ -33,7 +33,7 @@ from errata.data.rows import write_lines
 from errata.labels import label_all
 from errata.models import Sampling, device, load_causal, load_tokenizer
 from errata.runs import digest, read_json, write_json
-from errata.tuning import SFTConfig, demonstrations, sft
+from errata.tuning import SFTConfig, demonstrations, train_sft
 from errata.types import Correction, Demonstration
 from errata.workflows import (
     LearnConfig,
@@ -51,6 +51,7 @@ __all__ = ["Settings", "main", "run"]
 
 FILES = {"iterater": "iterater_train.jsonl.gz", "cad_snli": "cad_snli_train.jsonl.gz"}
 PRACTICE_WORDS = 12  # of a list, at most
+BATCH = 32
 MODELS = {"old": "the old model", "figa": "FIGA", "sft": "SFT", "copies": "more copies"}
 
 
@@ -133,7 +134,7 @@ def _run(settings: Settings, stage: post_edits.Stages) -> dict[str, Any]:
     encoder = Encoder(load_tokenizer(blank))
     stage(
         old,
-        lambda path: sft(
+        lambda path: train_sft(
             blank, [*practice(settings, rows), *demonstrations(drafts)], encoder, _copying(settings), path
         ),
         "it learns to copy: the old model",
@@ -143,15 +144,15 @@ def _run(settings: Settings, stage: post_edits.Stages) -> dict[str, Any]:
     trained = {row.id for row in read_corrections(out / "learn/split/train.jsonl", empty_texts="keep")}
     more = SFTConfig(
         learning_rate=config.learning_rate,
-        epochs=config.epochs,
-        batch_size=details.batch_size,
+        epochs=settings.learn_epochs,
+        batch_size=BATCH,
         micro_batch_size=details.micro_batch_size,
         lora_rank=details.lora_rank,
         seed=details.seed,
     )
     stage(
         copies,
-        lambda path: sft(old, demonstrations([row for row in drafts if row.id in trained]), encoder, more, path),
+        lambda path: train_sft(old, demonstrations([row for row in drafts if row.id in trained]), encoder, more, path),
         "as many more passes over untouched copies: the control",
     )
     folders = {"old": old, "copies": copies, **{arm: out / "learn/candidates" / arm for arm in ("figa", "sft")}}
@@ -234,7 +235,8 @@ def _learning(settings: Settings) -> tuple[LearnConfig, LearnDetails]:
         user_field="source",
         split_by="users",
         heldout_rows=settings.heldout_rows,
-        micro_batch_size=32,
+        batch_size=BATCH,
+        micro_batch_size=BATCH,
         seed=settings.seed,
     )
     return config, details
@@ -249,7 +251,7 @@ def measure(settings: Settings, model: Path, encoder: Encoder, path: Path) -> No
     found: dict[str, Any] = {}
     for name, temperature in (("greedy", 0.0), ("sampled", details.temperature)):
         sampling = Sampling(max_new_tokens=config.max_new_tokens, temperature=temperature, seed=details.seed)
-        drafts = write_drafts(net, rows, encoder, sampling, batch_size=details.batch_size, what=model.name)
+        drafts = write_drafts(net, rows, encoder, sampling, batch_size=BATCH, what=model.name)
         copied = sum(draft.text == row.original for draft, row in zip(drafts, rows, strict=True)) / len(rows)
         exact = sum(draft.text == row.edited for draft, row in zip(drafts, rows, strict=True)) / len(rows)
         found[name] = {
@@ -259,7 +261,7 @@ def measure(settings: Settings, model: Path, encoder: Encoder, path: Path) -> No
             "figures": asdict(describe(drafts, sent)),
         }
     labels = list(label_all(rows, encoder, counts=LengthCounts()))
-    found["tokens"] = asdict(token_logprobs_by_label(net, labels, encoder, batch_size=details.batch_size))
+    found["tokens"] = asdict(token_logprobs_by_label(net, labels, encoder, batch_size=BATCH))
     write_json(path, found)
 
 

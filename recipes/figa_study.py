@@ -33,7 +33,7 @@ from errata.labels import label_all
 from errata.models import TransformersGenerator, load_causal
 from errata.runs import read_json, write_json
 from errata.runs.schedule import Stage, run_stages
-from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, dpo, figa, sft
+from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, train_dpo, train_figa, train_sft
 from errata.types import Label, Preference, TokenLabels
 from errata.winrate import Interval, paired_t_interval, t_interval
 
@@ -256,13 +256,13 @@ def tune(run: SeedRun, arm: Arm, out: Path) -> dict[str, Any]:
     common: dict[str, Any] = {"batch_size": BATCH, "micro_batch_size": BATCH, "seed": run.seed, **arm.values}
     rows = rows_of(run, arm)
     if arm.method == "sft":
-        return sft(start, demonstrations(rows), encoder, SFTConfig(**common), out)
+        return train_sft(start, demonstrations(rows), encoder, SFTConfig(**common), out)
     if arm.method == "dpo":
-        return dpo(start, rows, encoder, DPOConfig(**common), out)
+        return train_dpo(start, rows, encoder, DPOConfig(**common), out)
     labels = list(label_all(rows, encoder))
     if arm.signal == "bag":
         labels = [bag_of_words(row) for row in labels]
-    return figa(start, labels, encoder, FIGAConfig(**common), out)
+    return train_figa(start, labels, encoder, FIGAConfig(**common), out)
 
 
 def rows_of(run: SeedRun, arm: Arm) -> list[Any]:

@@ -43,7 +43,7 @@ from errata.labels import label_all, read_labels, write_labels
 from errata.models import Sampling, TransformersGenerator, device, identity, load_causal
 from errata.runs import digest, new_file, read_json, write_json
 from errata.runs.schedule import Stage, run_stages
-from errata.tuning import FIGAConfig, figa
+from errata.tuning import FIGAConfig, train_figa
 from errata.types import Demonstration
 from errata.winrate import (
     ChatJudge,
@@ -221,7 +221,7 @@ class Road:
         config = self.settings.figa
         if self.settings.model is None:
             config = Recipe(seed=self.settings.seed, config=self.demo.config).figa
-        figa(self.start, labels, self.encoder, config, path)
+        train_figa(self.start, labels, self.encoder, config, path)
 
     def answer(self, model: Path, path: Path) -> None:
         """Held-out prompts, greedily."""

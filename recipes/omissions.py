@@ -50,7 +50,7 @@ from errata.reward import (
 )
 from errata.runs import digest, read_json, write_json
 from errata.runs.schedule import Stage, run_stages
-from errata.tuning import SFTConfig, demonstrations, figa, sft
+from errata.tuning import SFTConfig, demonstrations, train_figa, train_sft
 from errata.types import Correction, Encoded, Label, Rollout, Ties, TokenLabels
 from errata.winrate import bootstrap_interval
 
@@ -194,7 +194,9 @@ def elsewhere(labels: Sequence[int], rng: random.Random) -> tuple[int, ...]:
 def tune(run: SeedRun, path: Path) -> None:
     """FIGA as the demo runs it, but for the arm's labels and gate."""
     arm = ARMS[path.name]
-    figa(run.folder / "data/start", run.labels(arm.labels), run.encoder, replace(run.recipe.figa, gate=arm.gate), path)
+    train_figa(
+        run.folder / "data/start", run.labels(arm.labels), run.encoder, replace(run.recipe.figa, gate=arm.gate), path
+    )
 
 
 def reward(run: SeedRun, path: Path) -> None:
@@ -387,7 +389,7 @@ def language(settings: Settings, seed: int, path: Path) -> None:
         warmup_steps=20,
         seed=seed,
     )
-    sft(path.with_name("blank"), rows, encoder, config, path)
+    train_sft(path.with_name("blank"), rows, encoder, config, path)
 
 
 def tag_reward(settings: Settings, seed: int, path: Path) -> None:

@@ -48,7 +48,7 @@ from errata.reward import (
 )
 from errata.reward.train import ClassObjective, PairObjective
 from errata.runs import StageFolder, digest, new_file, new_folder
-from errata.tuning import SFTConfig, demonstrations, sft
+from errata.tuning import SFTConfig, demonstrations, train_sft
 from errata.types import Correction, Encoded, TokenLabels
 
 __all__ = ["Settings", "main", "run"]
@@ -143,7 +143,7 @@ def _run(settings: Settings, stage: Stages) -> dict[str, Any]:
     encoder = Encoder(load_tokenizer(blank))
     stage(
         language_model,
-        lambda path: sft(blank, demonstrations(train), encoder, _language(settings), path),
+        lambda path: train_sft(blank, demonstrations(train), encoder, _language(settings), path),
         "it learns to write the post-edited sentence, given its source",
     )
 

@@ -39,7 +39,7 @@ from errata.reward import (
 )
 from errata.runs import read_json, write_json
 from errata.runs.schedule import Stage, run_stages
-from errata.tuning import Stream, ppo
+from errata.tuning import Stream, train_ppo
 from errata.types import Encoded
 from errata.winrate import t_interval
 
@@ -327,7 +327,7 @@ class Study:
             )
             start, prompts = demo.folder / "data" / "start", demo.prompts("prompts")
             out = demo.folder / demo.model_path(arm.name)
-            warnings = ppo(start, self.streams(arm), prompts, demo.encoder, config, out).get("warnings", [])
+            warnings = train_ppo(start, self.streams(arm), prompts, demo.encoder, config, out).get("warnings", [])
         found = {
             decoding: demo.judged(
                 arm.name,

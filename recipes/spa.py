@@ -39,7 +39,7 @@ from errata.models import TransformersGenerator, identity, load_causal
 from errata.reward import load_scorer, score_answers
 from errata.runs import read_json, write_json
 from errata.runs.schedule import Stage, run_stages
-from errata.tuning import figa
+from errata.tuning import train_figa
 from errata.types import Correction, Demonstration, Prompt, Rollout
 from errata.winrate import paired_t_interval, t_interval
 from errata.workflows import Editor, curate_spa, revise, sample_and_score, suggest_thresholds
@@ -213,7 +213,7 @@ def edits_of(run: SeedRun, arm: str) -> list[Correction]:
 def tune(run: SeedRun, path: Path) -> None:
     """FIGA as the demo runs it."""
     labels = list(label_all(edits_of(run, path.name), run.encoder))
-    figa(run.folder / "data/start", labels, run.encoder, run.recipe.figa, path)
+    train_figa(run.folder / "data/start", labels, run.encoder, run.recipe.figa, path)
 
 
 def find(run: SeedRun, path: Path) -> None:

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
     0 done, 1 the input was wrong, 2 the command line was, 3 not safe to train (`errata doctor`,
-    `errata learn`), 4 the new model was refused (`errata learn`), 5 no valid verdict (`errata winrate`), 130
-    stopped.
+    `errata learn`), 4 the new model was refused (`errata learn`), 5 no valid verdict (`errata winrate`),
+    6 people have to edit drafts first (`errata learn`), 130 stopped.
     """
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
@@ -85,6 +85,10 @@ def _main(arguments: list[str]) -> int:
         line.split("  ")[1].removeprefix("errata ").strip() for line in OVERVIEW.splitlines() if "  errata " in line
     ]
     verb = next((v for v in verbs if arguments[: len(v.split())] == v.split()), None)
+    if verb is None and arguments[0] == "tune" and len(arguments) > 1 and not arguments[1].startswith("-"):
+        from errata.tuning import methods  # one that the overview does not list
+
+        verb = next((f"tune {method.name}" for method in methods() if method.name == arguments[1]), None)
     if verb is None and arguments[-1] in ("-h", "--help"):
         family = [line for line in OVERVIEW.splitlines() if line.startswith(f"  errata {arguments[0]} ")]
         if family:

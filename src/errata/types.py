@@ -7,8 +7,16 @@ B     sequences in a batch
 T     tokens of a sequence, prompt and response together, padded on the right
 U     tokens of the *second* text of a pair (the original beside the edited)
 V     vocabulary
-G     samples drawn for one prompt
 D     hidden size
+H     heads: of a critic; in ``models/tree.py`` of attention
+S     sequences of a layout, first all first sides, then all second ones
+K     response tokens of a sequence of a layout
+R     rows of a layout; in ``models/lora.py`` the rank
+C     columns of a layout
+N     tokens that are read, of a whole batch
+M     tokens that the lower layers have computed (``models/lower.py``)
+I, O  inputs and outputs of a linear layer (``models/lora.py``)
+G, E  heads of keys and values, the size of a head (``models/tree.py``); J: columns that a block sees
 ====  =====================================================================
 
 Column ``t`` of every ``_BT`` tensor speaks of token ``t``; the shift of a causal model exists once, in

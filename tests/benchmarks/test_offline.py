@@ -62,15 +62,15 @@ def test_every_contender_of_errata(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ours = [name for name in offline.CONTENDERS if not name.startswith("TRL")]
-    of_dpo = importlib.import_module("errata.tuning.dpo")
-    with_reference = of_dpo._with_reference
+    of_method = importlib.import_module("errata.training.method")
+    with_reference = of_method.with_reference
 
     def slowly(*args: Any, **kwargs: Any) -> Any:
         time.sleep(1)
         return with_reference(*args, **kwargs)
 
     # After the test it is taken off again, and what measurements wrap around it.
-    monkeypatch.setattr(of_dpo, "_with_reference", slowly)
+    monkeypatch.setattr(of_method, "with_reference", slowly)
 
     def in_this_process(told: Path, python: str) -> None:
         with monkeypatch.context() as patch:

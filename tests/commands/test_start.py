@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -95,9 +95,22 @@ def test_every_verb_is_where_the_table_says(where: str) -> None:
 @pytest.mark.parametrize(("verb", "preset"), list(commands.PRESETS))
 def test_every_preset_is_a_choice_of_its_verb_and_sets_what_it_has(verb: str, preset: str) -> None:
     kind = commands.load(commands.COMMANDS[verb])
-    assert preset in kind.__annotations__["preset"]
+    assert preset in str(get_type_hints(kind)["preset"])
     parts = [getattr(kind, name) for name in ("settings", "rules") if hasattr(kind, name)]
     assert len(commands.PRESETS[verb, preset]) <= len(parts)
     for where, part in zip(commands.PRESETS[verb, preset], parts, strict=False):
         settings = commands.load(where)
         assert dataclasses.replace(part, **settings) != part
+
+
+@pytest.mark.parametrize("verb", ["tune figa", "doctor"])
+def test_presets_of_a_method_are_choices_of_its_verbs(verb: str) -> None:
+    from errata.tuning.figa import PAPER, PAPER_LABELS
+
+    needed = {"tune figa": ["--model=m", "--out=o"], "doctor": ["--model=m", "--data=d"]}[verb]
+    found: Any = commands.parse(verb, [*needed, "--preset=paper", "--gate=0.7"])
+    for part, settings in ((found.settings, {**PAPER, "gate": 0.7}), (found.rules, PAPER_LABELS)):
+        assert {name: getattr(part, name) for name in settings} == settings
+    plain: Any = commands.parse(verb, needed)
+    assert plain.settings != found.settings
+    assert plain.rules != found.rules

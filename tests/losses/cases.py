@@ -243,13 +243,9 @@ CASES = [
     kl("kl_k2", losses.kl_k2, lambda d: d * d / 2),
     kl("kl_k3", losses.kl_k3, lambda d: torch.exp(-d) - 1 + d),
     both_sides(
-        "kl_penalized_reward",
-        lambda s: losses.kl_penalized_reward(
-            s["reward"], s["old_logprob"], s["ref_logprob"], s.mask, kl_coefficient=0.3
-        ),
-        lambda s: each(
-            lambda r, old, ref: r - 0.3 * (old - ref), s.twin("reward"), s.twin("old_logprob"), s.twin("ref_logprob")
-        ),
+        "kl_penalty",
+        lambda s: losses.kl_penalty(s["old_logprob"], s["ref_logprob"], s.mask, kl_coefficient=0.3),
+        lambda s: each(lambda old, ref: -0.3 * (old - ref), s.twin("old_logprob"), s.twin("ref_logprob")),
     ),
     Case("gae of edited", "ee", lambda p: gae_ours(p, p.edited), lambda p: gae_slow(p, p.edited)),
     Case("gae of original", "oo", lambda p: gae_ours(p, p.original), lambda p: gae_slow(p, p.original)),

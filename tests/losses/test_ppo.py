@@ -15,7 +15,7 @@ from errata.losses import (
     kl_k1,
     kl_k2,
     kl_k3,
-    kl_penalized_reward,
+    kl_penalty,
 )
 
 from .pairs import GARBAGE, Pairs, Side, f64, pairs
@@ -47,11 +47,12 @@ def test_k1_and_k3_are_unbiased_and_k2_is_close() -> None:
     assert means[2] == pytest.approx(divergence, rel=0.1)
 
 
-def test_kl_penalized_reward_golden() -> None:
-    reward_BT, mask_BT = f64([[5.0, 0.0, 2.0]]), torch.tensor([[False, True, True]])
+def test_kl_penalty_golden() -> None:
+    mask_BT = torch.tensor([[False, True, True]])
     old_BT, ref_BT = f64([[-1.0, -1.0, -3.0]]), f64([[-9.0, -2.0, -1.0]])
-    rho_BT = kl_penalized_reward(reward_BT, old_BT, ref_BT, mask_BT, kl_coefficient=0.25)
-    assert rho_BT.tolist() == [[0.0, -0.25, 2.5]]
+    penalty_BT = kl_penalty(old_BT, ref_BT, mask_BT, kl_coefficient=0.25)
+    assert penalty_BT.tolist() == [[0.0, -0.25, 0.5]]
+    assert kl_penalty(old_BT, ref_BT, mask_BT, kl_coefficient=0.25, estimator=kl_k2).tolist() == [[0.0, -0.125, -0.5]]
 
 
 @pytest.mark.parametrize(("ended", "last"), [(True, 0.0), (False, 8.0)])

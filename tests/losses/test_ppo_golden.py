@@ -27,8 +27,8 @@ def test_advantages_and_returns_are_those_of_trl() -> None:
     mask_BT = everywhere(GOLDEN["values"])
     reward_BT = torch.zeros_like(GOLDEN["values"])
     reward_BT[:, -1] = GOLDEN["scores"]
-    rho_BT = losses.kl_penalized_reward(
-        reward_BT, GOLDEN["logprobs"], GOLDEN["ref_logprobs"], mask_BT, kl_coefficient=SETTING["kl_coef"]
+    rho_BT = reward_BT + losses.kl_penalty(
+        GOLDEN["logprobs"], GOLDEN["ref_logprobs"], mask_BT, kl_coefficient=SETTING["kl_coef"]
     )
     torch.testing.assert_close(rho_BT, GOLDEN["rewards"], **CLOSE)
     ended_B = torch.ones(len(rho_BT), dtype=torch.bool)

@@ -39,9 +39,9 @@ def test_a_mask_of_integers_is_a_type_error() -> None:
 
 
 def test_an_int_is_a_float() -> None:
-    assert losses.kl_penalized_reward(
-        *torch.tensor([[[1.0]], [[2.0]], [[3.0]]]), torch.tensor([[True]]), kl_coefficient=1
-    ).tolist() == [[2.0]]
+    assert losses.kl_penalty(*torch.tensor([[[2.0]], [[3.0]]]), torch.tensor([[True]]), kl_coefficient=1).tolist() == [
+        [1.0]
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

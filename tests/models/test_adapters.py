@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from errata.models import (
-    OfflineConfig,
     adapter_off,
     add_adapter,
     has_adapter,
@@ -29,7 +28,8 @@ from errata.models import (
 )
 from errata.models import token_logprobs as logprobs
 from errata.models.adapters import load_adapter, load_quantized
-from errata.tuning import FIGAConfig, SFTConfig, figa, sft
+from errata.training import OfflineConfig
+from errata.tuning import FIGAConfig, SFTConfig, train_figa, train_sft
 
 ENCODER = tiny.encoder()
 BATCH = pad(tiny.encoded(tiny.demonstrations(7, seed=3), ENCODER), pad_id=0)
@@ -152,7 +152,7 @@ def test_a_saved_adapter_is_taken_over_bit_for_bit(start: Path, tmp_path: Path) 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft, of newer transformers
 def test_what_is_saved_is_read_by_plain_transformers_and_by_peft(start: Path, tmp_path: Path) -> None:
     config = FIGAConfig(lora_rank=2, lora_alpha=8, learning_rate=1e-2, epochs=2, batch_size=8)
-    figa(start, tiny.labels(12), ENCODER, config, tmp_path / "out")
+    train_figa(start, tiny.labels(12), ENCODER, config, tmp_path / "out")
     assert tiny.difference(start, tmp_path / "out") > 5e-3
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(start), tmp_path / "out" / "adapter")
@@ -174,7 +174,7 @@ def test_a_model_in_half_precision_stays_in_it(llama: Path, tmp_path: Path) -> N
     learns = load_policy(tmp_path / "half", OfflineConfig(lora_rank=2))
     assert {value.dtype for value in learns.parameters() if value.requires_grad} == {torch.float32}
     config = SFTConfig(lora_rank=2, learning_rate=1e-2, epochs=2, batch_size=8)
-    sft(tmp_path / "half", tiny.demonstrations(9), ENCODER, config, tmp_path / "out")
+    train_sft(tmp_path / "half", tiny.demonstrations(9), ENCODER, config, tmp_path / "out")
     assert {value.dtype for value in tiny.weights(tmp_path / "out").values()} == {torch.bfloat16}
     assert tiny.difference(tmp_path / "half", tmp_path / "out") > 1e-3
 

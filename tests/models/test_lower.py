@@ -19,7 +19,7 @@ from errata.models import LayoutKind, add_adapter, has_adapter, laid_out_logprob
 from errata.models.layout import keep_lower_layers
 from errata.models.lower import first_learning, kept_of, prefix_keys
 from errata.models.tree import plant
-from errata.tuning import FIGAConfig, SFTConfig, figa, sft
+from errata.tuning import FIGAConfig, SFTConfig, train_figa, train_sft
 from models.test_layout import model_of, pairs
 
 FEW = 10**6
@@ -172,7 +172,7 @@ def test_a_run_that_keeps_is_one_that_does_not(method: str, tmp_path: Path) -> N
     start = tiny.llama(tmp_path / "start", num_hidden_layers=3)
     rows: Any = tiny.labels(16, seed=4) if method == "figa" else tiny.demonstrations(16, seed=2)
     config = (FIGAConfig if method == "figa" else SFTConfig)(**STEP, lora_layers=1)
-    train: Any = figa if method == "figa" else sft
+    train: Any = train_figa if method == "figa" else train_sft
     for name, gigabytes in (("kept", 8.0), ("anew", 0.0)):
         train(start, rows, tiny.encoder(), replace(config, lora_keep_gb=gigabytes), tmp_path / name)
     assert read_card(tmp_path / "kept")["loss"] == pytest.approx(read_card(tmp_path / "anew")["loss"], rel=1e-4)
@@ -186,11 +186,11 @@ def test_a_run_that_keeps_is_one_that_does_not(method: str, tmp_path: Path) -> N
 def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
     start, rows, encoder = tiny.llama(tmp_path / "start"), tiny.demonstrations(8), tiny.encoder()
     with pytest.raises(ValueError, match="--lora-layers 3 is more than the 2 layers of this model; 0 adapts all"):
-        sft(start, rows, encoder, SFTConfig(**STEP, lora_layers=3), tmp_path / "out")
+        train_sft(start, rows, encoder, SFTConfig(**STEP, lora_layers=3), tmp_path / "out")
     with pytest.raises(
         ValueError, match="--lora-layers is of an adapter, and all weights are trained; give --lora-rank"
     ):
-        sft(start, rows, encoder, SFTConfig(**{**STEP, "lora_rank": 0}, lora_layers=1), tmp_path / "out")
+        train_sft(start, rows, encoder, SFTConfig(**{**STEP, "lora_rank": 0}, lora_layers=1), tmp_path / "out")
     both = add_adapter(model_of("llama"), rank=2, alpha=None, seed=0, layers=2)
     assert has_adapter(both)
     assert first_learning(both) == 0

@@ -18,21 +18,12 @@ from transformers import AutoModelForCausalLM
 import tiny
 from errata.cli import main
 from errata.data import write_rows
-from errata.models import (
-    LayoutKind,
-    OfflineConfig,
-    choose_layout,
-    has_adapter,
-    load_causal,
-    load_policy,
-    pad,
-    settle,
-    token_logprobs,
-)
+from errata.models import LayoutKind, choose_layout, has_adapter, load_causal, load_policy, pad, settle, token_logprobs
 from errata.models.settings import LORA_FACTOR
-from errata.models.trainer import StepTrainer
 from errata.reward import RewardConfig, TokenRewardConfig, load_scorer, train_token_reward
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, figa, ppo, sft
+from errata.training import OfflineConfig
+from errata.training.hf_trainer import StepTrainer
+from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, train_figa, train_ppo, train_sft
 from errata.workflows import LearnConfig
 from tuning.ppo_toy import reward_model
 
@@ -81,14 +72,14 @@ def test_a_rate_that_nobody_named_follows_what_is_trained(kind: Any, rate: float
 def test_the_rate_is_that_of_the_optimizer_and_of_the_record(start: Path, tmp_path: Path) -> None:
     for name, rank, rate in (("full", 0, 1e-5), ("lora", 2, 2e-4)):
         config = SFTConfig(lora_rank=rank, epochs=1, batch_size=9)
-        card = sft(start, ROWS, ENCODER, config, tmp_path / name)
+        card = train_sft(start, ROWS, ENCODER, config, tmp_path / name)
         line = json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])
         assert line["learning_rate"] == pytest.approx(rate)
         assert (
             json.loads((tmp_path / name / "errata.json").read_text())["learning_rate"] == card["learning_rate"] == rate
         )
         # The same run, whether it was named or not.
-        sft(
+        train_sft(
             start, ROWS, ENCODER, SFTConfig(lora_rank=rank, epochs=1, batch_size=9, learning_rate=rate), tmp_path / name
         )
 
@@ -167,7 +158,7 @@ def test_what_is_saved_is_what_was_trained(
     start = base(tmp_path / "start")
     pad_ = "<pad>" if base is tiny.llama else "</s>"
     config = FIGAConfig(lora_rank=3, epochs=2, batch_size=6, learning_rate=1e-2, **settings)
-    figa(start, tiny.labels(12, pad=pad_), tiny.encoder(pad=pad_), config, tmp_path / "out")
+    train_figa(start, tiny.labels(12, pad=pad_), tiny.encoder(pad=pad_), config, tmp_path / "out")
     with torch.no_grad():
         merged = token_logprobs(load_causal(tmp_path / "out"), BATCH)
         peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(start), tmp_path / "out" / "adapter")
@@ -200,7 +191,7 @@ def test_killed_it_goes_on_to_the_same_numbers(
     config = SFTConfig(
         lora_rank=3, epochs=3, batch_size=3, learning_rate=1e-2, save_every=2, save="adapter", **settings
     )
-    sft(start, ROWS, ENCODER, config, tmp_path / "whole")
+    train_sft(start, ROWS, ENCODER, config, tmp_path / "whole")
     step = StepTrainer.training_step
 
     def dies(self: Any, *arguments: Any, **more: Any) -> Any:
@@ -211,8 +202,8 @@ def test_killed_it_goes_on_to_the_same_numbers(
     with monkeypatch.context() as patch:
         patch.setattr(StepTrainer, "training_step", dies)
         with pytest.raises(KeyboardInterrupt):
-            sft(start, ROWS, ENCODER, config, tmp_path / "cut")
-    sft(start, ROWS, ENCODER, config, tmp_path / "cut")
+            train_sft(start, ROWS, ENCODER, config, tmp_path / "cut")
+    train_sft(start, ROWS, ENCODER, config, tmp_path / "cut")
     for name in ("adapter_model.safetensors", "metrics.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -225,8 +216,8 @@ def test_killed_it_goes_on_to_the_same_numbers(
 def test_what_is_saved(save: Any, start: Path, tmp_path: Path) -> None:
     config = SFTConfig(lora_rank=2, epochs=1, batch_size=9, learning_rate=1e-2, save=save)
     out = tmp_path / "out"
-    card = sft(start, ROWS, ENCODER, config, out)
-    assert sft(start, ROWS, ENCODER, config, out) == card, "a finished one is reused"
+    card = train_sft(start, ROWS, ENCODER, config, out)
+    assert train_sft(start, ROWS, ENCODER, config, out) == card, "a finished one is reused"
     assert (out / "model.safetensors").exists() == (save != "adapter")
     assert (out / "adapter").exists() == (save == "both")
     assert (out / "adapter_model.safetensors").exists() == (save == "adapter")
@@ -284,18 +275,18 @@ def test_ppo_takes_the_same_settings(start: Path, tmp_path: Path) -> None:
     evaluate.identity = "the step"  # type: ignore[attr-defined]
     prompts = tiny.prompts(8)
     reward = tmp_path / "reward" / "token"
-    ppo(start, reward, prompts, ENCODER, few, tmp_path / "one", evaluate=evaluate)
+    train_ppo(start, reward, prompts, ENCODER, few, tmp_path / "one", evaluate=evaluate)
     for folder in (tmp_path / "one", tmp_path / "one" / "best"):
         assert (folder / "adapter_model.safetensors").exists()
         assert not has_adapter(load_causal(folder))
     # Going on, the reference of the KL is the adapter that it started from, not the base below it.
     on = replace(few, lora_rank=0, lora_dora=False, learning_rate=1e-4, evaluate_every=0, best_by="")
-    ppo(tmp_path / "one", reward, prompts, ENCODER, on, tmp_path / "two")
+    train_ppo(tmp_path / "one", reward, prompts, ENCODER, on, tmp_path / "two")
     first = json.loads((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()[1])
     assert first["objective/kl"] == pytest.approx(0, abs=1e-6)
     assert json.loads((tmp_path / "two" / "adapter_config.json").read_text())["use_dora"] is True
     with pytest.raises(ValueError, match="--lora-dropout: PPO compares the policy with itself"):
-        ppo(start, reward, prompts, ENCODER, replace(few, lora_dropout=0.1), tmp_path / "three")
+        train_ppo(start, reward, prompts, ENCODER, replace(few, lora_dropout=0.1), tmp_path / "three")
 
 
 # What is computed in.
@@ -326,10 +317,10 @@ def test_an_attention_that_is_asked_for(attention: Any, layout: str, start: Path
     """Either takes a layout that shares what is common, and says the same."""
     config = FIGAConfig(attention=attention, epochs=1, batch_size=12, learning_rate=1e-3)
     assert load_policy(start, config).config._attn_implementation == attention
-    card = figa(start, tiny.labels(12), ENCODER, config, tmp_path / attention)
+    card = train_figa(start, tiny.labels(12), ENCODER, config, tmp_path / attention)
     assert card["layout"] == layout
     plain = replace(config, layout="plain")
-    figa(start, tiny.labels(12), ENCODER, plain, tmp_path / "plain")
+    train_figa(start, tiny.labels(12), ENCODER, plain, tmp_path / "plain")
     assert tiny.difference(tmp_path / attention, tmp_path / "plain") < 1e-5
 
 

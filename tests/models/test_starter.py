@@ -11,7 +11,7 @@ from errata.data import Encoder
 from errata.data.encoding import load_encoder
 from errata.labels import label_all
 from errata.models import Sampling, TransformersGenerator, load_causal, pad, read_card, token_logprobs
-from errata.tuning import FIGAConfig, figa
+from errata.tuning import FIGAConfig, train_figa
 from errata.types import Correction, PromptRow
 from scripts import load
 
@@ -68,7 +68,7 @@ def test_two_steps_of_an_adapter_are_saved_and_read_back(
     ]
     labels = list(label_all(rows, encoder))
     config = FIGAConfig(lora_rank=4, learning_rate=2e-4, batch_size=2, micro_batch_size=1, epochs=1.0)
-    figa(starter, labels, encoder, config, tmp_path / "tuned")
+    train_figa(starter, labels, encoder, config, tmp_path / "tuned")
     record = read_card(tmp_path / "tuned")
     assert record["steps"] == 2
     batch = pad([label.edited.encoded for label in labels], pad_id=encoder.pad_id)

@@ -18,19 +18,10 @@ import yaml
 
 import tiny
 from errata.labels import label
-from errata.models import (
-    OfflineConfig,
-    StepLoss,
-    fit,
-    load_causal,
-    load_policy,
-    pad,
-    read_card,
-    save_model,
-    token_logprobs,
-)
+from errata.models import load_causal, load_policy, pad, read_card, save_model, token_logprobs
 from errata.runs import RunFolder, fingerprint_of
-from errata.tuning import FIGAConfig, SFTConfig, figa, sft
+from errata.training import OfflineConfig, StepLoss, fit
+from errata.tuning import FIGAConfig, SFTConfig, train_figa, train_sft
 from errata.types import Correction, Encoded, Label
 
 ENCODER = tiny.encoder()
@@ -158,7 +149,7 @@ def test_micro_batches_add_up_for_sft(start: Path, tmp_path: Path) -> None:
     cards = {}
     for micro in (8, 2, 1):
         config = SFTConfig(learning_rate=3e-3, epochs=2, batch_size=8, micro_batch_size=micro)
-        cards[micro] = sft(start, rows, ENCODER, config, tmp_path / str(micro))
+        cards[micro] = train_sft(start, rows, ENCODER, config, tmp_path / str(micro))
     assert tiny.difference(start, tmp_path / "8") > 5e-3
     for micro in (2, 1):
         assert tiny.difference(tmp_path / "8", tmp_path / str(micro)) < 1e-5
@@ -172,9 +163,9 @@ def test_micro_batches_add_up_for_figa_whose_count_is_known_only_afterwards(star
     for micro in (16, 4, 1):
         # At 3 nats the gate lets about half of the removed tokens through.
         config = FIGAConfig(learning_rate=1e-3, epochs=1, batch_size=16, micro_batch_size=micro, gate=3.0)
-        cards[micro] = figa(start, rows, ENCODER, config, tmp_path / str(micro))
+        cards[micro] = train_figa(start, rows, ENCODER, config, tmp_path / str(micro))
     closed, opened = (
-        figa(start, rows, ENCODER, replace(config, gate=gate), tmp_path / str(gate)) for gate in (0.0, 1e9)
+        train_figa(start, rows, ENCODER, replace(config, gate=gate), tmp_path / str(gate)) for gate in (0.0, 1e9)
     )
     assert closed["count"] < cards[16]["count"] < opened["count"]
     for micro in (4, 1):
@@ -211,7 +202,7 @@ def test_a_run_that_died_after_its_last_checkpoint_writes_the_same_card(
         raise StoppedError
 
     out = tmp_path / "out"
-    monkeypatch.setattr("errata.models.training.save_model", dying)
+    monkeypatch.setattr("errata.training.loop.save_model", dying)
     with pytest.raises(StoppedError):
         train(start, out)
     monkeypatch.undo()
@@ -416,7 +407,7 @@ def test_a_run_that_died_before_it_stopped_stops_as_it_would_have(
     card = train(start, tmp_path / "whole", config, evaluate=by_step)
     assert (card["steps"], card["best_step"]) == (4, 2)
     if not call:
-        monkeypatch.setattr("errata.models.training._save", stopping_at(1))
+        monkeypatch.setattr("errata.training.loop._save", stopping_at(1))
     with pytest.raises(StoppedError):
         train(start, tmp_path / "out", config, evaluate=by_step, loss=stopping_at(call))
     monkeypatch.undo()
@@ -493,7 +484,7 @@ def test_the_model_card_is_one_of_the_hub_and_holds_no_foreign_markup(tmp_path: 
     odd = tiny.llama(tmp_path / "a <b>x: [l](y) | `c`")
     rows = tiny.labels(9)
     config = FIGAConfig(epochs=1, batch_size=4, micro_batch_size=4, lora_rank=2)
-    figa(odd, rows, ENCODER, config, tmp_path / "out")
+    train_figa(odd, rows, ENCODER, config, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()
     _, head, body = text.split("---\n", 2)
     assert yaml.safe_load(head) == {
@@ -515,9 +506,9 @@ def test_the_model_card_is_one_of_the_hub_and_holds_no_foreign_markup(tmp_path: 
 
 def test_a_finished_run_is_reused_and_never_overwritten(start: Path, tmp_path: Path) -> None:
     rows, config, out = tiny.demonstrations(9), SFTConfig(epochs=1, batch_size=4), tmp_path / "out"
-    card = sft(start, rows, ENCODER, config, out)
+    card = train_sft(start, rows, ENCODER, config, out)
     written = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    assert sft(start, rows, ENCODER, config, out) == card == read_card(out)
+    assert train_sft(start, rows, ENCODER, config, out) == card == read_card(out)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
     others: list[tuple[Any, Any, Any]] = [
         (start, rows, replace(config, learning_rate=1e-4)),
@@ -526,7 +517,7 @@ def test_a_finished_run_is_reused_and_never_overwritten(start: Path, tmp_path: P
     ]
     for model, data, settings in others:
         with pytest.raises(ValueError, match="made by another run or other settings; delete it or name another"):
-            sft(model, data, ENCODER, settings, out)
+            train_sft(model, data, ENCODER, settings, out)
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
 
 
@@ -560,7 +551,7 @@ def test_no_row_and_no_gradient_are_errors(start: Path, tmp_path: Path) -> None:
         train(start, tmp_path / "out", loss=nothing)
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="no row is left"):
-        sft(start, [], ENCODER, SFTConfig(), tmp_path / "out")
+        train_sft(start, [], ENCODER, SFTConfig(), tmp_path / "out")
 
 
 def test_a_step_without_a_counted_token_changes_nothing_and_is_counted(start: Path, tmp_path: Path) -> None:
@@ -604,4 +595,4 @@ def test_rows_are_not_cut_apart_from_their_weights(start: Path, tmp_path: Path) 
     row = label(Correction(id="x", prompt="say", original="rude cat", edited="cat"), ENCODER)
     damaged = replace(row, original=replace(row.original, labels=row.original.labels[:-1]))
     with pytest.raises(ValueError, match="has 3 response tokens and 2 values"):
-        figa(start, [damaged], ENCODER, FIGAConfig(epochs=1), tmp_path / "out")
+        train_figa(start, [damaged], ENCODER, FIGAConfig(epochs=1), tmp_path / "out")

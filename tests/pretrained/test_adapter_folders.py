@@ -31,7 +31,7 @@ from errata.models import (
     token_logprobs,
 )
 from errata.pretrained import find_model
-from errata.tuning import SFTConfig, sft
+from errata.tuning import SFTConfig, train_sft
 from pretrained.hub import REPO, offline, publish
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft's own
@@ -244,8 +244,8 @@ def test_two_runs_of_one_pass_are_a_run_and_one_that_goes_on(llama: Path, tmp_pa
     """The first step after it moves each weight as AdamW's first does, from where the first run left it."""
     rows, rate = tiny.demonstrations(8), 1e-2
     config = SFTConfig(epochs=1, batch_size=8, learning_rate=rate, save="adapter")
-    sft(llama, rows, ENCODER, SFTConfig(**{**vars(config), "lora_rank": 3}), tmp_path / "one")
-    card = sft(tmp_path / "one", rows, ENCODER, config, tmp_path / "two")
+    train_sft(llama, rows, ENCODER, SFTConfig(**{**vars(config), "lora_rank": 3}), tmp_path / "one")
+    card = train_sft(tmp_path / "one", rows, ENCODER, config, tmp_path / "two")
     assert (card["goes_on_from"], card["learning_rate"]) == ("one", rate)
     before = load_policy(tmp_path / "one", config)
     whole = pad([ENCODER.encode(row.prompt, row.response) for row in rows], pad_id=0)
@@ -267,8 +267,8 @@ def test_what_goes_on_is_compared_with_where_it_started(llama: Path, tmp_path: P
     """With the adapter off it would be the base, and the KL would not start at 0."""
     rows = tiny.demonstrations(8)
     config = SFTConfig(epochs=1, batch_size=8, learning_rate=3e-2, lora_rank=3)
-    sft(llama, rows, ENCODER, config, tmp_path / "one")
-    card = sft(
+    train_sft(llama, rows, ENCODER, config, tmp_path / "one")
+    card = train_sft(
         tmp_path / "one" / "adapter", rows, ENCODER, SFTConfig(epochs=1, batch_size=8), tmp_path / "two",
         heldout=tiny.labels(4),
     )  # fmt: skip

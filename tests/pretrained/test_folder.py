@@ -23,7 +23,7 @@ from errata.data import write_rows
 from errata.data.encoding import load_encoder
 from errata.models import identity, load_causal, load_policy, read_card
 from errata.pretrained import find_model, folder, is_hub_id
-from errata.tuning import SFTConfig, sft
+from errata.tuning import SFTConfig, train_sft
 from pretrained.hub import REPO, offline, publish
 
 ONE_STEP = SFTConfig(epochs=1, batch_size=8, learning_rate=1e-3)
@@ -60,19 +60,19 @@ def test_a_hub_id_is_its_commit(sources: tuple[Path, Path], cache: Path) -> None
 
 def test_a_moved_revision_is_another_model(sources: tuple[Path, Path], cache: Path, tmp_path: Path) -> None:
     first = publish(cache, sources[0])
-    card = sft(REPO, ROWS, load_encoder(REPO), ONE_STEP, tmp_path / "out")
+    card = train_sft(REPO, ROWS, load_encoder(REPO), ONE_STEP, tmp_path / "out")
     assert card["base_commit"] == first
-    assert sft(REPO, ROWS, load_encoder(REPO), ONE_STEP, tmp_path / "out") == card, "the same is reused"
+    assert train_sft(REPO, ROWS, load_encoder(REPO), ONE_STEP, tmp_path / "out") == card, "the same is reused"
     publish(cache, sources[1])
     with pytest.raises(ValueError, match="was made by another run"):
-        sft(REPO, ROWS, load_encoder(REPO), ONE_STEP, tmp_path / "out")
-    assert sft(f"{REPO}@{first}", ROWS, load_encoder(REPO), ONE_STEP, tmp_path / "out") == card
+        train_sft(REPO, ROWS, load_encoder(REPO), ONE_STEP, tmp_path / "out")
+    assert train_sft(f"{REPO}@{first}", ROWS, load_encoder(REPO), ONE_STEP, tmp_path / "out") == card
 
 
 def test_an_adapter_names_its_base_and_commit(sources: tuple[Path, Path], cache: Path, tmp_path: Path) -> None:
     first = publish(cache, sources[0], "v1")
     config = SFTConfig(epochs=1, batch_size=8, lora_rank=2)
-    sft(f"{REPO}@v1", ROWS, load_encoder(f"{REPO}@v1"), config, tmp_path / "out")
+    train_sft(f"{REPO}@v1", ROWS, load_encoder(f"{REPO}@v1"), config, tmp_path / "out")
     noted = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
     assert (noted["base_model_name_or_path"], noted["revision"]) == (REPO, first)
     assert f"base_model: {REPO}\n" in (tmp_path / "out" / "README.md").read_text()
@@ -244,10 +244,10 @@ def test_what_lies_beside_a_model_is_no_part_of_it(model: Path) -> None:
 
 
 def test_a_run_on_changed_weights_is_not_reused(model: Path, tmp_path: Path) -> None:
-    sft(model, ROWS, tiny.encoder(), ONE_STEP, tmp_path / "out")
+    train_sft(model, ROWS, tiny.encoder(), ONE_STEP, tmp_path / "out")
     data = bytearray((model / "model.safetensors").read_bytes())
     data[-3] ^= 1
     keeping_times(model / "model.safetensors", bytes(data))
     with pytest.raises(ValueError, match="was made by another run"):
-        sft(model, ROWS, tiny.encoder(), ONE_STEP, tmp_path / "out")
+        train_sft(model, ROWS, tiny.encoder(), ONE_STEP, tmp_path / "out")
     assert load_policy(model, ONE_STEP).origin.reference == str(model)

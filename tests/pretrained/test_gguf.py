@@ -17,7 +17,7 @@ from errata.data import write_rows
 from errata.data.encoding import load_encoder
 from errata.models import identity, load_causal
 from errata.pretrained import find_model
-from errata.tuning import SFTConfig, sft
+from errata.tuning import SFTConfig, train_sft
 from pretrained.hub import offline, publish
 
 pytest.importorskip("gguf", reason="gguf is not installed")
@@ -72,17 +72,17 @@ def test_the_cache_is_where_the_environment_says(file: Path, tmp_path: Path, mon
 def test_it_is_trained_and_saved_as_an_ordinary_folder(file: Path, tmp_path: Path) -> None:
     """As the folder that it was converted to is."""
     encoder, config = load_encoder(file), SFTConfig(epochs=1, batch_size=8, learning_rate=1e-3)
-    sft(file, ROWS, encoder, config, tmp_path / "out")
-    sft(shutil.copytree(find_model(file).path, tmp_path / "folder"), ROWS, encoder, config, tmp_path / "same")
+    train_sft(file, ROWS, encoder, config, tmp_path / "out")
+    train_sft(shutil.copytree(find_model(file).path, tmp_path / "folder"), ROWS, encoder, config, tmp_path / "same")
     assert tiny.difference(tmp_path / "out", tmp_path / "same") == 0
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
     assert "base_model: tiny.Q4_1.gguf\n" in (tmp_path / "out" / "README.md").read_text()
-    assert sft(file, ROWS, encoder, config, tmp_path / "out")["rows"] == 8, "the same is reused"
+    assert train_sft(file, ROWS, encoder, config, tmp_path / "out")["rows"] == 8, "the same is reused"
 
 
 def test_an_adapter_on_it_is_a_model(file: Path, tmp_path: Path) -> None:
     config = SFTConfig(epochs=1, batch_size=8, lora_rank=2, save="adapter")
-    sft(file, ROWS, load_encoder(file), config, tmp_path / "out")
+    train_sft(file, ROWS, load_encoder(file), config, tmp_path / "out")
     assert find_model(tmp_path / "out").whole.path == find_model(file).path
     load_causal(tmp_path / "out")
 

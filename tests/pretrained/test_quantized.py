@@ -16,7 +16,7 @@ import tiny
 from errata.models import load_causal, load_policy, pad, settle, token_logprobs
 from errata.pretrained import find_model
 from errata.reward import TokenRewardConfig, train_token_reward
-from errata.tuning import FIGAConfig, PPOConfig, SFTConfig, figa, ppo, sft
+from errata.tuning import FIGAConfig, PPOConfig, SFTConfig, train_figa, train_ppo, train_sft
 
 ENCODER = tiny.encoder()
 BATCH = pad(tiny.encoded(tiny.demonstrations(5, seed=3), ENCODER), pad_id=0)
@@ -57,7 +57,7 @@ def test_four_bits_need_a_gpu_and_rewards_all_of_them(tmp_path: Path) -> None:
         train_token_reward(model, tiny.labels(3), ENCODER, TokenRewardConfig(**ADAPTER), tmp_path / "out")
     model, reward = said_to_be("gptq", tmp_path / "n"), tmp_path / "reward"
     with pytest.raises(ValueError, match=r"the critic learns with all its weights, and those of .* are quantized"):
-        ppo(model, reward, tiny.prompts(3), ENCODER, PPOConfig(**ADAPTER), tmp_path / "out")
+        train_ppo(model, reward, tiny.prompts(3), ENCODER, PPOConfig(**ADAPTER), tmp_path / "out")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gptqmodel") is not None, reason="it is there")
@@ -96,7 +96,7 @@ def test_it_answers_and_carries_an_adapter(kind: str, tmp_path: Path) -> None:
     if kind == "4 bits":
         return
     config = FIGAConfig(lora_rank=4, save="adapter", epochs=8, batch_size=8, learning_rate=1e-2)
-    figa(model, tiny.labels(8), ENCODER, config, tmp_path / "out", heldout=tiny.labels(4, seed=5))
+    train_figa(model, tiny.labels(8), ENCODER, config, tmp_path / "out", heldout=tiny.labels(4, seed=5))
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < losses[0]
@@ -107,6 +107,8 @@ def test_it_answers_and_carries_an_adapter(kind: str, tmp_path: Path) -> None:
         assert torch.equal(token_logprobs(answers, BATCH), token_logprobs(goes_on, BATCH)), "an adapter stays one"
         assert (token_logprobs(answers, BATCH) - plain).abs().max() > 0.1
     assert not (tmp_path / "out" / "model.safetensors").exists()
-    on = sft(tmp_path / "out", tiny.demonstrations(8), ENCODER, SFTConfig(save="adapter", epochs=1), tmp_path / "on")
+    on = train_sft(
+        tmp_path / "out", tiny.demonstrations(8), ENCODER, SFTConfig(save="adapter", epochs=1), tmp_path / "on"
+    )
     assert on["goes_on_from"] == "out"
     shutil.rmtree(tmp_path / "out")

@@ -33,7 +33,17 @@ from errata.reward import (
     train_token_reward_bradley_terry,
 )
 from errata.runs import fingerprint_of, identity_of
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
+from errata.tuning import (
+    DPOConfig,
+    FIGAConfig,
+    PPOConfig,
+    SFTConfig,
+    Stream,
+    train_dpo,
+    train_figa,
+    train_ppo,
+    train_sft,
+)
 from errata.types import Correction, Demonstration, Preference
 from errata.winrate import ScoreJudge, generate
 from errata.winrate.training import win_rate_over_start
@@ -97,7 +107,7 @@ OTHER_OWN = tiny.with_own_weights(LABELS, seed=5)
 PPO = {"reward": [STREAM], "prompts": PROMPTS, "encoder": ENCODER, "config": PPOConfig(evaluate_every=1)}
 TRAINED: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, dict[str, Any]]]] = {
     "sft": (
-        sft,
+        train_sft,
         {"rows": ROWS, "encoder": ENCODER, "config": SFTConfig()},
         {
             "rows": {"rows": ROWS[:-1]},
@@ -108,12 +118,12 @@ TRAINED: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, dict[str,
         },
     ),
     "sft, where a response begins": (
-        sft,
+        train_sft,
         {"rows": parted(True), "encoder": SPACES, "config": SFTConfig()},
         {"moved": {"rows": parted(False)}},
     ),
     "figa": (
-        figa,
+        train_figa,
         {"labels": LABELS, "encoder": ENCODER, "config": FIGAConfig(), "heldout": OWN},
         {
             "labels": {"labels": LABELS[:-1]},
@@ -125,7 +135,7 @@ TRAINED: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, dict[str,
         },
     ),
     "dpo": (
-        dpo,
+        train_dpo,
         {"rows": pairs(EDITS), "encoder": ENCODER, "config": DPOConfig()},
         {
             "rows": {"rows": pairs(EDITS)[:-1]},
@@ -135,7 +145,7 @@ TRAINED: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, dict[str,
         },
     ),
     "dpo, where a response begins": (
-        dpo,
+        train_dpo,
         {"rows": parted_pairs(True), "encoder": SPACES, "config": DPOConfig()},
         {"moved": {"rows": parted_pairs(False)}},
     ),
@@ -176,7 +186,7 @@ TRAINED: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, dict[str,
         },
     ),
     "ppo": (
-        ppo,
+        train_ppo,
         {**PPO, "evaluate": rewards("an evaluation")},
         {
             "a function": {"reward": [replace(STREAM, reward=rewards("other"))]},
@@ -206,7 +216,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def stopping(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tuning.sft", "tuning.figa", "tuning.dpo", "tuning.ppo", "reward.train"):
+    for name in ("training.method", "tuning.ppo", "reward.train"):
         monkeypatch.setattr(sys.modules[f"errata.{name}"], "RunFolder", lambda out, *told: stop(*told))
 
 
@@ -231,7 +241,7 @@ def test_training(name: str, change: str, folders: Mapping[str, Path], tmp_path:
 @pytest.mark.usefixtures("stopping")
 def test_a_critic_and_reward_models_of_other_weights_are_others(folders: Mapping[str, Path], tmp_path: Path) -> None:
     def seen(**changed: Any) -> str:
-        return told(partial(ppo, folders["one"], out=tmp_path / "out", **{**PPO, **changed}))
+        return told(partial(train_ppo, folders["one"], out=tmp_path / "out", **{**PPO, **changed}))
 
     assert seen() != seen(critic=folders["other"])
     one, other = ([Stream(name="reward", reward=folders[name])] for name in ("one", "other"))
@@ -242,13 +252,13 @@ def test_a_critic_and_reward_models_of_other_weights_are_others(folders: Mapping
 @pytest.mark.parametrize("what", ["reward", "evaluate"])
 def test_a_function_that_says_nothing_is_never_the_same(what: str, folders: Mapping[str, Path], tmp_path: Path) -> None:
     silent = rewards(None)
-    call = partial(ppo, folders["one"], out=tmp_path / "out", **{**PPO, what: silent})
+    call = partial(train_ppo, folders["one"], out=tmp_path / "out", **{**PPO, what: silent})
     assert told(call) != told(call)
     if what == "evaluate":  # what is noted speaks for it; and one that is never called changes nothing
         call = partial(call, noted={"heldout": "x"})
         assert told(call) == told(call)
         never = {**PPO, "config": PPOConfig(), "evaluate": silent}
-        call = partial(ppo, folders["one"], out=tmp_path / "out", **never)
+        call = partial(train_ppo, folders["one"], out=tmp_path / "out", **never)
         assert told(call) == told(call)
 
 
@@ -279,7 +289,7 @@ def test_reward_models_and_judges_say_what_they_are(folders: dict[str, Path]) ->
 
 
 def generated(monkeypatch: pytest.MonkeyPatch, out: Path, **changed: Any) -> str:
-    monkeypatch.setattr(sys.modules["errata.winrate.generate"], "_resume", lambda partial, made, *_: stop(made))
+    monkeypatch.setattr(sys.modules["errata.winrate.responses"], "_resume", lambda partial, made, *_: stop(made))
     arguments = {"prompts": PROMPTS, "sampling": Sampling(), "name": "m", "settings": {"model": "m"}, **changed}
     return told(partial(generate, arguments.pop("generator", None), out=out, **arguments))
 

@@ -19,14 +19,29 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, DistributedType
 
+import errata.tuning.figa as figa_module
+import errata.tuning.ppo as ppo_module
+import errata.tuning.sft as sft_module
 import tiny
 from errata.data import Encoder
 from errata.models import Sampling
 from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
 from errata.runs.leaving import leave
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
+from errata.training import run_offline
+from errata.tuning import (
+    DPOConfig,
+    FIGAConfig,
+    PPOConfig,
+    SFTConfig,
+    Stream,
+    train_dpo,
+    train_figa,
+    train_ppo,
+    train_sft,
+)
 from errata.types import Encoded, PromptRow, Rollout
 from tuning.ppo_toy import TERMINAL
+from tuning.toy_method import TOY, ToyConfig
 
 STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "save_every": 2}
 PPO = PPOConfig(
@@ -61,15 +76,15 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
     whole, ragged = tiny.demonstrations(16, seed=2), tiny.demonstrations(21, seed=3)
     labels, pairs = tiny.labels(16, seed=4), tiny.corrections(16, seed=5)
     cards = {
-        "sft": sft(start, whole, encoder, SFTConfig(**step), out / "sft"),
-        "sft_ragged": sft(start, ragged, encoder, SFTConfig(**step), out / "sft_ragged"),
-        "sft_few": sft(start, ragged[:1], encoder, SFTConfig(**step), out / "sft_few"),
-        "figa": figa(start, labels, encoder, FIGAConfig(**step, gate=3.0), out / "figa"),
-        "figa_ragged": figa(start, labels[:13], encoder, FIGAConfig(**step, gate=3.0), out / "figa_ragged"),
-        "figa_weights": figa(
+        "sft": train_sft(start, whole, encoder, SFTConfig(**step), out / "sft"),
+        "sft_ragged": train_sft(start, ragged, encoder, SFTConfig(**step), out / "sft_ragged"),
+        "sft_few": train_sft(start, ragged[:1], encoder, SFTConfig(**step), out / "sft_few"),
+        "figa": train_figa(start, labels, encoder, FIGAConfig(**step, gate=3.0), out / "figa"),
+        "figa_ragged": train_figa(start, labels[:13], encoder, FIGAConfig(**step, gate=3.0), out / "figa_ragged"),
+        "figa_weights": train_figa(
             start, tiny.with_own_weights(labels[:13]), encoder, FIGAConfig(**step, gate=3.0), out / "figa_weights"
         ),
-        "figa_lora": figa(
+        "figa_lora": train_figa(
             start,
             labels[:13],
             encoder,
@@ -77,7 +92,8 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
             out / "figa_lora",
             heldout=tiny.labels(5, seed=9),
         ),
-        "dpo": dpo(start, pairs, encoder, DPOConfig(**step), out / "dpo"),
+        "toy": run_offline(TOY, start, labels[:13], encoder, ToyConfig(**step), out / "toy"),
+        "dpo": train_dpo(start, pairs, encoder, DPOConfig(**step), out / "dpo"),
         "token_reward": train_token_reward(start, labels, encoder, TokenRewardConfig(**step), out / "token_reward"),
         "token_reward_lora": train_token_reward(
             start, labels, encoder, TokenRewardConfig(**{**step, "epochs": 2}, lora_rank=2), out / "token_reward_lora"
@@ -86,8 +102,8 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
             start, pairs[:11], encoder, RewardConfig(**step), out / "sequence_reward"
         ),
     }
-    with patched(sys.modules["errata.tuning.ppo"]._Run, "_sample", sample_one_by_one):
-        cards["ppo"] = ppo(start, pays_for_cats(encoder), tiny.prompts(11), encoder, PPO, out / "ppo")
+    with patched(ppo_module._Run, "_sample", sample_one_by_one):
+        cards["ppo"] = train_ppo(start, pays_for_cats(encoder), tiny.prompts(11), encoder, PPO, out / "ppo")
         several = replace(PPO, micro_batch_size=max(micro // 2, 1), missing_eos_penalty=0.5, target_kl=10.0)
         streams = [
             Stream(name="cats", reward=pays_for_cats(encoder), centred=True, clip=0.5),
@@ -95,13 +111,15 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
         ]
         for name, rank in (("ppo_streams", 0), ("ppo_lora", 2)):
             config = replace(several, lora_rank=rank, tracker="none" if rank else "tensorboard")
-            cards[name] = ppo(start, streams, tiny.prompts(11), encoder, config, out / name)
+            cards[name] = train_ppo(start, streams, tiny.prompts(11), encoder, config, out / name)
     resumed = SFTConfig(**{**step, "epochs": 2}, seed=1)
     if stop_at is not None:
-        module = sys.modules["errata.tuning.sft"]
-        with pytest.raises(StoppedError), patched(module, "sft_step_loss", stopping_at(stop_at, module.sft_step_loss)):
-            sft(start, ragged, encoder, resumed, out / "sft_resumed")
-    cards["sft_resumed"] = sft(start, ragged, encoder, resumed, out / "sft_resumed")
+        with (
+            pytest.raises(StoppedError),
+            patched(sft_module, "sft_step_loss", stopping_at(stop_at, sft_module.sft_step_loss)),
+        ):
+            train_sft(start, ragged, encoder, resumed, out / "sft_resumed")
+    cards["sft_resumed"] = train_sft(start, ragged, encoder, resumed, out / "sft_resumed")
     return cards
 
 
@@ -137,8 +155,7 @@ def run_sharded(start: Path, out: Path, *, micro: int, stop_at: int | None = Non
     """What FSDP has to do as one process: all weights and an adapter, the best step, a run that was killed."""
     encoder, labels, held = Encoder(tiny.tokenizer()), tiny.labels(13, seed=4), tiny.labels(5, seed=9)
     step = {**STEP, "micro_batch_size": micro, "epochs": 2, "save_every": 1, "learning_rate": 1e-2}
-    module = sys.modules["errata.tuning.figa"]
-    loss, sharded = module.figa_step_loss, set()
+    loss, sharded = figa_module.figa_step_loss, set()
 
     def noted(model: Any, *arguments: Any, **settings: Any) -> Any:
         sharded.add(any(type(parameter).__name__ == "DTensor" for parameter in model.parameters()))
@@ -148,10 +165,10 @@ def run_sharded(start: Path, out: Path, *, micro: int, stop_at: int | None = Non
     for name, rank in (("all", 0), ("lora", 2)):
         config = FIGAConfig(**step, gate=3.0, lora_rank=rank, evaluate_every=2, patience=9)
         if stop_at is not None:
-            with pytest.raises(StoppedError), patched(module, "figa_step_loss", stopping_at(stop_at, loss)):
-                figa(start, labels, encoder, config, out / name, heldout=held)
-        with patched(module, "figa_step_loss", noted):
-            cards[name] = figa(start, labels, encoder, config, out / name, heldout=held)
+            with pytest.raises(StoppedError), patched(figa_module, "figa_step_loss", stopping_at(stop_at, loss)):
+                train_figa(start, labels, encoder, config, out / name, heldout=held)
+        with patched(figa_module, "figa_step_loss", noted):
+            cards[name] = train_figa(start, labels, encoder, config, out / name, heldout=held)
         cards[name]["sharded"] = sorted(sharded)
     return cards
 
@@ -159,8 +176,7 @@ def run_sharded(start: Path, out: Path, *, micro: int, stop_at: int | None = Non
 def run_sharded_ppo(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> dict[str, dict[str, Any]]:
     """What PPO has to do as one process: all weights and an adapter, the best step, a run that was killed."""
     encoder = Encoder(tiny.tokenizer())
-    module = sys.modules["errata.tuning.ppo"]
-    loss, sharded, cat = module.policy_and_value_loss, set(), encoder.tokenizer.convert_tokens_to_ids("cat")
+    loss, sharded, cat = ppo_module.policy_and_value_loss, set(), encoder.tokenizer.convert_tokens_to_ids("cat")
 
     def noted(actor: Any, critic: Any, *arguments: Any, **settings: Any) -> Any:
         for model in (actor, critic):
@@ -176,7 +192,7 @@ def run_sharded_ppo(start: Path, out: Path, *, micro: int, stop_at: int | None =
     stops: Any = partial(evaluate, stop_at=stop_at)
     evaluate.identity = stops.identity = "cats"  # type: ignore[attr-defined]
     cards = {}
-    with patched(module._Run, "_sample", sample_one_by_one), patched(module, "policy_and_value_loss", noted):
+    with patched(ppo_module._Run, "_sample", sample_one_by_one), patched(ppo_module, "policy_and_value_loss", noted):
         for name, rank in (("all", 0), ("lora", 2)):
             config = replace(PPO, micro_batch_size=micro, save_every=1, evaluate_every=1, best_by="cats")
             config = replace(config, lora_rank=rank, learning_rate=1e-2, value_learning_rate=1e-2)
@@ -184,8 +200,8 @@ def run_sharded_ppo(start: Path, out: Path, *, micro: int, stop_at: int | None =
             arguments: list[Any] = [start, streams, tiny.prompts(11), encoder, config, out / name]
             if stop_at is not None:
                 with pytest.raises(StoppedError):
-                    ppo(*arguments, evaluate=stops)
-            cards[name] = {**ppo(*arguments, evaluate=evaluate), "sharded": sorted(sharded)}
+                    train_ppo(*arguments, evaluate=stops)
+            cards[name] = {**train_ppo(*arguments, evaluate=evaluate), "sharded": sorted(sharded)}
     return cards
 
 

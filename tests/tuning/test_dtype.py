@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import tiny
-from errata.models import OfflineConfig, load_causal, load_policy, merged, read_card
+from errata.models import load_causal, load_policy, merged, read_card
 from errata.models import save_model as save
 from errata.reward import RewardConfig, TokenRewardConfig, train_sequence_reward, train_token_reward
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
+from errata.training import OfflineConfig
+from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, train_dpo, train_figa, train_ppo, train_sft
 from tuning.ppo_toy import CONFIG, DENSE, PROMPTS, lines_of
 
 pytestmark = pytest.mark.slow
@@ -27,16 +28,16 @@ FEW: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-5}
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 METHODS: dict[str, Callable[..., dict[str, Any]]] = {
-    "sft": lambda start, out, **more: sft(start, tiny.demonstrations(16), ENCODER, SFTConfig(**FEW | more), out),
-    "figa": lambda start, out, **more: figa(start, tiny.labels(16), ENCODER, FIGAConfig(**FEW | more), out),
-    "dpo": lambda start, out, **more: dpo(start, tiny.corrections(16), ENCODER, DPOConfig(**FEW | more), out),
+    "sft": lambda start, out, **more: train_sft(start, tiny.demonstrations(16), ENCODER, SFTConfig(**FEW | more), out),
+    "figa": lambda start, out, **more: train_figa(start, tiny.labels(16), ENCODER, FIGAConfig(**FEW | more), out),
+    "dpo": lambda start, out, **more: train_dpo(start, tiny.corrections(16), ENCODER, DPOConfig(**FEW | more), out),
     "token": lambda start, out, **more: train_token_reward(
         start, tiny.labels(16), ENCODER, TokenRewardConfig(**FEW | more), out
     ),
     "sequence": lambda start, out, **more: train_sequence_reward(
         start, tiny.corrections(16), ENCODER, RewardConfig(**FEW | more), out
     ),
-    "ppo": lambda start, out, **more: ppo(
+    "ppo": lambda start, out, **more: train_ppo(
         start, DENSE.reward, PROMPTS, ENCODER, replace(CONFIG, **{"learning_rate": 1e-5, **more}), out
     ),
 }
@@ -179,7 +180,7 @@ def test_the_reference_is_computed_as_the_policy_is(
     """Nothing is learned at a rate of 0: the policy is the start, and so says every number that compares them."""
     frozen: dict[str, Any] = {"learning_rate": 1e-30, "lora_rank": rank, "bf16": bf16}
     start = stored["bfloat16"]
-    ppo(start, DENSE.reward, PROMPTS, ENCODER, replace(CONFIG, steps=1, **frozen), tmp_path / "ppo")
+    train_ppo(start, DENSE.reward, PROMPTS, ENCODER, replace(CONFIG, steps=1, **frozen), tmp_path / "ppo")
     assert lines_of(tmp_path / "ppo")[1]["objective/kl"] == 0
     for row in lines_of(tmp_path / "ppo", "samples"):
         assert row["logprobs"] == row["ref_logprobs"]
@@ -187,7 +188,7 @@ def test_the_reference_is_computed_as_the_policy_is(
     # log 2: the ratio of policy and reference is 1, but for other neighbours in a batch of half precision.
     assert card["loss"] == pytest.approx(0.693147, abs=2e-4 if bf16 or rank else 1e-6)
     rows = tiny.labels(4, seed=9)
-    sft(start, tiny.demonstrations(8), ENCODER, SFTConfig(**FEW | frozen), tmp_path / "sft", heldout=rows)
+    train_sft(start, tiny.demonstrations(8), ENCODER, SFTConfig(**FEW | frozen), tmp_path / "sft", heldout=rows)
     assert read_card(tmp_path / "sft")["eval_kl"] == 0
 
 

@@ -21,7 +21,7 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
+from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, train_dpo, train_figa, train_ppo, train_sft
 from errata.tuning.sft import demonstrations
 from errata.types import Correction, Encoded, PromptRow, Rollout
 
@@ -66,7 +66,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         rows.append(list(data))
         return card
 
-    for name in ("errata.tuning.sft", "errata.tuning.dpo", "errata.tuning.figa", "errata.reward.train"):
+    for name in ("errata.training.method", "errata.reward.train"):
         monkeypatch.setattr(sys.modules[name], "fit", fit)
     return rows
 
@@ -88,7 +88,7 @@ def first_prompts(start: Path, rows: list[PromptRow], encoder: Encoder, out: Pat
         return [[0.0] * len(row.response_ids) for row in batch]
 
     config = PPOConfig(steps=1, rollouts_per_step=8, minibatch_size=8, max_new_tokens=2)
-    return met, ppo(start, reward, rows, encoder, config, out)
+    return met, train_ppo(start, reward, rows, encoder, config, out)
 
 
 def test_the_same_row_has_the_same_ids_everywhere(start: Path, seen: list[Any], tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ def test_the_same_row_has_the_same_ids_everywhere(start: Path, seen: list[Any], 
     originals, edited = [row.original.encoded for row in labels], [row.edited.encoded for row in labels]
     assert originals[1].response_ids == SAMPLED
     assert [encode_pair(row, WHOLE) for row in ROWS] == list(zip(edited, originals, strict=True))
-    sft(start, demonstrations(ROWS), WHOLE, SFTConfig(), tmp_path / "sft")
+    train_sft(start, demonstrations(ROWS), WHOLE, SFTConfig(), tmp_path / "sft")
     assert seen.pop() == [(row, 1.0) for row in edited]
-    dpo(start, ROWS, WHOLE, DPOConfig(), tmp_path / "dpo")
-    assert [(row.better, row.worse) for row in seen.pop()] == list(zip(edited, originals, strict=True))
-    figa(start, labels, WHOLE, FIGAConfig(), tmp_path / "figa")
+    train_dpo(start, ROWS, WHOLE, DPOConfig(), tmp_path / "dpo")
+    assert [each.row for each in seen.pop()] == list(zip(edited, originals, strict=True))
+    train_figa(start, labels, WHOLE, FIGAConfig(), tmp_path / "figa")
     assert [(row.edited, row.original) for row in seen.pop()] == list(zip(edited, originals, strict=True))
     train_sequence_reward(start, ROWS, WHOLE, RewardConfig(), tmp_path / "sequence")
     assert seen.pop() == list(zip(edited, originals, strict=True))
@@ -123,7 +123,7 @@ def test_the_same_row_has_the_same_ids_everywhere(start: Path, seen: list[Any], 
 def test_every_card_counts_what_length_did(on_long: str, expected: LengthCounts, start, seen, tmp_path: Path) -> None:
     encoder = long_rows(on_long)
     cards = {
-        "dpo": dpo(start, LONG, encoder, DPOConfig(), tmp_path / "dpo"),
+        "dpo": train_dpo(start, LONG, encoder, DPOConfig(), tmp_path / "dpo"),
         "sequence": train_sequence_reward(start, LONG, encoder, RewardConfig(), tmp_path / "sequence"),
     }
     for name, card in cards.items():
@@ -140,9 +140,9 @@ def test_every_card_counts_what_length_did(on_long: str, expected: LengthCounts,
 
 def test_the_counts_of_sft_and_ppo_are_those_of_their_side(start: Path, seen: list[Any], tmp_path: Path) -> None:
     rows = demonstrations(LONG)
-    card = sft(start, rows, long_rows("drop"), SFTConfig(), tmp_path / "dropped")
+    card = train_sft(start, rows, long_rows("drop"), SFTConfig(), tmp_path / "dropped")
     assert (card["rows"], card["rows_in"], card["dropped_too_long"], card["truncated"]) == (3, 5, 2, 0)
-    card = sft(start, rows, long_rows("truncate"), SFTConfig(), tmp_path / "truncated")
+    card = train_sft(start, rows, long_rows("truncate"), SFTConfig(), tmp_path / "truncated")
     assert (card["rows"], card["dropped_too_long"], card["truncated"], card["tokens_cut"]) == (4, 1, 1, 5)
     assert [row.ended for row, _ in seen.pop()] == [True, True, True, False], "nothing teaches the cut one to end there"
     for on_long in ("drop", "truncate"):
@@ -151,9 +151,9 @@ def test_the_counts_of_sft_and_ppo_are_those_of_their_side(start: Path, seen: li
         assert met == {WHOLE.prompt_ids("hi")}
 
 
-@pytest.mark.parametrize("train", [figa, train_token_reward, train_token_reward_bradley_terry])
+@pytest.mark.parametrize("train", [train_figa, train_token_reward, train_token_reward_bradley_terry])
 def test_training_on_labels_shows_the_counts_of_labelling(train: Any, start, seen, tmp_path: Path) -> None:
-    config = FIGAConfig() if train is figa else TokenRewardConfig()
+    config = FIGAConfig() if train is train_figa else TokenRewardConfig()
     labels = list(label_all(LONG[:-1], long_rows("truncate")))
     card = train(start, labels, WHOLE, config, tmp_path / "own")
     assert (card["rows_in"], card["dropped_too_long"], card["truncated"], card["tokens_cut"]) == (4, 0, 2, 8)
@@ -164,9 +164,9 @@ def test_training_on_labels_shows_the_counts_of_labelling(train: Any, start, see
 def test_a_long_row_is_an_error_that_names_it_and_nothing_left_is_one(start: Path, seen, tmp_path: Path) -> None:
     prompts = prompts_of(LONG)
     with pytest.raises(ValueError, match=r"row 'original': prompt and response have .* raise the limit \(max_length\)"):
-        dpo(start, LONG, long_rows("error"), DPOConfig(), tmp_path / "out")
+        train_dpo(start, LONG, long_rows("error"), DPOConfig(), tmp_path / "out")
     with pytest.raises(ValueError, match="row 'edited': prompt and response have"):
-        sft(start, demonstrations(LONG), long_rows("error"), SFTConfig(), tmp_path / "out")
+        train_sft(start, demonstrations(LONG), long_rows("error"), SFTConfig(), tmp_path / "out")
     with pytest.raises(ValueError, match="row 'prompt': the prompt has"):
         first_prompts(start, prompts, long_rows("error"), tmp_path / "out")
     for on_long in ("drop", "truncate"):

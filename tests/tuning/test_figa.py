@@ -7,7 +7,7 @@ import pytest
 
 import tiny
 from errata.labels import label
-from errata.tuning import FIGAConfig, figa, weigh
+from errata.tuning import FIGAConfig, train_figa, weigh
 from errata.tuning.figa import PAPER
 from errata.types import Correction, Label
 from tuning.likelihood import logprobs, of_labels
@@ -55,7 +55,7 @@ def test_inserted_tokens_rise_and_confident_struck_out_ones_fall(tmp_path: Path)
     sides = {"good": (Label.INSERTED,), "bad": (Label.DELETED,), "kept": (Label.KEPT,)}
 
     def moved(name: str, config: FIGAConfig) -> dict[str, float]:
-        figa(start, rows, ENCODER, config, tmp_path / name)
+        train_figa(start, rows, ENCODER, config, tmp_path / name)
         return {
             key: sum(of_labels(tmp_path / name, rows, *names)) - sum(of_labels(start, rows, *names))
             for key, names in sides.items()
@@ -79,7 +79,7 @@ def test_the_gate_lets_only_confident_tokens_through(tmp_path: Path) -> None:
     weighed = sum(sum(weight != 0 for weight in weigh(row, FIGAConfig(**PAPER)).edited_weights) for row in rows)
     for gate in (0.0, 2.5, 1e9):
         config = FIGAConfig(**{**PAPER, "gate": gate, "epochs": 1, "batch_size": 12}, micro_batch_size=3)
-        card = figa(start, rows, ENCODER, config, tmp_path / str(gate))
+        card = train_figa(start, rows, ENCODER, config, tmp_path / str(gate))
         assert card["count"] == weighed + sum(value <= gate for value in bad)
     assert 0 < sum(value <= 2.5 for value in bad) < len(bad)
 
@@ -88,7 +88,7 @@ def test_the_loss_is_the_papers(tmp_path: Path) -> None:
     start = tiny.llama(tmp_path / "start")
     rows = tiny.labels(8)
     config = FIGAConfig(epochs=1, batch_size=8, micro_batch_size=2, kept_weight=0.25, bad_weight=0.5, gate=2.5)
-    card = figa(start, rows, ENCODER, config, tmp_path / "out")
+    card = train_figa(start, rows, ENCODER, config, tmp_path / "out")
     total, count = 0.0, 0
     pairs = [weigh(row, config) for row in rows]
     edited, original = (logprobs(start, [getattr(pair, side) for pair in pairs]) for side in ("edited", "original"))
@@ -107,9 +107,9 @@ def test_rows_without_a_weight_are_left_out_and_counted(tmp_path: Path) -> None:
     same = label(Correction(id="s", prompt="say", original="cat", edited="cat"), ENCODER)
     # Without a weight on good tokens the end of sequence has none either, and an unchanged row says nothing.
     config = FIGAConfig(good_weight=0.0, kept_weight=0.0, gate=1e9, epochs=1, batch_size=2, micro_batch_size=2)
-    card = figa(start, [same, *tiny.labels(3)], ENCODER, config, tmp_path / "out")
+    card = train_figa(start, [same, *tiny.labels(3)], ENCODER, config, tmp_path / "out")
     assert (card["rows"], card["excluded_without_gradient"]) == (3, 1)
     with pytest.raises(ValueError, match="no row is left"):
-        figa(start, [same, same], ENCODER, config, tmp_path / "none")
+        train_figa(start, [same, same], ENCODER, config, tmp_path / "none")
     # By default its end of sequence is imitated.
     assert weigh(same, FIGAConfig(**PAPER)).has_gradient

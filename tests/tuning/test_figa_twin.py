@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import tiny
 from errata.data import Encoder
 from errata.labels import LabelRules, label_all
-from errata.models import LayoutKind, StepLoss, load_causal
+from errata.models import LayoutKind, load_causal
+from errata.training import StepLoss
 from errata.tuning import FIGAConfig, WeightedPair, weigh
 from errata.tuning.figa import PAPER, collate_weighted, figa_step_loss
 from errata.types import Correction, Label, LabeledTokens, TokenLabels, WeightSpan

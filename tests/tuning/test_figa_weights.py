@@ -6,18 +6,18 @@ Two processes: ``figa_weights`` in ``every_method``. Every layout of a batch: ``
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import errata.tuning.figa as module
 import tiny
 from errata.cli import main
 from errata.data import Encoder, write_rows
 from errata.doctor.streams import own_batch, streams_of
 from errata.labels import LabelRules, label, read_labels, write_labels
-from errata.tuning import FIGAConfig, figa, weigh
+from errata.tuning import FIGAConfig, train_figa, weigh
 from errata.tuning.figa import PAPER, collate_weighted
 from errata.types import Correction, Label, TokenLabels
 from tuning.every_method import StoppedError, patched, stopping_at
@@ -114,7 +114,7 @@ def test_they_survive_truncation(length: int, tmp_path: Path) -> None:
 def test_they_survive_accumulation(start: Path, tmp_path: Path) -> None:
     labels = own(21)
     cards = {
-        micro: figa(start, labels, ENCODER, replace(CONFIG, micro_batch_size=micro), tmp_path / str(micro))
+        micro: train_figa(start, labels, ENCODER, replace(CONFIG, micro_batch_size=micro), tmp_path / str(micro))
         for micro in (8, 2, 1)
     }
     for micro in (2, 1):
@@ -124,27 +124,26 @@ def test_they_survive_accumulation(start: Path, tmp_path: Path) -> None:
     assert cards[8]["rows_with_own_weights"] == 21
     assert tiny.difference(tmp_path / "8", start) > 3e-4
     one_step = replace(CONFIG, epochs=1, batch_size=32, micro_batch_size=1, gate=1e9)
-    card = figa(start, labels, ENCODER, one_step, tmp_path / "one step")
+    card = train_figa(start, labels, ENCODER, one_step, tmp_path / "one step")
     sides = [side for row in labels for side in (row.original, row.edited)]
     assert card["count"] == sum(weight != 0 for side in sides for weight in side.weights or ()), "none is too small"
 
 
 def test_they_survive_resume(start: Path, tmp_path: Path) -> None:
     labels = own(21)
-    figa(start, labels, ENCODER, CONFIG, tmp_path / "whole")
-    module = sys.modules["errata.tuning.figa"]
+    train_figa(start, labels, ENCODER, CONFIG, tmp_path / "whole")
     with pytest.raises(StoppedError), patched(module, "figa_step_loss", stopping_at(4, module.figa_step_loss)):
-        figa(start, labels, ENCODER, CONFIG, tmp_path / "resumed")
+        train_figa(start, labels, ENCODER, CONFIG, tmp_path / "resumed")
     work = tmp_path / ".resumed.training"
     assert [folder.name for folder in work.glob("checkpoint-*")] == ["checkpoint-2"]
-    figa(start, labels, ENCODER, CONFIG, tmp_path / "resumed")
+    train_figa(start, labels, ENCODER, CONFIG, tmp_path / "resumed")
     assert tiny.difference(tmp_path / "whole", tmp_path / "resumed") == 0
 
 
 def test_other_weights_are_another_run(start: Path, tmp_path: Path) -> None:
-    figa(start, own(9), ENCODER, CONFIG, tmp_path / "out")
+    train_figa(start, own(9), ENCODER, CONFIG, tmp_path / "out")
     with pytest.raises(ValueError, match="was made by another run"):
-        figa(start, tiny.labels(9, seed=4), ENCODER, CONFIG, tmp_path / "out")
+        train_figa(start, tiny.labels(9, seed=4), ENCODER, CONFIG, tmp_path / "out")
 
 
 def test_they_survive_the_command_line(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

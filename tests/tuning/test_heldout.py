@@ -12,9 +12,10 @@ import torch
 
 import tiny
 from errata.labels import label
-from errata.models import OfflineConfig, add_adapter, load_causal, pad, token_logprobs
-from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, dpo, figa, sft, weigh
-from errata.tuning.heldout import HeldOut
+from errata.models import add_adapter, load_causal, pad, token_logprobs
+from errata.training import OfflineConfig
+from errata.training.heldout import HeldOut
+from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, demonstrations, train_dpo, train_figa, train_sft, weigh
 from errata.types import Correction, Label, TokenLabels
 
 ENCODER = tiny.encoder()
@@ -134,9 +135,9 @@ def figa_by_hand(model: Any, config: FIGAConfig) -> float:
 def test_each_method_reports_its_own_loss_and_learns_nothing_from_what_is_held_out(start: Path, tmp_path: Path) -> None:
     rows, labels = tiny.corrections(16, seed=4), tiny.labels(16, seed=4)
     runs: dict[str, Any] = {
-        "sft": lambda out, **held: sft(start, demonstrations(rows), ENCODER, SFTConfig(**STEP), out, **held),
-        "figa": lambda out, **held: figa(start, labels, ENCODER, FIGAConfig(**STEP, gate=3.0), out, **held),
-        "dpo": lambda out, **held: dpo(start, rows, ENCODER, DPOConfig(**STEP), out, **held),
+        "sft": lambda out, **held: train_sft(start, demonstrations(rows), ENCODER, SFTConfig(**STEP), out, **held),
+        "figa": lambda out, **held: train_figa(start, labels, ENCODER, FIGAConfig(**STEP, gate=3.0), out, **held),
+        "dpo": lambda out, **held: train_dpo(start, rows, ENCODER, DPOConfig(**STEP), out, **held),
     }
     before, beta = load_causal(start), DPOConfig().beta
     for name, run in runs.items():
@@ -178,7 +179,7 @@ def test_each_method_reports_its_own_loss_and_learns_nothing_from_what_is_held_o
 def test_bfloat16_is_looked_at_in_bfloat16_on_both_sides(start: Path, tmp_path: Path) -> None:
     for rank in (0, 2):
         config = FIGAConfig(**STEP, bf16=True, lora_rank=rank)
-        figa(start, tiny.labels(8), ENCODER, config, tmp_path / str(rank), heldout=ROWS)
+        train_figa(start, tiny.labels(8), ENCODER, config, tmp_path / str(rank), heldout=ROWS)
         first = json.loads((tmp_path / str(rank) / "metrics.jsonl").read_text().splitlines()[0])
         assert first["step"] == 0
         assert first["eval_kl"] == 0
@@ -206,9 +207,9 @@ def test_bad_tokens_through_the_gate_are_a_share_of_those_with_a_weight(start: P
     expected = sum(-value <= 3.0 for value in values) / len(values)
     assert 0 < expected < 1
     for micro in (8, 1):
-        card = figa(start, labels, ENCODER, replace(config, micro_batch_size=micro), tmp_path / str(micro))
+        card = train_figa(start, labels, ENCODER, replace(config, micro_batch_size=micro), tmp_path / str(micro))
         assert card["bad_through_gate"] == pytest.approx(expected)
         assert "warnings" not in card
-    card = figa(start, labels, ENCODER, replace(config, gate=0.0), tmp_path / "shut")
+    card = train_figa(start, labels, ENCODER, replace(config, gate=0.0), tmp_path / "shut")
     assert card["bad_through_gate"] == 0
     assert card["warnings"][0].startswith("no bad token came through the gate in any step: the negative term never")

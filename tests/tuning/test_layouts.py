@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
-from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, dpo, figa, sft
+from errata.training import run_offline
+from errata.tuning import METHODS, FIGAConfig, train_figa
 
 pytestmark = pytest.mark.slow
 
@@ -27,11 +29,19 @@ ENCODER = tiny.encoder()
 STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "micro_batch_size": 4}
 LABELS, CORRECTIONS = tiny.labels(20, seed=4), tiny.corrections(20, seed=5)
 
+ROWS: dict[str, Any] = {
+    "demonstrations": tiny.demonstrations(20, seed=2),
+    "labels": LABELS,
+    "pairs": CORRECTIONS,
+}
+SETTINGS: dict[str, dict[str, Any]] = {"figa": {"gate": 3.0}, "dpo": {"beta": 1.0}}  # that more of the loss acts
+
 TRAINERS: dict[str, Any] = {
-    "sft": (sft, tiny.demonstrations(20, seed=2), SFTConfig(**STEP)),
-    "figa": (figa, LABELS, FIGAConfig(**STEP, gate=3.0)),
-    "figa, kept 0": (figa, LABELS, FIGAConfig(**STEP, gate=3.0, kept_weight=0.0)),
-    "dpo": (dpo, CORRECTIONS, DPOConfig(**STEP, beta=1.0)),
+    **{
+        each.name: (partial(run_offline, each), ROWS[each.reads], each.config(**STEP, **SETTINGS.get(each.name, {})))
+        for each in METHODS
+    },
+    "figa, kept 0": (train_figa, LABELS, FIGAConfig(**STEP, gate=3.0, kept_weight=0.0)),
     "token reward": (train_token_reward, LABELS, TokenRewardConfig(**STEP, sequence_coefficient=1.0)),
     "token reward, Eq 3": (train_token_reward_bradley_terry, LABELS, RewardConfig(**STEP)),
     "sequence reward": (train_sequence_reward, CORRECTIONS, RewardConfig(**STEP)),

@@ -20,7 +20,7 @@ import tiny
 from errata.cli import main
 from errata.data import Encoder, write_rows
 from errata.labels import label_all
-from errata.models import Sampling, TransformersGenerator, check_finite, fit, load_causal
+from errata.models import Sampling, TransformersGenerator, check_finite, load_causal
 from errata.reward import (
     RewardConfig,
     TokenRewardConfig,
@@ -29,7 +29,17 @@ from errata.reward import (
     train_token_reward,
     train_token_reward_bradley_terry,
 )
-from errata.tuning import DPOConfig, FIGAConfig, SFTConfig, Stream, demonstrations, dpo, figa, ppo, sft
+from errata.training import fit, run_offline
+from errata.tuning import (
+    METHODS,
+    DPOConfig,
+    SFTConfig,
+    Stream,
+    demonstrations,
+    train_dpo,
+    train_ppo,
+    train_sft,
+)
 from errata.tuning.sft import collate_demonstrations, sft_step_loss
 from errata.tuning.streams import rewards_of
 from errata.types import Correction, Encoded, Preference, Rollout
@@ -38,10 +48,9 @@ from tuning.ppo_toy import CONFIG, ENCODER, PROMPTS, pays_for_cats, reward_model
 
 FEW: dict[str, Any] = {"epochs": 4, "batch_size": 4, "save_every": 1}
 EDITS, LABELS = tiny.corrections(4), tiny.labels(4)
+ROWS = {"demonstrations": tiny.demonstrations(4), "labels": LABELS, "pairs": EDITS}
 OFFLINE: dict[str, tuple[Callable[..., Any], Any, Any]] = {
-    "sft": (sft, tiny.demonstrations(4), SFTConfig(**FEW)),
-    "figa": (figa, LABELS, FIGAConfig(**FEW)),
-    "dpo": (dpo, EDITS, DPOConfig(**FEW)),
+    **{method.name: (partial(run_offline, method), ROWS[method.reads], method.config(**FEW)) for method in METHODS},
     "sequence": (train_sequence_reward, EDITS, RewardConfig(**FEW)),
     "token": (train_token_reward, LABELS, TokenRewardConfig(**FEW)),
     "eq3": (train_token_reward_bradley_terry, LABELS, RewardConfig(**FEW)),
@@ -139,14 +148,14 @@ def test_a_weight_that_broke_in_memory_is_named(start: Path) -> None:
 
 def test_held_out_rows_show_it_before_the_first_step(overflowing: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"step 0: no finite number .*\(eval_loss (nan|inf).*nothing was learned"):
-        sft(overflowing, tiny.demonstrations(4), ENCODER, SFTConfig(**FEW), tmp_path / "out", heldout=LABELS)
+        train_sft(overflowing, tiny.demonstrations(4), ENCODER, SFTConfig(**FEW), tmp_path / "out", heldout=LABELS)
 
 
 def test_the_last_step_is_looked_at_too(start: Path, tmp_path: Path) -> None:
     """Its weights are large and finite, and only a loss shows that nothing is left of the model."""
     config = SFTConfig(epochs=1, batch_size=4, learning_rate=1e17)
     with pytest.raises(ValueError, match=r"step 1: no finite number any more \(loss after it (nan|inf)\); lower"):
-        sft(start, tiny.demonstrations(4), ENCODER, config, tmp_path / "out")
+        train_sft(start, tiny.demonstrations(4), ENCODER, config, tmp_path / "out")
 
 
 def test_the_command_says_so(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,7 +211,7 @@ def of(value: Any) -> Callable[[Sequence[Encoded]], Any]:
 )
 def test_rewards_that_are_none(reward: Any, said: str, start: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=said):
-        ppo(start, reward, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
+        train_ppo(start, reward, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -220,14 +229,14 @@ def test_arrays_and_tensors_are_rewards_too() -> None:
 def test_ppo_with_a_learning_rate_that_is_far_too_high(rate: str, start: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, minibatch_size=16, optimisation_epochs=1, **{rate: 1e30})
     with pytest.raises(ValueError, match=r"step 1: no finite .*\(norm of the weights of the .*lower --learn"):
-        ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out")
+        train_ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_ppo_looks_at_its_last_step_too(start: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, minibatch_size=16, optimisation_epochs=1, steps=1, learning_rate=1e17)
     with pytest.raises(ValueError, match=r"step 1: no finite number any more \(log-probability after it"):
-        ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out")
+        train_ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out")
 
 
 def test_ppo_keeps_the_last_good_checkpoint(start: Path, tmp_path: Path) -> None:
@@ -238,7 +247,7 @@ def test_ppo_keeps_the_last_good_checkpoint(start: Path, tmp_path: Path) -> None
         return of(math.nan if len(rounds) == 4 else 1.0)(rows)
 
     with pytest.raises(ValueError, match="NaN or infinite"):
-        ppo(start, reward, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
+        train_ppo(start, reward, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
     assert [path.name for path in (tmp_path / ".out.training").glob("step-*")] == ["step-2"]
 
 
@@ -248,7 +257,7 @@ def test_ppo_from_a_start_that_is_broken(
 ) -> None:
     for bad, said in ((broken, r"holds NaN or infinity in .*down_proj.weight"), (overflowing, "no finite")):
         with pytest.raises(ValueError, match=said):
-            ppo(start if critic else bad, pays_for_cats, PROMPTS, ENCODER, CONFIG, tmp_path / "out", critic=bad)
+            train_ppo(start if critic else bad, pays_for_cats, PROMPTS, ENCODER, CONFIG, tmp_path / "out", critic=bad)
 
 
 # What a model says without being trained.
@@ -300,7 +309,7 @@ def test_a_tokenizer_that_is_larger_than_the_model(method: str, start: Path, tmp
     encoder, rows = larger_tokenizer(), [replace(EDITS[0], id="r3", prompt="purple say"), *EDITS]
     if method == "ppo":
         prompts = [replace(PROMPTS[0], id="r3", prompt="purple say"), *PROMPTS]
-        train = partial(ppo, start, pays_for_cats, prompts, encoder, CONFIG, tmp_path / "out")
+        train = partial(train_ppo, start, pays_for_cats, prompts, encoder, CONFIG, tmp_path / "out")
     else:
         function, _, config = OFFLINE[method]
         train = partial(function, start, rows_for(method, rows, encoder), encoder, config, tmp_path / "out")
@@ -313,16 +322,17 @@ def test_a_tokenizer_that_is_larger_than_the_model(method: str, start: Path, tmp
 
 def rows_for(method: str, rows: Sequence[Correction], encoder: Encoder) -> Iterable[Any]:
     """An iterator over what a method takes."""
-    if method == "sft":
+    reads = {each.name: each.reads for each in METHODS} | {"sequence": "pairs"}
+    if reads.get(method) == "demonstrations":
         return iter(demonstrations(rows))
-    return iter(rows) if method in ("dpo", "sequence") else label_all(rows, encoder)
+    return iter(rows) if reads.get(method) == "pairs" else label_all(rows, encoder)
 
 
 @pytest.mark.parametrize("side", ["chosen_ids", "rejected_ids"])
 def test_sampled_ids_that_no_tokenizer_has(side: str, start: Path, tmp_path: Path) -> None:
     ids = (6 if side == "chosen_ids" else 7, 99, 2)  # a tokenizer leaves out what it does not know
     row = replace(Preference(id="r5", prompt="say", chosen="one", rejected="two"), **{side: ids})
-    for train, config in ((dpo, DPOConfig(**FEW)), (train_sequence_reward, RewardConfig(**FEW))):
+    for train, config in ((train_dpo, DPOConfig(**FEW)), (train_sequence_reward, RewardConfig(**FEW))):
         with pytest.raises(ValueError, match=r"row 'r5' holds the id 99, and the model has"):
             train(start, [row], ENCODER, config, tmp_path / "out")
 
@@ -335,7 +345,7 @@ def test_any_iterable_of_rows_will_do_and_a_text_for_out(method: str, start: Pat
     out = str(tmp_path / "out")
     if method == "ppo":
         config = replace(CONFIG, steps=1)
-        card = ppo(start, pays_for_cats, iter(PROMPTS), ENCODER, config, out)
+        card = train_ppo(start, pays_for_cats, iter(PROMPTS), ENCODER, config, out)
         assert card["prompts"] == card["rows_in"] == len(PROMPTS)
         return
     train, _, config = OFFLINE[method]
@@ -369,10 +379,10 @@ def test_rows_of_another_kind(method: str, given: Any, said: str, start: Path, t
 def test_rows_of_another_kind_elsewhere(start: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(TypeError, match=r"heldout: row 1 is a Correction .* label_all\("):
-        sft(start, tiny.demonstrations(2), ENCODER, SFTConfig(), out, heldout=EDITS)  # type: ignore[arg-type]
+        train_sft(start, tiny.demonstrations(2), ENCODER, SFTConfig(), out, heldout=EDITS)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="prompts: row 1 is a str and no PromptRow; read them with read_prompts"):
-        ppo(start, pays_for_cats, ["say"], ENCODER, CONFIG, out)  # type: ignore[list-item]
+        train_ppo(start, pays_for_cats, ["say"], ENCODER, CONFIG, out)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="reward: row 1 is a str and no Stream; give a folder, a function or streams"):
-        ppo(start, ["reward"], PROMPTS, ENCODER, CONFIG, out)  # type: ignore[list-item]
+        train_ppo(start, ["reward"], PROMPTS, ENCODER, CONFIG, out)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="preferences: row 1 is a Correction and no Preference"):
         train_token_reward(start, LABELS, ENCODER, TokenRewardConfig(), out, preferences=EDITS)  # type: ignore[arg-type]

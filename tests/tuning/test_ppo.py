@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import errata.tuning.ppo as module
 import tiny
 from errata.models import Sampling, TransformersGenerator, load_causal, read_card, token_logprobs, token_values
 from errata.reward import (
@@ -22,11 +22,9 @@ from errata.reward import (
     train_sequence_reward,
     train_token_reward,
 )
-from errata.tuning import PPOConfig, RewardScaling, Stream, ppo
+from errata.tuning import PPOConfig, RewardScaling, Stream, train_ppo
 from errata.types import Encoded
 from tuning.ppo_toy import CAT, CONFIG, ENCODER, PROMPTS, lines_of, pays_for_cats
-
-module = sys.modules["errata.tuning.ppo"]  # the function of the same name hides it
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,7 @@ def share_of_cats(folder: Path) -> float:
 
 def test_a_paid_word_is_said_more_often(start: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=12, rollouts_per_step=32, minibatch_size=32, learning_rate=1e-2, kl_coefficient=0.01)
-    ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out")
+    train_ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out")
     before, after = share_of_cats(start), share_of_cats(tmp_path / "out")
     assert before < 0.2
     assert after > 0.5
@@ -69,7 +67,7 @@ def test_the_kl_penalty_ties_the_policy_to_its_start(start: Path, tmp_path: Path
     config = replace(CONFIG, steps=8, learning_rate=1e-2)
     kl = {}
     for coefficient in (0.0, 3.0):
-        card = ppo(
+        card = train_ppo(
             start,
             pays_for_cats,
             PROMPTS,
@@ -186,7 +184,9 @@ def test_a_critic_learns_the_return(start: Path, tmp_path: Path) -> None:
     config = replace(
         CONFIG, steps=10, learning_rate=0.0, value_learning_rate=1e-2, value_clip_range=100.0, discount=0.0
     )
-    ppo(start, lambda rows: [[1.0] * len(row.response_ids) for row in rows], PROMPTS, ENCODER, config, tmp_path / "out")
+    train_ppo(
+        start, lambda rows: [[1.0] * len(row.response_ids) for row in rows], PROMPTS, ENCODER, config, tmp_path / "out"
+    )
     rows = lines_of(tmp_path / "out")
     assert tiny.difference(start, tmp_path / "out") == 0, "the policy stands still"
     assert rows[1]["value/sum"] == 0, "a head of zeros"
@@ -217,9 +217,9 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
 ) -> None:
     config = replace(CONFIG, steps=5, evaluate_every=1, reward_scaling=scaling)
     arguments: list[Any] = [start, rewards[kind], PROMPTS, ENCODER, config]
-    whole = ppo(*arguments, tmp_path / "whole", evaluate=evaluating())
+    whole = train_ppo(*arguments, tmp_path / "whole", evaluate=evaluating())
     with pytest.raises(StoppedError):
-        ppo(*arguments, tmp_path / "out", evaluate=evaluating(stop_at=3))
+        train_ppo(*arguments, tmp_path / "out", evaluate=evaluating(stop_at=3))
     assert not (tmp_path / "out").exists()
     assert (tmp_path / ".out.training" / "step-2").exists()
     steps: list[int] = []
@@ -229,7 +229,7 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
         return evaluating()(generator, step)
 
     noted.identity = "cats"  # type: ignore[attr-defined]
-    card = ppo(*arguments, tmp_path / "out", evaluate=noted)
+    card = train_ppo(*arguments, tmp_path / "out", evaluate=noted)
     assert steps == [3, 4, 5], "it went on after step 2"
     assert tiny.difference(tmp_path / "out", tmp_path / "whole") == 0
     assert lines_of(tmp_path / "out") == lines_of(tmp_path / "whole")
@@ -241,16 +241,16 @@ def test_a_run_that_died_goes_on_as_if_it_had_not(
 def test_a_checkpoint_of_other_settings_is_not_used(start: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, evaluate_every=1)
     with pytest.raises(StoppedError):
-        ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out", evaluate=evaluating(stop_at=3))
+        train_ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out", evaluate=evaluating(stop_at=3))
     other = replace(config, learning_rate=1e-4, evaluate_every=0)
-    ppo(start, pays_for_cats, PROMPTS, ENCODER, other, tmp_path / "out")
-    ppo(start, pays_for_cats, PROMPTS, ENCODER, other, tmp_path / "fresh")
+    train_ppo(start, pays_for_cats, PROMPTS, ENCODER, other, tmp_path / "out")
+    train_ppo(start, pays_for_cats, PROMPTS, ENCODER, other, tmp_path / "fresh")
     assert tiny.difference(tmp_path / "out", tmp_path / "fresh") == 0
 
 
 def test_metrics_have_a_row_a_step_and_step_0_before_any(start: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=5, evaluate_every=2)
-    card = ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out", evaluate=evaluating())
+    card = train_ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out", evaluate=evaluating())
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     seconds = [line["seconds"] for line in lines]
     assert seconds == sorted(seconds), "they add up"
@@ -284,7 +284,7 @@ def test_a_reward_model_is_scaled_on_samples_of_the_start(start: Path, rewards: 
 
 def test_the_seed_decides(start: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
-        ppo(start, pays_for_cats, PROMPTS, ENCODER, replace(CONFIG, seed=seed), tmp_path / name)
+        train_ppo(start, pays_for_cats, PROMPTS, ENCODER, replace(CONFIG, seed=seed), tmp_path / name)
     assert tiny.difference(tmp_path / "one", tmp_path / "same") == 0
     assert tiny.difference(tmp_path / "one", tmp_path / "other") > 1e-5
 
@@ -309,30 +309,30 @@ def test_settings_that_cannot_work_are_errors(
     settings: dict[str, Any], message: str, start: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        ppo(start, pays_for_cats, PROMPTS, ENCODER, replace(CONFIG, **settings), tmp_path / "out")
+        train_ppo(start, pays_for_cats, PROMPTS, ENCODER, replace(CONFIG, **settings), tmp_path / "out")
 
 
 def test_what_ppo_needs_is_asked_for(start: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no prompt"):
-        ppo(start, pays_for_cats, [], ENCODER, CONFIG, tmp_path / "out")
+        train_ppo(start, pays_for_cats, [], ENCODER, CONFIG, tmp_path / "out")
     with pytest.raises(ValueError, match="is no reward model"):
-        ppo(start, start, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
+        train_ppo(start, start, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
     with pytest.raises(ValueError, match=r"gives row .* 1 rewards for 8 response tokens; give one list for each row"):
-        ppo(start, lambda rows: [[1.0] for _ in rows], PROMPTS, ENCODER, CONFIG, tmp_path / "out")
+        train_ppo(start, lambda rows: [[1.0] for _ in rows], PROMPTS, ENCODER, CONFIG, tmp_path / "out")
 
 
 def test_a_finished_run_is_reused_and_never_overwritten(start: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=1)
-    card = ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out")
+    card = train_ppo(start, pays_for_cats, PROMPTS, ENCODER, config, tmp_path / "out")
 
     def never(rows: Sequence[Encoded]) -> list[list[float]]:
         raise AssertionError
 
     never.identity = "one for each cat"  # type: ignore[attr-defined]
-    assert ppo(start, never, PROMPTS, ENCODER, config, tmp_path / "out") == read_card(tmp_path / "out")
+    assert train_ppo(start, never, PROMPTS, ENCODER, config, tmp_path / "out") == read_card(tmp_path / "out")
     assert card["objective/kl"] == read_card(tmp_path / "out")["objective/kl"]
     with pytest.raises(ValueError, match="made by another run"):
-        ppo(start, pays_for_cats, PROMPTS[:-1], ENCODER, config, tmp_path / "out")
+        train_ppo(start, pays_for_cats, PROMPTS[:-1], ENCODER, config, tmp_path / "out")
 
 
 def paying(value: float, identity: str | None = None) -> Any:
@@ -347,16 +347,16 @@ def paying(value: float, identity: str | None = None) -> Any:
 def test_another_function_is_another_run(start: Path, tmp_path: Path) -> None:
     """+1 a token, then −5 into the same folder: the record of the first is not the second's."""
     config, out = replace(CONFIG, steps=1), tmp_path / "out"
-    ppo(start, paying(1.0, "one, 1"), PROMPTS, ENCODER, config, out)
-    assert ppo(start, paying(1.0, "one, 1"), PROMPTS, ENCODER, config, out)["objective/scores"] > 0
+    train_ppo(start, paying(1.0, "one, 1"), PROMPTS, ENCODER, config, out)
+    assert train_ppo(start, paying(1.0, "one, 1"), PROMPTS, ENCODER, config, out)["objective/scores"] > 0
     with pytest.raises(ValueError, match="made by another run"):
-        ppo(start, paying(-5.0, "minus five"), PROMPTS, ENCODER, config, out)
+        train_ppo(start, paying(-5.0, "minus five"), PROMPTS, ENCODER, config, out)
     told = "the stream 'reward', which is a function without an identity; give it an attribute `identity`"
     with pytest.raises(ValueError, match=told):
-        ppo(start, paying(-5.0), PROMPTS, ENCODER, config, out)
+        train_ppo(start, paying(-5.0), PROMPTS, ENCODER, config, out)
     looks, silent = replace(config, evaluate_every=1), lambda *_: {"x": 1.0}
     with pytest.raises(ValueError, match="this evaluation, which is a function without an identity"):
-        ppo(start, paying(1.0, "one, 1"), PROMPTS, ENCODER, looks, out, evaluate=silent)
+        train_ppo(start, paying(1.0, "one, 1"), PROMPTS, ENCODER, looks, out, evaluate=silent)
 
 
 def test_a_function_without_an_identity_trains_and_does_not_resume(start: Path, tmp_path: Path) -> None:
@@ -366,14 +366,14 @@ def test_a_function_without_an_identity_trains_and_does_not_resume(start: Path, 
         return paying(1.0)(rows)
 
     with pytest.raises(StoppedError):
-        ppo(start, dies, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
+        train_ppo(start, dies, PROMPTS, ENCODER, CONFIG, tmp_path / "out")
     with pytest.raises(ValueError, match=rf"{tmp_path}/.out.training is there, and nobody can tell .* delete"):
-        ppo(start, paying(-5.0), PROMPTS, ENCODER, CONFIG, tmp_path / "out")
+        train_ppo(start, paying(-5.0), PROMPTS, ENCODER, CONFIG, tmp_path / "out")
     assert (tmp_path / ".out.training" / "step-2").exists(), "it may be what somebody waits for"
-    ppo(start, paying(-5.0), PROMPTS, ENCODER, replace(CONFIG, steps=1), tmp_path / "other")
+    train_ppo(start, paying(-5.0), PROMPTS, ENCODER, replace(CONFIG, steps=1), tmp_path / "other")
 
 
 def test_pad_as_end_of_sequence_learns_the_same(start: Path, tmp_path: Path) -> None:
     for pad in ("<pad>", "</s>"):
-        ppo(start, pays_for_cats, PROMPTS, tiny.encoder(pad=pad), CONFIG, tmp_path / pad.strip("</>"))
+        train_ppo(start, pays_for_cats, PROMPTS, tiny.encoder(pad=pad), CONFIG, tmp_path / pad.strip("</>"))
     assert tiny.difference(tmp_path / "pad", tmp_path / "s") < 1e-5

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import tiny
 from errata.models import load_causal
-from errata.tuning import PPOConfig, ppo
+from errata.tuning import PPOConfig, train_ppo
 from errata.types import Encoded
 from tuning.ppo_toy import ENCODER, PROMPTS
 
@@ -89,7 +89,7 @@ def test_ppo_comes_near_the_known_optimum(
     length: int, beta: float, settings: dict[str, Any], near: float, start: Path, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, **settings, max_new_tokens=length, kl_coefficient=beta)
-    ppo(start, pays, PROMPT, ENCODER, config, tmp_path / "out")
+    train_ppo(start, pays, PROMPT, ENCODER, config, tmp_path / "out")
     before, after = chances(start, length), chances(tmp_path / "out", length)
     assert float(before.sum()) == pytest.approx(1)
 

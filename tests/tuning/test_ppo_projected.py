@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import errata.tuning.ppo as module
 import tiny
 from edits.tokenizers import byte_level
 from errata.cli import main
 from errata.data import Encoder, write_rows
 from errata.reward import ProjectedReward, encode_rollout
-from errata.tuning import Stream, ppo
+from errata.tuning import Stream, train_ppo
 from tuning.ppo_toy import CONFIG, PROMPTS, lines_of, llama, reward_model
 
-module = sys.modules["errata.tuning.ppo"]
 TEMPLATE = "Q: {prompt}\n"
 
 
@@ -57,7 +56,7 @@ def test_the_sum_is_that_of_the_reward_model_on_its_own_tokens(
             assert sum(stream) == pytest.approx(sum(direct), abs=1e-5)
             differ += len(direct) != len(stream)
     assert differ, "the two cut differently"
-    card = ppo(start, streams, PROMPTS, encoder, config, tmp_path / "out")
+    card = train_ppo(start, streams, PROMPTS, encoder, config, tmp_path / "out")
     assert card["projected_rewards"] == "other"
     assert any(any(row["rewards/other"]) for row in lines_of(tmp_path / "out", "samples"))
     assert tiny.difference(start, tmp_path / "out") > 1e-4

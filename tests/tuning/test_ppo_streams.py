@@ -16,14 +16,14 @@ import pytest
 import torch
 from accelerate.utils.dataclasses import DistributedType
 
+import errata.tuning.ppo as module
 import tiny
 from errata import losses
 from errata.models import TransformersGenerator, load_causal, token_logprobs
-from errata.tuning import PPOConfig, Stream, ppo
+from errata.tuning import PPOConfig, Stream, train_ppo
 from tuning import ppo_toy
 from tuning.ppo_toy import CAT, DENSE, ENCODER, PROMPTS, TERMINAL, lines_of
 
-module = sys.modules["errata.tuning.ppo"]
 CONFIG = replace(ppo_toy.CONFIG, steps=3, max_new_tokens=6, save_every=1)
 
 
@@ -89,7 +89,7 @@ def bootstraps(run: Any, found: Any) -> list[list[float]]:
 def test_micro_batches_are_the_minibatch(start: Path, tmp_path: Path) -> None:
     streams = [DENSE, TERMINAL]
     for size in (16, 3):
-        ppo(start, streams, PROMPTS, ENCODER, replace(CONFIG, micro_batch_size=size), tmp_path / str(size))
+        train_ppo(start, streams, PROMPTS, ENCODER, replace(CONFIG, micro_batch_size=size), tmp_path / str(size))
     assert tiny.difference(tmp_path / "16", tmp_path / "3") < 1e-5
     assert tiny.difference(tmp_path / "16", start) > 1e-3
     for one, other in zip(lines_of(tmp_path / "16"), lines_of(tmp_path / "3"), strict=True):
@@ -98,13 +98,13 @@ def test_micro_batches_are_the_minibatch(start: Path, tmp_path: Path) -> None:
 
 def test_checkpointed_activations_give_the_same(start: Path, tmp_path: Path) -> None:
     for on in (False, True):
-        ppo(start, DENSE.reward, PROMPTS, ENCODER, replace(CONFIG, gradient_checkpointing=on), tmp_path / str(on))
+        train_ppo(start, DENSE.reward, PROMPTS, ENCODER, replace(CONFIG, gradient_checkpointing=on), tmp_path / str(on))
     assert tiny.difference(tmp_path / "True", tmp_path / "False") < 1e-6
 
 
 def test_bfloat16_learns_in_the_same_direction(start: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=1, bf16=True)
-    card = ppo(start, DENSE.reward, PROMPTS, ENCODER, config, tmp_path / "out")
+    card = train_ppo(start, DENSE.reward, PROMPTS, ENCODER, config, tmp_path / "out")
     assert card["objective/kl"] == pytest.approx(0, abs=0.2)
     assert card["val/ratio"] == pytest.approx(1, abs=0.1)
     assert tiny.difference(tmp_path / "out", start) > 1e-4
@@ -123,7 +123,7 @@ def test_with_an_adapter_the_reference_is_the_policy_without_it(start: Path, tmp
     with torch.no_grad():
         plain_BT = token_logprobs(load_causal(start), second.batch)
     torch.testing.assert_close(second.ref_logprob_BT, plain_BT)
-    card = ppo(start, DENSE.reward, PROMPTS, ENCODER, config, tmp_path / "out")
+    card = train_ppo(start, DENSE.reward, PROMPTS, ENCODER, config, tmp_path / "out")
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").exists()
     assert tiny.weights(tmp_path / "out").keys() == tiny.weights(start).keys(), "merged"
     assert tiny.difference(tmp_path / "out", start) > 1e-3
@@ -149,7 +149,7 @@ def test_a_target_kl_ends_the_round(start: Path) -> None:
 
 def test_the_learning_rate_is_that_of_the_step(start: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=4, schedule="linear", warmup_steps=1)
-    ppo(start, DENSE.reward, PROMPTS, ENCODER, config, tmp_path / "out")
+    train_ppo(start, DENSE.reward, PROMPTS, ENCODER, config, tmp_path / "out")
     rates = [row["lr"] / config.learning_rate for row in lines_of(tmp_path / "out")[1:]]
     assert rates == pytest.approx([0.5, 0.75, 0.5, 0.25])
 
@@ -163,22 +163,24 @@ def test_the_best_policy_is_kept_beside_the_last(start: Path, tmp_path: Path) ->
         seen[step] = generator.model.lm_head.weight.detach().clone()
         return {"wins": wins[step]}
 
-    card = ppo(start, DENSE.reward, PROMPTS, ENCODER, config, tmp_path / "out", evaluate=evaluate)
+    card = train_ppo(start, DENSE.reward, PROMPTS, ENCODER, config, tmp_path / "out", evaluate=evaluate)
     assert card["best_step"] == 2
     for folder, step in ((tmp_path / "out" / "best", 2), (tmp_path / "out", 4)):
         assert torch.equal(load_causal(folder).lm_head.weight, seen[step]), step
     other = replace(config, best_by="losses")
     with pytest.raises(ValueError, match=r"--best-by losses: the evaluation measures wins"):
-        ppo(start, DENSE.reward, PROMPTS, ENCODER, other, tmp_path / "other", evaluate=evaluate)
+        train_ppo(start, DENSE.reward, PROMPTS, ENCODER, other, tmp_path / "other", evaluate=evaluate)
     with pytest.raises(ValueError, match="give --evaluate-every"):
-        ppo(start, DENSE.reward, PROMPTS, ENCODER, replace(other, evaluate_every=0), tmp_path / "another")
+        train_ppo(start, DENSE.reward, PROMPTS, ENCODER, replace(other, evaluate_every=0), tmp_path / "another")
 
 
 def test_a_collapse_is_told_and_ends_the_run_where_that_was_asked_for(start: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=16, learning_rate=0.1, kl_coefficient=0.0, samples_per_step=0)
     rows = {}
     for stop in (False, True):
-        card = ppo(start, DENSE.reward, PROMPTS, ENCODER, replace(config, stop_on_collapse=stop), tmp_path / str(stop))
+        card = train_ppo(
+            start, DENSE.reward, PROMPTS, ENCODER, replace(config, stop_on_collapse=stop), tmp_path / str(stop)
+        )
         rows[stop] = lines_of(tmp_path / str(stop))
         assert any("step " in words for words in card["warnings"])
     assert len(rows[True]) < len(rows[False]) == 17
@@ -196,7 +198,7 @@ def test_ways_to_share_weights_that_ppo_does_not_know_are_refused(
 
 
 def test_samples_hold_a_number_for_every_token(start: Path, tmp_path: Path) -> None:
-    ppo(start, [DENSE, TERMINAL], PROMPTS, ENCODER, replace(CONFIG, samples_per_step=2), tmp_path / "out")
+    train_ppo(start, [DENSE, TERMINAL], PROMPTS, ENCODER, replace(CONFIG, samples_per_step=2), tmp_path / "out")
     rows = lines_of(tmp_path / "out", "samples")
     assert [row["step"] for row in rows] == [1, 1, 2, 2, 3, 3]
     streams = {"rewards/cats", "rewards/words", "rewards/kl", "advantages", "values/dense", "values/terminal"}
@@ -208,7 +210,7 @@ def test_samples_hold_a_number_for_every_token(start: Path, tmp_path: Path) -> N
 
 
 def six_steps(start: Path, out: Path) -> None:
-    ppo(start, [DENSE, TERMINAL], PROMPTS, ENCODER, replace(CONFIG, steps=6, save_every=2), out)
+    train_ppo(start, [DENSE, TERMINAL], PROMPTS, ENCODER, replace(CONFIG, steps=6, save_every=2), out)
 
 
 KILLED = """

@@ -19,7 +19,7 @@ from tuning import every_method
 pytestmark = pytest.mark.slow
 
 METHODS = [
-    *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged", "figa_weights", "figa_lora"),
+    *("sft", "sft_ragged", "sft_few", "sft_resumed", "figa", "figa_ragged", "figa_weights", "figa_lora", "toy"),
     *("dpo", "token_reward", "token_reward_lora", "sequence_reward", "ppo", "ppo_streams", "ppo_lora"),
 ]
 

@@ -23,7 +23,7 @@ from errata.labels import label_all
 from errata.models import load_causal
 from errata.models import save_model as save
 from errata.reward import TokenRewardConfig, train_token_reward
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, dpo, figa, ppo, sft
+from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, train_dpo, train_figa, train_ppo, train_sft
 from errata.types import Correction, Demonstration, PromptRow, TokenLabels
 from tuning.ppo_toy import pays_for_cats
 
@@ -75,10 +75,12 @@ def labels(encoder: Encoder) -> list[TokenLabels]:
 
 
 METHODS: dict[str, Callable[..., Any]] = {
-    "sft": lambda start, encoder, out, **more: sft(start, IMITATED, encoder, SFTConfig(**FEW | more), out),
-    "figa": lambda start, encoder, out, **more: figa(start, labels(encoder), encoder, FIGAConfig(**FEW | more), out),
-    "dpo": lambda start, encoder, out, **more: dpo(start, ROWS, encoder, DPOConfig(**FEW | more), out),
-    "ppo": lambda start, encoder, out, **more: ppo(
+    "sft": lambda start, encoder, out, **more: train_sft(start, IMITATED, encoder, SFTConfig(**FEW | more), out),
+    "figa": lambda start, encoder, out, **more: train_figa(
+        start, labels(encoder), encoder, FIGAConfig(**FEW | more), out
+    ),
+    "dpo": lambda start, encoder, out, **more: train_dpo(start, ROWS, encoder, DPOConfig(**FEW | more), out),
+    "ppo": lambda start, encoder, out, **more: train_ppo(
         start,
         pays_for_cats,
         [PromptRow(id=f"p{k}", prompt=QUESTION) for k in range(8)],

@@ -11,7 +11,7 @@ import tiny
 from errata.edits import word_distance
 from errata.models import load_causal
 from errata.types import Correction
-from errata.workflows.edit_points import EditPoint, RowChoices, choices_at, edit_points, figures_of
+from errata.workflows.edit_points import EditPoint, RowChoices, choices_at, compare_choices, edit_points, figures_of
 
 ENCODER = tiny.encoder()
 IDS = dict(zip(tiny.WORDS, ENCODER.text_ids(" ".join(tiny.WORDS)), strict=True))
@@ -115,3 +115,17 @@ def test_figures_are_sums_over_rows() -> None:
     assert figures_of([none]).written is None
     with pytest.raises(ValueError, match="no row"):
         figures_of([])
+
+
+def test_two_models_are_compared_along_the_same_rows() -> None:
+    def row(id: str, missed: int, otherwise: int) -> RowChoices:
+        given = {"points": 2, "written": 0, "preferred": 0, "rivals": 0, "margin": 0.0, "words": 5, "kept": 10}
+        return RowChoices(id=id, missed=missed, otherwise=otherwise, **given)
+
+    old, new = [row("a", 5, 1), row("b", 4, 0)], [row("a", 1, 2), row("b", 4, 0)]
+    found = compare_choices(new, old)
+    assert (found.missed.difference.mean, found.otherwise.difference.mean) == (-2.0, 0.5)
+    assert (found.old.missed, found.new.missed, found.new.wrong) == (4.5, 2.5, 3.5)
+    assert (found.old.otherwise_share, found.new.otherwise_share) == (0.05, 0.1)
+    with pytest.raises(ValueError, match="the same rows in the same order"):
+        compare_choices(new, old[::-1])

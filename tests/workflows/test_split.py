@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from datetime import date, datetime
 
 import pytest
@@ -70,7 +71,7 @@ def test_users_and_time_make_both_sides_as_large_as_possible() -> None:
 def test_users_who_are_always_there_cost_rows_and_they_are_counted() -> None:
     rng = random.Random(0)
     users = [rng.choice("abcdefghijklmnop") for _ in range(400)]
-    found = split_rows(log(400), share=0.2, users=users, times=[float(k) for k in range(400)])
+    found = split_rows(log(400), share=0.2, users=users, times=[float(k) for k in range(400)], by="users-and-time")
     assert 0.17 < len(found.heldout) / (len(found.heldout) + len(found.train)) < 0.23
     assert len(found.train) + len(found.heldout) > 200
     assert set(found.left_out) == {"sent by held-out users before the cut in time", "sent by other users after it"}
@@ -135,7 +136,7 @@ def test_a_side_that_is_empty_is_an_error_with_a_remedy(by: SplitBy, users, time
 
 def test_one_prompt_for_all_is_an_error_with_a_remedy() -> None:
     with pytest.raises(ValueError, match="has a prompt that is held out, too; give each row the prompt"):
-        split_rows(log(10, prompts=1), share=0.2, times=[float(k) for k in range(10)])
+        split_rows(log(10, prompts=1), share=0.2, times=[float(k) for k in range(10)], by="time")
     with pytest.raises(ValueError, match=r"they all have one prompt; give more rows .* --columns prompt=FIELD"):
         split_rows(log(10, prompts=1), share=0.2, by="prompt")
     for by, needed in (
@@ -166,3 +167,32 @@ def test_prompts_that_differ_in_case_and_space_are_one() -> None:
 def test_a_split_says_its_rule() -> None:
     found: Split = split_rows(log(10), share=0.2)
     assert "No prompt is on both sides" in found.rule
+
+
+def test_auto_takes_the_strictest_rule_that_keeps_the_rows_and_says_what_it_gives_up() -> None:
+    """Users who are always there: a cut by users and time would cost 38 of 100 rows."""
+    rng = random.Random(0)
+    users = [rng.choice("abcdefghijklmnop") for _ in range(400)]
+    times = [float(k) for k in range(400)]
+    found = split_rows(log(400), share=0.2, users=users, times=times)
+    assert (found.by, found.left_out) == ("users", {})
+    assert re.search(
+        r"by users and time 1\d\d of 400 rows \(\d+ %\) would be lost, and at most 15 % may be", found.fallback
+    )
+    assert "nothing shows whether the gain lasts over time" in found.fallback
+    # Three users are too few to prove anything by.
+    found = split_rows(log(400), share=0.2, users=users, times=times, fewest_users=6)
+    assert found.by == "time"
+    assert "by users only 3 users would be held out, and 6 are needed" in found.fallback
+    assert len(found.train) + len(found.heldout) == 400
+    # Without times whole prompts are left.
+    found = split_rows(log(400), share=0.2, users=users, fewest_users=6)
+    assert found.by == "prompt"
+    assert found.fallback.startswith("no field of the log says when; by users only")
+
+
+def test_auto_leaves_no_rows_behind_that_do_not_say_who_sent_them() -> None:
+    users = ["a", "b", None, None] * 25
+    found = split_rows(log(100), share=0.2, users=users, times=[float(k) for k in range(100)])
+    assert found.by == "time"
+    assert "by users 50 of 100 rows (50 %) would be lost" in found.fallback

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from errata.tuning import SFTConfig, sft
+from errata.tuning import SFTConfig, train_sft
 from errata.types import Demonstration
 from errata.workflows import LearnConfig, LearnDetails
 
@@ -31,7 +31,7 @@ def model(folder: Path) -> Path:
         for k, words in enumerate(asked)
     ]
     config = SFTConfig(learning_rate=0.02, epochs=4, batch_size=32)
-    sft(tiny.llama(folder / "blank", hidden_size=32), rows, tiny.encoder(), config, folder / "model")
+    train_sft(tiny.llama(folder / "blank", hidden_size=32), rows, tiny.encoder(), config, folder / "model")
     return folder / "model"
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from errata.client import providers
 from errata.client.engine import Engine, Limits
 from errata.client.ledger import Ledger
 from errata.client.prices import Price, price_of
+from errata.client.providers import provider_of
 from errata.client.server import Server
 
 __all__ = ["connect", "open_chat"]
@@ -34,31 +36,30 @@ def connect(spec: str, *, url: str | None = None, timeout: float = 300.0) -> Ser
         ValueError: it names nothing that is known; the SDK or the key is missing; the URL has several models.
     """
     kind, _, name = spec.partition(":")
-    if kind == "anthropic" and name:
-        from errata.client.anthropic import AnthropicServer
-
-        return AnthropicServer(name, url=url, timeout=timeout)
+    provider = provider_of(spec)
+    if provider is not None:
+        server: Server = provider.connect(name, url=url, timeout=timeout)
+        return server
     if kind == "local" and name:
         from errata.client.local import LocalServer
 
         return LocalServer(name)
-    from errata.client.openai import OpenAIServer
-
-    if kind == "openai" and name:
-        return OpenAIServer(name, url=url, timeout=timeout)
     found = re.fullmatch(r"(?:(.*)@)?(https?://.*)", spec)
     if found is None:
+        offers = ", ".join(f"{each.name}:MODEL" for each in providers.PROVIDERS)
         raise ValueError(
-            f"{spec!r} names no chat model; give anthropic:MODEL, openai:MODEL, MODEL@URL or URL (a server with "
+            f"{spec!r} names no chat model; give {offers}, MODEL@URL or URL (a server with "
             "OpenAI's protocol), or local:MODEL (a folder, or owner/name of the hub)"
         )
+    from errata.client.openai import OpenAIServer
+
     model, place = found.groups()
     if model is None:
-        server = OpenAIServer("", url=place, timeout=timeout)
-        offered = server.models()
+        asked = OpenAIServer("", url=place, timeout=timeout)
+        offered = asked.models()
         if len(offered) != 1:
             some = ", ".join(offered[:5]) or "none that it names"
-            raise ValueError(f"{server.name} has {len(offered)} models ({some}); name one: MODEL@{server.name}")
+            raise ValueError(f"{asked.name} has {len(offered)} models ({some}); name one: MODEL@{asked.name}")
         model = offered[0]
     return OpenAIServer(model, url=place, timeout=timeout)
 
@@ -91,6 +92,6 @@ def open_chat(
     """
     server = connect(spec, url=url, timeout=timeout)
     if price is None:
-        provider = url is None and spec.startswith(("anthropic:", "openai:"))
+        provider = url is None and provider_of(spec) is not None
         price = Price(0, 0) if spec.startswith("local:") else price_of(server.model) if provider else None
     return Engine(server, Ledger(ledger), price=price, limits=limits, dry_run=dry_run, shares=shares)

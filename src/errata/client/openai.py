@@ -7,7 +7,8 @@ from collections.abc import Set
 from typing import Any
 
 from errata.client.chat import Ask, Stop
-from errata.client.server import Reply, TryAgain, address, environment_key, need, scrubbed, translated
+from errata.client.providers import OPENAI
+from errata.client.server import Reply, TryAgain, address, need, scrubbed, translated
 
 __all__ = ["OpenAIServer"]
 
@@ -29,7 +30,7 @@ class OpenAIServer:
 
     def __init__(self, model: str, *, url: str | None = None, timeout: float = 300.0) -> None:
         self._sdk = need("openai")
-        self._key, key = environment_key("OpenAI", url=url)
+        self._key, key = OPENAI.key_for(url)
         self.sdk: Any = self._sdk.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
         weakref.finalize(self, self.sdk.close)  # its connections outlive it otherwise
         self.model = model

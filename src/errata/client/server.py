@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from errata.client.chat import Ask, Stop
+from errata.client.providers import key_variables
 
 __all__ = [
     "Failed",
@@ -19,14 +20,10 @@ __all__ = [
     "Server",
     "TryAgain",
     "address",
-    "environment_key",
     "need",
     "scrubbed",
     "translated",
 ]
-
-KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "ERRATA_API_KEY")
-"""The environment variables that may hold a key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,19 +110,6 @@ def need(module: str) -> Any:
         ) from None
 
 
-def environment_key(provider: str, *, url: str | None) -> tuple[str, str]:
-    """The environment variable of a provider's key, and what it holds; a server that stands in for it gets another.
-
-    Raises:
-        ValueError: the provider's is not set.
-    """
-    variable = f"{provider.upper()}_API_KEY" if url is None else "ERRATA_API_KEY"
-    key = os.environ.get(variable)
-    if url is None and not key:
-        raise ValueError(f"{provider} needs a key: set the environment variable {variable}")
-    return variable, key or "none"
-
-
 def address(url: Any) -> str:
     """A server's name by its URL, without the password that may stand in it.
 
@@ -141,7 +125,7 @@ def scrubbed(text: str) -> str:
     >>> scrubbed("Incorrect API key provided: sk-proj-abcdefgh12345678.")
     'Incorrect API key provided: [key].'
     """
-    for key in filter(None, map(os.environ.get, KEYS)):
+    for key in filter(None, map(os.environ.get, key_variables())):
         if len(key) >= 6:  # a shorter one ("none", "x") is no secret, and may be a word
             text = text.replace(key, "[key]")
     return re.sub(r"sk-[\w-]{8,}|(?<=Bearer )[^\s'\"]{8,}", "[key]", text)

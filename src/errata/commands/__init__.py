@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import tyro
-import yaml
 
+from errata.commands.config import fields_of, flags_of, read_config, take_config
 from errata.ranges import raised_at_the_end
 from errata.runs import locked
 
 if TYPE_CHECKING:
     from errata.commands.shared import Command
 
-__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "outputs", "parse", "run"]
+__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "outputs", "parse", "run", "where_is"]
 
 
 COMMANDS: Mapping[str, str] = {
@@ -55,12 +54,16 @@ IN_SHORT: Mapping[str, str] = {"learn": "errata.commands.learn:LearnInShort"}
 """What ``--help`` shows of verbs with many keys; ``--help-all`` shows all of them."""
 
 PRESETS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("tune figa", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
-    ("doctor", "paper"): ("errata.tuning.figa:PAPER", "errata.tuning.figa:PAPER_LABELS"),
     ("tune ppo", "paper"): ("errata.tuning.ppo:PAPER",),
     ("tune ppo", "sequence"): ("errata.tuning.ppo:SEQUENCE",),
 }
-"""The settings that stand under a verb's flags, of whatever part of it: all that has a flag may stand there."""
+"""The settings that stand under a verb's flags, of whatever part of it: all that has a flag may stand there. Those of
+methods on files are the methods' own."""
+
+
+def where_is(verb: str) -> str:
+    """Where a verb is, as in ``COMMANDS``; also that of a method that is not listed there."""
+    return COMMANDS.get(verb) or f"errata.commands.tune:Tune{verb.removeprefix('tune ').upper()}"
 
 
 def load(where: str) -> Any:
@@ -78,11 +81,23 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     """
     # Read when transformers is imported, which may be late: bars for the loading of weights tell nobody anything.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    kind = load(COMMANDS[verb])
-    path, typed = _take_config(arguments)
-    from_file = _flags(_read_config(path, kind)) if path else []
-    preset = _preset([*from_file, *typed])
-    under = [flag for where in PRESETS.get((verb, preset), ()) for flag in _flags(load(where))]
+    path, typed = take_config(arguments)
+
+    def kind_of(settings: Mapping[str, Any]) -> type[Any]:
+        """The verb; where it is one for each method, that of the method that is asked for."""
+        kind: type[Any] = load(where_is(verb))
+        if not hasattr(kind, "of_method"):
+            return kind
+        method = _given("method", [*flags_of({"method": settings.get("method", kind.method)}), *typed])
+        made: type[Any] = kind.of_method(method)
+        return made
+
+    settings = read_config(path, kind_of) if path else {}
+    kind, from_file = kind_of(settings), flags_of(settings)
+    preset = _given("preset", ["--preset=default", *from_file, *typed])
+    named = PRESETS.get((verb, preset))
+    layers = map(load, named) if named else [getattr(kind, "presets", {}).get(preset, {})]
+    under = [flag for layer in layers for flag in flags_of(layer)]
     if verb in IN_SHORT and "--help-all" in typed:
         typed = ["--help"]
     elif verb in IN_SHORT and {"-h", "--help"} & set(typed):
@@ -142,62 +157,20 @@ def _state(path: Path) -> tuple[int, int] | None:
     return state.st_ino, state.st_mtime_ns
 
 
-def _take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """``--config FILE`` is not a flag of any verb: it stands for flags."""
-    rest, path = list(arguments), None
-    for index, argument in enumerate(arguments):
-        if argument == "--config" and index + 1 < len(arguments):
-            path, rest = Path(arguments[index + 1]), [*arguments[:index], *arguments[index + 2 :]]
-        elif argument.startswith("--config="):
-            path, rest = Path(argument.partition("=")[2]), [*arguments[:index], *arguments[index + 1 :]]
-    return path, rest
-
-
-def _preset(flags: Sequence[str]) -> str:
-    named = [after for flag, after in pairwise(flags) if flag == "--preset"]
-    named += [flag.partition("=")[2] for flag in flags if flag.startswith("--preset=")]
-    return named[-1] if named else "default"
-
-
-def _read_config(path: Path, kind: type[Any]) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"{path} is not YAML ({' '.join(str(error).split())}); write one `key: value` a line"
-        ) from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds no mapping; write one `key: value` a line")
-    known = [name for name, _ in _fields(kind)]
-    for key, value in settings.items():
-        if str(key).replace("-", "_") not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
-        if isinstance(value, dict | list) and not (key == "columns" and isinstance(value, dict)):
-            raise ValueError(f"{path}: key {key!r} holds {type(value).__name__}; every key takes one value")
-    return settings
-
-
-def _fields(kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    for name, hint in get_type_hints(kind).items():
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from _fields(hint)
-        else:
-            yield name.rstrip("_"), hint  # from_: a word of Python's own
-
-
-def _flags(settings: Mapping[str, Any]) -> list[str]:
-    flags: list[str] = []
-    for key, value in settings.items():
-        # A mapping of columns is NAME=COLUMN, several times.
-        values = [f"{name}={column}" for name, column in value.items()] if isinstance(value, dict) else [value]
-        flags += [f"--{str(key).replace('_', '-')}={each}" for each in values]
-    return flags
+def _given(name: str, flags: Sequence[str]) -> str:
+    """What a flag is given, the last time."""
+    found = ""
+    for flag, after in pairwise([*flags, ""]):
+        if flag == f"--{name}":
+            found = after
+        elif flag.startswith(f"--{name}="):
+            found = flag.partition("=")[2]
+    return found
 
 
 def _switches(flags: Sequence[str], kind: type[Any]) -> list[str]:
     """``--strict True``, ``--strict=false`` (a file says it so) → ``--strict``, ``--no-strict``."""
-    switches = {f"--{name.replace('_', '-')}" for name, hint in _fields(kind) if hint is bool}
+    switches = {f"--{name.replace('_', '-')}" for name, hint in fields_of(kind) if hint is bool}
     found: list[str] = []
     rest = list(flags)
     while rest:

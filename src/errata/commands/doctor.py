@@ -7,18 +7,28 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any
 
 from tqdm import tqdm
 from tyro.conf import OmitArgPrefixes as Flat
 
-from errata.commands.shared import EncodingFlags, NormalizeFlags, Source, console, set_aside, tell_normalized
+from errata.commands.shared import (
+    EncodingFlags,
+    NormalizeFlags,
+    Source,
+    choice_of,
+    console,
+    set_aside,
+    tell_normalized,
+    with_methods,
+)
 from errata.data import iter_corrections
 from errata.data.records import read_lines
-from errata.doctor import Diagnosis, Method, Severity, diagnosis_to_terminal, examine, read_model_facts
+from errata.doctor import Diagnosis, Severity, diagnosis_to_terminal, examine, read_model_facts
+from errata.doctor.streams import supervisions
 from errata.labels import LabelRules
 from errata.runs import new_file
-from errata.tuning import FIGAConfig
+from errata.training import OfflineConfig, OfflineMethod
 from errata.types import Correction
 
 __all__ = ["Doctor"]
@@ -37,19 +47,34 @@ class Doctor:
     """Corrections."""
     model: Path
     """For its tokenizer and configuration: a local folder, or owner/name[@revision] of the Hugging Face Hub."""
-    method: Method = "figa"
-    """What is to be trained: figa, sft, dpo, or a token-level reward model."""
+    method: str = "figa"
+    """What is to be trained: a method of `errata tune`, or a token-level reward model."""
     strict: bool = False
     """Whether warnings count as errors."""
     out: Path | None = None
     """Write findings and figures here as JSON, too; rows that cannot be used go beside it."""
     normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
-    preset: Literal["default", "paper"] = "default"
-    """Whose settings of FIGA stand under what else is given."""
+    preset: str = "default"
+    """Whose settings of the method stand under what else is given."""
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
-    settings: Flat[FIGAConfig] = FIGAConfig()
+    settings: Flat[OfflineConfig] = OfflineConfig()
+
+    @classmethod
+    def of_method(cls, name: str) -> type[Any]:
+        """The verb for a method: with its settings and presets, FIGA's where no setting of the method is a weight."""
+        known = {each.name: each for each in supervisions()}
+        method = known.get(name)
+        if method is None or method.reads != "labels" or not isinstance(method, OfflineMethod):
+            method = known["figa"]
+        assert isinstance(method, OfflineMethod)
+        settings: Any = Flat[method.config]  # type: ignore[name-defined,misc]
+        preset = choice_of(["default", *method.presets])
+        more = {"preset": (preset, "default"), "settings": (settings, method.config())}
+        made = with_methods(cls, list(known), **more)
+        made.presets = method.presets
+        return made
 
     def run(self) -> int:
         encoder, facts = self.encoding.encoder(self.model), read_model_facts(self.model)

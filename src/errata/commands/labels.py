@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -103,7 +103,7 @@ class View(Ranged):
     """Labelled edits as coloured tokens: in the terminal, or with --out as one self-contained HTML file.
 
     Original and edited text stand word by word opposite each other; hovering, focus or a click tells id, text, label,
-    weight and reward of a token. Weights are those of `errata tune figa` by default, below zero where it unlearns.
+    weight and reward of a token. Weights are what --method sees by default, below zero where it unlearns.
     """
 
     model: Path | None = None
@@ -116,6 +116,8 @@ class View(Ranged):
     """Instead of edits: samples.jsonl of `errata tune ppo`, of which the last rows are shown."""
     stream: str = "advantages"
     """What colours the tokens of rollouts: advantages, rewards/NAME, values/NAME, logprobs, ref_logprobs."""
+    method: str = "figa"
+    """Whose weights, with its default settings: a method of `errata tune`."""
     show: Show = Show.LABELS
     """What colours the tokens; rewards need --reward."""
     reward: Path | None = None
@@ -140,8 +142,9 @@ class View(Ranged):
         encoder = self.encoding.encoder(self.model)
         pairs, reasons, total, unlabelled = self._pairs(encoder)
         rewards = [(None, None)] * len(pairs) if self.reward is None else _rewards(self.reward, pairs, encoder)
+        weights = _weights_of(self.method)
         shown = [
-            ViewRow(labels=pair, reasons=reasons.get(pair.id, ()), weights=_figa_weights(pair), rewards=streams)
+            ViewRow(labels=pair, reasons=reasons.get(pair.id, ()), weights=weights(pair), rewards=streams)
             for pair, streams in zip(pairs, rewards, strict=True)
         ]
         if self.out is None:
@@ -200,11 +203,17 @@ class View(Ranged):
             console.print(labels_to_terminal(row.labels, values=values, scale=scale, reasons=row.reasons))
 
 
-def _figa_weights(pair: TokenLabels) -> SideStreams:
-    from errata.tuning import FIGAConfig, weigh
+def _weights_of(name: str) -> Callable[[TokenLabels], SideStreams]:
+    from errata.tuning import method_of
 
-    weighed = weigh(pair, FIGAConfig())
-    return [-weight for weight in weighed.original_weights], weighed.edited_weights
+    method = method_of(name)
+    settings = method.config()
+
+    def weights(pair: TokenLabels) -> SideStreams:
+        streams = method.weights(pair, settings)
+        return streams.original, streams.edited
+
+    return weights
 
 
 def _rewards(source: Path, pairs: Sequence[TokenLabels], encoder: Encoder) -> list[SideStreams]:

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import Positional, Suppress
 
+from errata.commands.hub import HubFlags
 from errata.commands.shared import RESUMES, Source, console
 from errata.doctor import diagnosis_to_terminal
 from errata.runs import new_file
-from errata.workflows import LearnConfig, LearnDetails, NotSafe, learn, learned_html, learned_terminal
+from errata.workflows import LearnConfig, LearnDetails, NotSafe, Waiting, learn, learned_html, learned_terminal
 
 __all__ = ["Learn", "LearnInShort"]
 
-UNSAFE, REFUSED = 3, 4
+UNSAFE, REFUSED, WAITING = 3, 4, 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learn:
     """From a log of drafts and what people sent instead to a better model, or to a refusal in words.
 
-    The log is read and masked, and the newest rows of users who came last are held out. FIGA and SFT train small
-    adapters on the edits; the better one drafts the held-out rows anew, as the old model does, and is promoted only if
-    it leaves less to correct for certain and nothing else breaks. --out gets report.html, summary.json, all rows and
+    The log is read and masked, and rows are held out, of other users and later where that can be. FIGA and SFT train
+    small adapters on the edits. The better one is promoted only if people would have less to change for certain, and
+    nothing else breaks: along what was sent, does the model by itself write what people wrote, and leave what they
+    left? Or, with --editor: what is still changed in fresh drafts? --out gets report.html, summary.json, all rows and
     drafts and, of a promoted model, model/, which plain transformers loads. Stop it at any moment; rerun the same
     command to resume.
 
-    Exit code 0: promoted. 4: refused, and why is said. 3: not safe to train. 1: the input is wrong. 2: the command is.
+    Exit code 0: promoted. 4: refused, and why is said. 3: not safe to train. 6: people have to edit drafts
+    first. 1: the input is wrong. 2: the command is.
 
     More keys, from how rows are split to the limits of the verdict: --help-all; all of them in a file: --config.
     """
@@ -45,11 +50,17 @@ class Learn:
     """Folder of the run."""
     general: Path | None = None
     """A text file of general language: a model that has forgotten it is refused."""
+    editor: str | None = None
+    """Who corrects fresh drafts of both models, blind; what they still change decides. FILE.py:FUNCTION or
+    MODULE:FUNCTION, a chat model (anthropic:MODEL, openai:MODEL, MODEL@URL, local:MODEL), or people, on the edit
+    page."""
     source: Flat[Source] = Source()
     config: Flat[LearnConfig] = LearnConfig()
     details: Flat[LearnDetails] = LearnDetails()
+    hub: Flat[HubFlags] = HubFlags()
 
     def run(self) -> int:
+        self.hub.check()
         try:
             found = learn(
                 self.log,
@@ -58,12 +69,17 @@ class Learn:
                 self.config,
                 self.details,
                 general=self.general,
+                editor=self.editor,
+                command=shlex.join(["errata", *sys.argv[1:]]) if sys.argv[1:2] == ["learn"] else "",
                 console=console,
                 **self.source.how,
             )
         except NotSafe as error:
             console.print(diagnosis_to_terminal(error.diagnosis))
             return UNSAFE
+        except Waiting as error:
+            console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+            return WAITING
         page = self.out / "report.html"
         with new_file(page) as partial:
             partial.write_text(learned_html(found), encoding="utf-8")
@@ -72,6 +88,7 @@ class Learn:
         if not found.decision.promoted:
             return REFUSED
         console.print(f"Model: {self.out / 'model'}", highlight=False, markup=False)
+        self.hub.push(self.out / "model")
         return 0
 
 
@@ -81,6 +98,7 @@ class LearnInShort(Learn):
 
     source: Suppress[Source] = Source()
     details: Suppress[LearnDetails] = LearnDetails()
+    hub: Suppress[HubFlags] = HubFlags()
 
 
 LearnInShort.__doc__ = Learn.__doc__

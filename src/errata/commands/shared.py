@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -32,12 +32,14 @@ __all__ = [
     "Source",
     "check_labels_stand",
     "check_not_itself",
+    "choice_of",
     "console",
     "is_model",
     "report",
     "set_aside",
     "tell",
     "tell_normalized",
+    "with_methods",
 ]
 
 
@@ -144,6 +146,25 @@ class NormalizeFlags:
     def normalizer(self) -> Normalizer:
         """Folds rows and counts; raises ValueError for a kind that is none."""
         return Normalizer(kinds_of(self.normalize))
+
+
+def choice_of(names: Sequence[str]) -> Any:
+    """The type of a flag that takes one of some names that are known late."""
+    return Literal[tuple(names)]
+
+
+def with_methods(kind: type[Any], methods: Sequence[str], **more: tuple[Any, Any]) -> type[Any]:
+    """A verb whose ``--method`` takes these names.
+
+    Args:
+        kind: its dataclass.
+        methods: the names.
+        more: types and defaults of other fields, by name.
+    """
+    fields = [("method", choice_of(methods), kind.method), *((name, *field) for name, field in more.items())]
+    made = make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, kw_only=True)
+    made.__doc__, made.__module__ = kind.__doc__, kind.__module__
+    return made
 
 
 def tell_normalized(normalizer: Normalizer) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, make_dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import OmitArgPrefixes as Flat
+from tyro.conf import arg
 
 from errata.commands.hub import HubFlags
 from errata.commands.shared import (
@@ -17,6 +19,7 @@ from errata.commands.shared import (
     NormalizeFlags,
     Source,
     check_labels_stand,
+    choice_of,
     console,
     set_aside,
     tell,
@@ -30,13 +33,13 @@ from errata.models import Sampling, identity
 from errata.ranges import Range, Ranged
 from errata.reward import encoder_of
 from errata.runs import fingerprint_of, new_file
-from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, Stream, dpo, figa, ppo, sft
-from errata.tuning.figa import PAPER_LABELS
+from errata.training import OfflineConfig, OfflineMethod, Reads, run_offline
+from errata.tuning import PPOConfig, Stream, methods, train_ppo
 from errata.types import PromptRow, TokenLabels
 from errata.views import rollouts_page
 from errata.winrate import reward_judge, win_rate_over_start
 
-__all__ = ["TuneDPO", "TuneFIGA", "TunePPO", "TuneSFT"]
+__all__ = ["TuneOffline", "TuneOnDemonstrations", "TuneOnLabels", "TuneOnPairs", "TunePPO", "command_of"]
 
 
 _AS_THEY_ARE = NormalizeFlags()
@@ -62,11 +65,31 @@ def _heldout(
     return rows
 
 
-@dataclass(frozen=True, kw_only=True)
-class TuneSFT:
-    """Imitate responses, or the corrected side of edits: every response token has weight 1."""
+Source_ = tuple[Iterable[Any], Encoder, LengthCounts | None, list[TokenLabels] | None]
+"""Rows, the encoder, what labelling said of their length, and held-out labels."""
+
+
+class TuneOffline:
+    """What the verbs of all methods on files do; ``command_of`` makes one of a method."""
 
     stopped = RESUMES_TRAINING
+    method: ClassVar[OfflineMethod[Any]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def run(self: Any) -> None:
+        """Read, train, tell, and push where that is asked for."""
+        self.hub.check()
+        rows, encoder, counts, heldout = self.read()
+        card = run_offline(
+            self.method, self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout
+        )
+        tell(card, self.out)
+        self.hub.push(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOnDemonstrations(TuneOffline):
+    """A method that reads responses."""
 
     model: Path
     """A causal language model: a local folder, a GGUF file, or owner/name or owner/name@revision of the Hugging Face
@@ -80,27 +103,45 @@ class TuneSFT:
     """Corrections to look at during training and never to learn from."""
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
-    settings: Flat[SFTConfig] = SFTConfig()
+    settings: Flat[OfflineConfig] = OfflineConfig()
     hub: Flat[HubFlags] = HubFlags()
 
-    def run(self) -> None:
-        self.hub.check()
+    def read(self) -> Source_:
+        """The responses."""
         rows = read_demonstrations(self.data, set_aside=set_aside(self.out), **self.source.how)
         encoder = self.encoding.encoder(self.model)
-        heldout = _heldout(self.heldout, self.source, encoder)
-        tell(sft(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
-        self.hub.push(self.out)
+        return rows, encoder, None, _heldout(self.heldout, self.source, encoder)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneFIGA:
-    """FIGA: imitate what the editor wrote, unlearn what the editor struck out; no reward model, no sampling.
+class TuneOnPairs(TuneOffline):
+    """A method that reads a better and a worse response."""
 
-    --preset paper is the released code's: weights 1 on written, 0 on kept, 0.5 on struck-out tokens, gate 0.6, and
-    labels of token ids with its ties.
-    """
+    model: Path
+    """A causal language model, also the reference: a local folder, a GGUF file, or owner/name or owner/name@revision of
+    the Hugging Face Hub; or a folder of a LoRA adapter, with which training goes on."""
+    data: Path
+    """Rows with prompt, chosen and rejected, or the names of another pair (draft, sent); an edits file is one. A file,
+    or a data set of the Hub: owner/name, owner/name@revision, with :split where it has several."""
+    out: Path
+    """Folder of the tuned model; plain transformers loads it."""
+    heldout: Path | None = None
+    """Corrections to look at during training and never to learn from."""
+    source: Flat[Source] = Source()
+    encoding: Flat[EncodingFlags] = EncodingFlags()
+    settings: Flat[OfflineConfig] = OfflineConfig()
+    hub: Flat[HubFlags] = HubFlags()
 
-    stopped = RESUMES_TRAINING
+    def read(self) -> Source_:
+        """The pairs."""
+        rows = read_preferences(self.data, set_aside=set_aside(self.out), **self.source.how)
+        encoder = self.encoding.encoder(self.model)
+        return rows, encoder, None, _heldout(self.heldout, self.source, encoder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOnLabels(TuneOffline):
+    """A method that reads corrections, labelled token by token."""
 
     model: Path
     """A causal language model: a local folder, a GGUF file, or owner/name or owner/name@revision of the Hugging Face
@@ -116,21 +157,20 @@ class TuneFIGA:
     """Corrections to look at during training and never to learn from; labelled as --edits are."""
     normal: Flat[NormalizeFlags] = NormalizeFlags()
     rules: Flat[LabelRules] = LabelRules()
-    preset: Literal["default", "paper"] = "default"
-    """Whose settings stand under what else is given."""
     source: Flat[Source] = Source()
     encoding: Flat[EncodingFlags] = EncodingFlags()
-    settings: Flat[FIGAConfig] = FIGAConfig()
+    settings: Flat[OfflineConfig] = OfflineConfig()
     hub: Flat[HubFlags] = HubFlags()
 
-    def run(self) -> None:
-        self.hub.check()
+    def read(self) -> Source_:
+        """The corrections, labelled, or the labels."""
         encoder = self.encoding.encoder(self.model)
         if (self.edits is None) == (self.labels is None):
             raise ValueError("give either --edits or --labels")
         counts = None
         if self.labels is not None:
-            usual = LabelRules(**PAPER_LABELS) if self.preset == "paper" else DEFAULT
+            asked = self.presets.get(getattr(self, "preset", "default"), {})
+            usual = LabelRules(**{each.name: asked[each.name] for each in fields(LabelRules) if each.name in asked})
             check_labels_stand(self.rules, self.encoding, self.normal, usual=usual)
             rows = read_labels(self.labels, encoder)
         else:
@@ -142,39 +182,43 @@ class TuneFIGA:
             counts.check()
             tell_normalized(normalizer)
         console.print(str(count_labels(rows)), highlight=False)
-        heldout = _heldout(self.heldout, self.source, encoder, self.rules, self.normal)
-        tell(figa(self.model, rows, encoder, self.settings, self.out, counts=counts, heldout=heldout), self.out)
-        self.hub.push(self.out)
+        return rows, encoder, counts, _heldout(self.heldout, self.source, encoder, self.rules, self.normal)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TuneDPO:
-    """Direct preference optimisation on preferences, or on edits (corrected over original)."""
+_BASES: Mapping[Reads, type[TuneOffline]] = {
+    "demonstrations": TuneOnDemonstrations,
+    "pairs": TuneOnPairs,
+    "labels": TuneOnLabels,
+}
 
-    stopped = RESUMES_TRAINING
 
-    model: Path
-    """A causal language model, also the reference: a local folder, a GGUF file, or owner/name or owner/name@revision of
-    the Hugging Face Hub; or a folder of a LoRA adapter, with which training goes on."""
-    data: Path
-    """Rows with prompt, chosen and rejected, or the names of another pair (draft, sent); an edits file is one. A file,
-    or a data set of the Hub: owner/name, owner/name@revision, with :split where it has several."""
-    out: Path
-    """Folder of the tuned model; plain transformers loads it."""
-    heldout: Path | None = None
-    """Corrections to look at during training and never to learn from."""
-    source: Flat[Source] = Source()
-    encoding: Flat[EncodingFlags] = EncodingFlags()
-    settings: Flat[DPOConfig] = DPOConfig()
-    hub: Flat[HubFlags] = HubFlags()
+@lru_cache
+def command_of(method: OfflineMethod[Any]) -> type[TuneOffline]:
+    """The verb ``tune NAME`` of a method: what it reads and its settings are the flags."""
+    flags: list[Any] = [("settings", Flat[method.config], method.config())]  # type: ignore[name-defined,misc]
+    if method.presets:
+        names = choice_of(["default", *method.presets])
+        flags.append(
+            ("preset", Annotated[names, arg(help="Whose settings stand under what else is given.")], "default")
+        )
+    namespace = {"method": method, "presets": method.presets, "__doc__": method.about}
+    kind: type[TuneOffline] = make_dataclass(
+        f"Tune{method.name.upper()}",
+        flags,
+        bases=(_BASES[method.reads],),
+        namespace=namespace,
+        frozen=True,
+        kw_only=True,
+    )
+    kind.__module__ = __name__
+    return kind
 
-    def run(self) -> None:
-        self.hub.check()
-        rows = read_preferences(self.data, set_aside=set_aside(self.out), **self.source.how)
-        encoder = self.encoding.encoder(self.model)
-        heldout = _heldout(self.heldout, self.source, encoder)
-        tell(dpo(self.model, rows, encoder, self.settings, self.out, heldout=heldout), self.out)
-        self.hub.push(self.out)
+
+def __getattr__(name: str) -> Any:
+    for method in methods():
+        if name == f"Tune{method.name.upper()}":
+            return command_of(method)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +282,7 @@ class TunePPO(Ranged):
         if self.heldout is not None or self.judge is not None:
             settings = replace(settings, best_by=settings.best_by or "win_rate")
             more |= self._evaluation(streams, prompts, encoder)
-        card = ppo(self.model, streams, prompts, encoder, settings, self.out, **more)
+        card = train_ppo(self.model, streams, prompts, encoder, settings, self.out, **more)
         lines, samples = (
             [json.loads(line) for line in (self.out / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
             for name in ("metrics", "samples")

@@ -488,7 +488,11 @@ def load_encoder(
     Raises:
         ValueError: as both do; or the tokenizer is another model's: its ids are beyond the embedding.
     """
-    encoder = Encoder(load_tokenizer(folder), template=template, max_length=max_length, on_long=on_long)
+    tokenizer = load_tokenizer(folder)
+    try:
+        encoder = Encoder(tokenizer, template=template, max_length=max_length, on_long=on_long)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     _check_vocabulary(encoder, find_model(folder))
     return encoder
 

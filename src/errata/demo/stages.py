@@ -27,7 +27,7 @@ from errata.models import Sampling, TransformersGenerator, load_causal, load_tok
 from errata.reward import load_scorer, train_sequence_reward, train_token_reward, train_token_reward_bradley_terry
 from errata.runs import read_json, write_json
 from errata.runs.schedule import Stage
-from errata.tuning import Stream, demonstrations, dpo, figa, ppo, sft
+from errata.tuning import Stream, demonstrations, train_dpo, train_figa, train_ppo, train_sft
 from errata.types import Correction, Demonstration, Preference, Prompt, PromptRow, Rollout, TokenLabels
 from errata.winrate import Summary, summary_from_json
 
@@ -177,7 +177,7 @@ class SeedRun:
             )
             for row in make_prompts(self.config.start_responses, rng, prefix="start")
         ]
-        sft(blank, rows, Encoder(tokenizer), self.recipe.start, path)
+        train_sft(blank, rows, Encoder(tokenizer), self.recipe.start, path)
 
     def make_prompts(self, path: Path) -> None:
         """Training and held-out prompts are drawn together, so that all are distinct."""
@@ -232,14 +232,14 @@ class SeedRun:
         """A policy."""
         start, encoder, recipe, arm = self.folder / "data" / "start", self.encoder, self.recipe, path.name
         if arm == "sft_edited":
-            sft(start, demonstrations(self.edits()), encoder, recipe.sft, path)
+            train_sft(start, demonstrations(self.edits()), encoder, recipe.sft, path)
         elif arm == "dpo_preference":
             rows = read_preferences(self.folder / "data" / "preferences.jsonl", empty_texts="keep")
-            dpo(start, rows, encoder, recipe.dpo(arm), path)
+            train_dpo(start, rows, encoder, recipe.dpo(arm), path)
         elif arm == "dpo_edited":
-            dpo(start, self.edits(), encoder, recipe.dpo(arm), path)
+            train_dpo(start, self.edits(), encoder, recipe.dpo(arm), path)
         elif arm == "figa":
-            figa(start, self.labels(), encoder, recipe.figa, path)
+            train_figa(start, self.labels(), encoder, recipe.figa, path)
         elif arm == "figa_ppo_token":
             self.tune_ppo(self.folder / "tuning" / "figa", path)
         else:
@@ -261,7 +261,9 @@ class SeedRun:
             encoder=self.encoder,
         )
         evaluate.identity = f"the demo's curve on {self.config.curve_prompts} prompts, seed {self.seed}"  # type: ignore[attr-defined]
-        ppo(model, streams, self.prompts("prompts"), self.encoder, self.recipe.ppo(path.name), path, evaluate=evaluate)
+        train_ppo(
+            model, streams, self.prompts("prompts"), self.encoder, self.recipe.ppo(path.name), path, evaluate=evaluate
+        )
 
     def respond(self, path: Path) -> None:
         """An arm's responses to the held-out prompts, sampled and greedy."""

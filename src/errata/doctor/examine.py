@@ -15,14 +15,24 @@ import numpy as np
 from errata.data import Encoder, LengthCounts, check_template
 from errata.doctor.batches import check_batch
 from errata.doctor.findings import Diagnosis, Finding, Severity, worst_first
-from errata.doctor.streams import Collate, Feature, Method, Streams, features_of, own_batch, streams_of
+from errata.doctor.streams import (
+    Collate,
+    Feature,
+    Method,
+    Streams,
+    features_of,
+    own_batch,
+    settings_of,
+    streams_of,
+    supervision_of,
+)
 from errata.doctor.units import UnitDifferences
 from errata.edits import FACTS, StatisticsOf, diff, unknowable
 from errata.edits.statistics import QUANTILES, Distribution
 from errata.labels import LabelCounts, LabelRules, changed, count_labels, has_change, label_all
 from errata.pretrained import find_model
 from errata.pretrained.load import load_config, stops_of
-from errata.tuning import FIGAConfig
+from errata.training import OfflineMethod, Supervision
 from errata.types import Correction, Label, LabeledTokens, TokenLabels, Unit
 from errata.views import ViewRow
 
@@ -191,9 +201,9 @@ def examine(
     corrections: Iterable[Correction],
     encoder: Encoder,
     *,
-    method: Method = "figa",
+    method: Method | Supervision[Any] = "figa",
     rules: LabelRules | None = None,
-    config: FIGAConfig | None = None,
+    config: Any = None,
     model: ModelFacts | None = None,
     weights: Weigh | None = None,
     collate: Collate | None = None,
@@ -208,9 +218,9 @@ def examine(
     Args:
         corrections: with ids that differ.
         encoder: your tokenizer, template and limit.
-        method: what they are to train: ``figa``, ``sft``, ``dpo`` or a token-level ``reward`` model.
+        method: what they are to train: a method of ``errata.tuning`` or its name, or a token-level ``reward`` model.
         rules: how edits become labels.
-        config: FIGA's weights.
+        config: settings of the method: its weights.
         model: what the model can take (``read_model_facts``).
         weights: weights of your own instead of the method's.
         collate: your collator or packer: from features (``errata.doctor.streams``) to a batch. A function around
@@ -220,9 +230,12 @@ def examine(
         unreadable: line numbers and errors of rows that could not be read; looked at once the corrections are.
     """
     rules = rules or LabelRules()
-    if method in ("sft", "dpo"):  # which read no labels, and so ignore nothing
+    supervision = supervision_of(method)
+    if supervision.reads != "labels":  # and so ignores nothing
         rules = replace(rules, reasoning="learn", inventions="learn")
-    examination = _Examination(encoder, method, rules, config or FIGAConfig(), model or ModelFacts(), weights)
+    examination = _Examination(
+        encoder, supervision, rules, settings_of(supervision, config), model or ModelFacts(), weights
+    )
     for chunk in _chunks(corrections, _CHUNK):
         rows = examination.label(chunk)
         for group in _chunks(rows, batch_size):
@@ -238,9 +251,9 @@ class _Examination:
     def __init__(
         self,
         encoder: Encoder,
-        method: Method,
+        method: Supervision[Any],
         rules: LabelRules,
-        config: FIGAConfig,
+        config: Any,
         model: ModelFacts,
         weights: Weigh | None,
     ) -> None:
@@ -440,7 +453,7 @@ class _Examination:
         totals, edits = self._totals, self._statistics.result()
         refused = sum(self._found.get(name, (0,))[0] for name in _REFUSED if name != "offsets_lie")
         figures: dict[str, Any] = {
-            "method": self._method,
+            "method": self._method.name,
             "unit": self._rules.unit.value,
             "rows_unreadable": unreadable,
             "rows_in": totals["rows"],
@@ -496,14 +509,14 @@ class _Examination:
 
     def _end_remedy(self) -> str:
         """What keeps the weight from the ends."""
-        config = self._config
+        end_weight, good_weight = (getattr(self._config, f"{name}_weight", 1.0) for name in ("end", "good"))
         if not self._totals["edited_ended"]:
             return "truncate fewer rows: raise --max-length, or drop those that are longer"
         if self._weights is not None:
             return "give the end a weight in the weights that you hand in"
-        if config.end_weight == 0:
+        if end_weight == 0:
             return "raise --end-weight above 0, or leave it out"
-        if config.end_weight is None and config.good_weight == 0:
+        if end_weight is None and good_weight == 0:
             return "raise --good-weight above 0, or give --end-weight"
         return "give the end a weight in the rows' own weights: [n, n, 1] for a text of n characters"
 
@@ -511,18 +524,17 @@ class _Examination:
         """What weighs below zero, and what could weigh more above it."""
         if self._weights is not None:
             return "lower the weights below zero that you hand in"
-        config = self._config
-        lower = [] if not config.bad_weight else ["--bad-weight"]
-        lower += ["--deleted-weight"] if config.deleted_weight else []
+        weights = ("bad_weight", "deleted_weight")
+        lower = [f"--{name.replace('_', '-')}" for name in weights if getattr(self._config, name, None)]
         lower += ["the rows' own weights"] if self._totals["with_own_weights"] else []
-        return f"lower {' or '.join(lower)}, or raise --kept-weight or --good-weight"
+        return f"lower {' or '.join(lower) or 'the weights below zero'}, or raise --kept-weight or --good-weight"
 
     def _of_all(self, figures: Mapping[str, Any]) -> Iterator[Finding]:
         """Findings that rest on the figures."""
         if not figures["rows_trained"]:
             yield _finding("no_rows")
         # The originals of FIGA and the pairs of a reward model end without a weight, and rightly so.
-        if self._method in ("figa", "sft") and figures["rows_trained"] and not figures["ended_with_weight"]:
+        if self._method.teaches_end and figures["rows_trained"] and not figures["ended_with_weight"]:
             yield Finding(
                 severity=Severity.ERROR,
                 name="no_end_trained",
@@ -559,7 +571,7 @@ class _Examination:
                 what=f"{figures['same_rows']:,} rows come again and {figures['near_duplicates']:,} nearly so",
                 remedy="drop them with `errata edits filter --duplicates drop-near`",
             )
-        if -figures["weight_below_zero"] > figures["weight_above_zero"] and self._method == "figa":
+        if -figures["weight_below_zero"] > figures["weight_above_zero"] and self._method.unlearns:
             yield Finding(
                 severity=Severity.WARNING,
                 name="unlearns_more",
@@ -568,7 +580,12 @@ class _Examination:
                 remedy=self._balance_remedy(),
             )
         ends, stops = self._encoder.end_id, self._model.ends
-        if self._method != "reward" and stops is not None and ends not in stops and figures["ended_with_weight"]:
+        if (
+            isinstance(self._method, OfflineMethod)
+            and stops is not None
+            and ends not in stops
+            and figures["ended_with_weight"]
+        ):
             spelled = self._encoder.tokenizer.convert_ids_to_tokens(ends)
             yield Finding(
                 severity=Severity.NOTE,

@@ -1,4 +1,4 @@
-"""What each method means to train on: one signed weight for every token, and the trainers' own collators.
+"""What each method means to train on: one signed weight for every token, and its own batches. The methods say so.
 
 A *feature* is one sequence in the words of the ecosystem's trainers: ``input_ids``, ``attention_mask``, ``labels``
 (−100 where nothing is learned), ``completion_mask`` and ``weights``, all equally long, with its ``id``. Weights are
@@ -8,65 +8,65 @@ above zero where a token is imitated, below it where it is unlearned, and 0 in t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from errata.data import Encoder
-from errata.labels import changed
-from errata.models import common_length
-from errata.reward.train import collate_labels
-from errata.tuning import FIGAConfig, weigh
-from errata.tuning.dpo import lay_out_pairs
-from errata.tuning.figa import collate_weighted
-from errata.tuning.sft import collate_demonstrations
+from errata.reward import TOKEN_REWARD
+from errata.training import Streams, Supervision
+from errata.tuning import methods
 from errata.types import Encoded, TokenLabels
 
-__all__ = ["UNSUPERVISED", "Collate", "Feature", "Method", "Streams", "features_of", "own_batch", "streams_of"]
+__all__ = [
+    "UNSUPERVISED",
+    "Collate",
+    "Feature",
+    "Method",
+    "Streams",
+    "features_of",
+    "own_batch",
+    "streams_of",
+    "supervision_of",
+    "supervisions",
+]
 
-Method = Literal["figa", "sft", "dpo", "reward"]
+Method = str
+"""The name of a method of ``errata.tuning``, or ``reward``: a token-level reward model."""
 Feature = dict[str, Any]
 Collate = Callable[[list[Feature]], Mapping[str, Any]]
 UNSUPERVISED = -100
 """The label of a token from which nothing is learned, as in every trainer on transformers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """The signed weights of the response tokens of both sides; None for a side that is not trained on."""
-
-    original: tuple[float, ...] | None
-    edited: tuple[float, ...]
-
-    @property
-    def weighs(self) -> bool:
-        """Whether any token has a weight."""
-        return any(self.edited) or any(self.original or ())
+def supervisions() -> tuple[Supervision[Any], ...]:
+    """All that can be examined."""
+    return (*methods(), TOKEN_REWARD)
 
 
-def streams_of(row: TokenLabels, method: Method, config: FIGAConfig) -> Streams:
-    """What the loss of a method shall see.
+def supervision_of(method: Method | Supervision[Any]) -> Supervision[Any]:
+    """What is examined, by its name.
 
-    ``figa``: its weights, those of the original below zero. ``sft``: 1 on every token of the edited text. ``dpo``: +1
-    on the edited, −1 on the original, from the first difference on. ``reward`` (token-level): +1 and −1
-    on changed tokens.
+    Raises:
+        ValueError: there is none of this name; names those that there are.
     """
-    if method == "sft":
-        return Streams(None, (1.0,) * len(row.edited.labels))
-    if method == "dpo":
-        # Before the first difference the two sides cancel.
-        alike = common_length(row.edited.encoded, row.original.encoded) - row.edited.encoded.prompt_length
-        return Streams(
-            tuple(-float(k >= alike) for k in range(len(row.original.labels))),
-            tuple(float(k >= alike) for k in range(len(row.edited.labels))),
-        )
-    if method == "reward":
-        return Streams(
-            tuple(-float(mark) for mark in changed(row.original.labels)), tuple(map(float, changed(row.edited.labels)))
-        )
-    pair = weigh(row, config)
-    return Streams(tuple(-weight for weight in pair.original_weights), pair.edited_weights)
+    if isinstance(method, Supervision):
+        return method
+    known = {each.name: each for each in supervisions()}
+    if method not in known:
+        raise ValueError(f"no method {method!r}; there are {', '.join(known)}")
+    return known[method]
+
+
+def settings_of(supervision: Supervision[Any], config: Any) -> Any:
+    """The settings, where they are those of the method; else its defaults."""
+    return config if isinstance(config, supervision.config) else supervision.config()
+
+
+def streams_of(row: TokenLabels, method: Method | Supervision[Any], config: Any = None) -> Streams:
+    """What the loss of a method shall see of a row: the weights of both sides, below 0 where it unlearns."""
+    supervision = supervision_of(method)
+    return supervision.weights(row, settings_of(supervision, config))
 
 
 def features_of(row: TokenLabels, streams: Streams) -> list[Feature]:
@@ -93,26 +93,16 @@ def _feature(name: str, encoded: Encoded, weights: Sequence[float]) -> Feature:
     }
 
 
-def own_batch(rows: Sequence[TokenLabels], method: Method, encoder: Encoder, config: FIGAConfig) -> Mapping[str, Any]:
+def own_batch(
+    rows: Sequence[TokenLabels], method: Method | Supervision[Any], encoder: Encoder, config: Any = None
+) -> Mapping[str, Any]:
     """The batch of errata's own trainer, plainly laid out, in the words of a feature: edited texts, then originals."""
-    if method == "sft":
-        layout = collate_demonstrations([(row.edited.encoded, 1.0) for row in rows], encoder=encoder)["layout"]
-        weight_SK = layout.wanted_SK.float()
-    elif method == "dpo":
-        layout = lay_out_pairs([(row.edited.encoded, row.original.encoded) for row in rows], encoder=encoder)
-        weight_SK = layout.wanted_SK.float()
-        weight_SK[len(rows) :] *= -1
-    elif method == "reward":
-        inputs = collate_labels(rows, encoder=encoder)
-        layout, weight_SK = inputs["layout"], inputs["sign_SK"].float()
-    else:
-        inputs = collate_weighted([weigh(row, config) for row in rows], encoder=encoder)
-        layout, weight_SK = inputs["layout"], inputs["weight_SK"].clone()
-        weight_SK[len(rows) :] *= -1  # the loss of FIGA subtracts the second half
-    # A token is read off the column before it, but for rewards, which are read at their own.
-    column_N = layout.read_N + (method != "reward")
+    supervision = supervision_of(method)
+    settings = settings_of(supervision, config)
+    inputs = supervision.collate([supervision.heldout(row, settings) for row in rows], encoder=encoder)
+    layout, weight_SK = inputs["layout"], supervision.signed(inputs, len(rows))
     weight_RC = torch.zeros(layout.ids_RC.shape)
-    weight_RC.view(-1)[column_N] = weight_SK[layout.wanted_SK]
+    weight_RC.view(-1)[layout.read_N + supervision.read_before] = weight_SK[layout.wanted_SK]
     return {
         "input_ids": layout.ids_RC,
         "attention_mask": layout.group_RC >= 0,

@@ -24,7 +24,7 @@ from errata.data.lengths import LengthCounts
 from errata.data.rows import write_lines
 from errata.labels.counts import LabelCounts, count_labels
 from errata.labels.files import SCHEMA, write_labels
-from errata.labels.label import label_all
+from errata.labels.labeling import label_all
 from errata.labels.rules import LabelRules
 from errata.runs import check_sums, new_file, read_json, sums_of, write_json, writes_out
 from errata.runs.workers import worker_pool
@@ -119,7 +119,7 @@ def _open_parts(parts: Path, plan: Sequence[object]) -> None:
     """Keep the parts of a run with the same plan, and no others."""
     name = hashlib.sha256(json.dumps(plan).encode()).hexdigest()
     mark = parts / "plan"
-    if mark.exists() and mark.read_text(encoding="utf-8") == name:
+    if mark.exists() and mark.read_bytes() == name.encode():
         return
     shutil.rmtree(parts, ignore_errors=True)
     with new_file(mark) as unfinished:
@@ -188,8 +188,13 @@ def _label_part(rows: Sequence[Correction], path: Path, encoder: Encoder, rules:
         unlabelled=len(errors),
         first_error=f"row {errors[0][0].id!r}: {errors[0][1]}" if errors else "",
     )
-    write_json(done, {"report": asdict(report), "sums": sums_of(path.parent, [path, _aside(path)])})
+    found = {"report": asdict(report), "sums": sums_of(path.parent, [path, _aside(path)])}
+    write_json(done, {**found, "sha256": _digest(found)})
     return report
+
+
+def _digest(found: object) -> str:
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def _raw(row: Correction) -> str:
@@ -201,13 +206,15 @@ def _read_report(path: Path) -> LabelReport | None:
     """What became of a part; None of one that is not there, or not as it was written."""
     try:
         found = read_json(path)
+        if found.pop("sha256") != _digest(found):
+            return None
         check_sums(path.parent, found["sums"], "it is made again")
         fields = found["report"]
-    except (FileNotFoundError, ValueError, KeyError):
+        return LabelReport(
+            **{**fields, "labels": LabelCounts(**fields["labels"]), "lengths": LengthCounts(**fields["lengths"])}
+        )
+    except (AttributeError, FileNotFoundError, KeyError, TypeError, ValueError):
         return None
-    return LabelReport(
-        **{**fields, "labels": LabelCounts(**fields["labels"]), "lengths": LengthCounts(**fields["lengths"])}
-    )
 
 
 def _aside(path: Path) -> Path:

@@ -27,7 +27,7 @@ from errata.losses.ppo import (
     kl_k1,
     kl_k2,
     kl_k3,
-    kl_penalized_reward,
+    kl_penalty,
 )
 from errata.losses.reduction import sequence_mean, sequence_sum, token_mean, token_sum
 from errata.losses.token_classes import changed_token_classes, soft_token_classes
@@ -50,7 +50,7 @@ __all__ = [
     "kl_k1",
     "kl_k2",
     "kl_k3",
-    "kl_penalized_reward",
+    "kl_penalty",
     "moments",
     "rescale",
     "sequence_bradley_terry",

@@ -7,6 +7,8 @@ is emitted (``errata.models`` shifts it); the reward of y_t stands in column t t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -19,7 +21,7 @@ __all__ = [
     "kl_k1",
     "kl_k2",
     "kl_k3",
-    "kl_penalized_reward",
+    "kl_penalty",
 ]
 
 
@@ -61,31 +63,30 @@ def kl_k3(
     return torch.expm1(-d_BT) + d_BT
 
 
-def kl_penalized_reward(
-    reward_BT: Float[Tensor, "B T"],
+def kl_penalty(
     old_logprob_BT: Float[Tensor, "B T"],
     ref_logprob_BT: Float[Tensor, "B T"],
     mask_BT: Bool[Tensor, "B T"],
     *,
     kl_coefficient: float,
+    estimator: Callable[..., Tensor] = kl_k1,
 ) -> Float[Tensor, "B T"]:
-    """ρ_t = r(x, [y]_t) − β (log π_old(y_t) − log π_ref(y_t)), 0 outside the mask: Xu et al. Eq 4.
+    """−β (log π_old(y_t) − log π_ref(y_t)), 0 outside the mask: what Xu et al. Eq 4 adds to the reward of token t.
 
-    The ordinary sequence reward is the case of one scalar in the column of the last token.
+    ρ_t = r(x, [y]_t) + ``kl_penalty``. The ordinary sequence reward is the case of one r, at the last token.
 
     Args:
-        reward_BT: r of token t.
         old_logprob_BT: log-probability under the policy that sampled, in nats.
         ref_logprob_BT: log-probability under the supervised model, in nats.
         mask_BT: True on the response.
         kl_coefficient: β, in reward per nat.
+        estimator: of the KL; ``kl_k1`` is that of Eq 4.
 
-    >>> reward_BT, old_logprob_BT = torch.tensor([[0.0, 1.0]]), torch.tensor([[-1.0, -2.0]])
-    >>> ref_logprob_BT, mask_BT = torch.tensor([[-3.0, -2.0]]), torch.tensor([[True, True]])
-    >>> kl_penalized_reward(reward_BT, old_logprob_BT, ref_logprob_BT, mask_BT, kl_coefficient=0.1)
-    tensor([[-0.2000,  1.0000]])
+    >>> old_logprob_BT, ref_logprob_BT = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-3.0, -2.5]])
+    >>> kl_penalty(old_logprob_BT, ref_logprob_BT, torch.tensor([[True, True]]), kl_coefficient=0.5)
+    tensor([[-1.0000, -0.2500]])
     """
-    return torch.where(mask_BT, reward_BT, 0) - kl_coefficient * kl_k1(old_logprob_BT, ref_logprob_BT, mask_BT)
+    return -kl_coefficient * estimator(old_logprob_BT, ref_logprob_BT, mask_BT)
 
 
 def gae(

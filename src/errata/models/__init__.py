@@ -1,4 +1,7 @@
-"""Models: thin wrappers over Hugging Face. The shift, layouts, scalar heads, sampling, the offline training loop."""
+"""Models: thin wrappers over Hugging Face. The shift, layouts, scalar heads, sampling."""
+
+from importlib import import_module
+from typing import Any
 
 from errata.models.actor import Actor
 from errata.models.adapters import adapter_off, add_adapter, has_adapter, merged, off_is_start, save_adapter
@@ -32,6 +35,7 @@ from errata.models.load import (
     without_dropout,
 )
 from errata.models.logprobs import greedy_choices, token_entropy, token_logprobs
+from errata.models.policy import load_policy
 from errata.models.scalar_head import (
     load_sequence_reward_model,
     load_token_reward_model,
@@ -39,17 +43,7 @@ from errata.models.scalar_head import (
     token_rewards,
     token_values,
 )
-from errata.models.settings import ModelConfig, precision_of, settle
-from errata.models.training import (
-    OfflineConfig,
-    Share,
-    StepLoss,
-    Tracker,
-    evaluation_of,
-    fit,
-    load_policy,
-    loss_shares,
-)
+from errata.models.settings import ModelConfig, Save, precision_of, settle
 from errata.models.vllm import VLLMGenerator, load_vllm
 
 __all__ = [
@@ -60,14 +54,11 @@ __all__ = [
     "LayoutKind",
     "ModelConfig",
     "NotFinite",
-    "OfflineConfig",
     "Precision",
     "Sampling",
+    "Save",
     "SaveDtype",
-    "Share",
-    "StepLoss",
     "TokenBatch",
-    "Tracker",
     "TransformersGenerator",
     "VLLMGenerator",
     "Wanted",
@@ -80,8 +71,6 @@ __all__ = [
     "common_length",
     "critic_values",
     "device",
-    "evaluation_of",
-    "fit",
     "greedy_choices",
     "has_adapter",
     "identity",
@@ -96,7 +85,6 @@ __all__ = [
     "load_token_reward_model",
     "load_tokenizer",
     "load_vllm",
-    "loss_shares",
     "merged",
     "norm_of",
     "not_finite",
@@ -118,3 +106,14 @@ __all__ = [
     "tree_size",
     "without_dropout",
 ]
+
+_MOVED = {
+    *("NOBODY", "OfflineConfig", "Share", "StepLoss", "Tracker", "Watch", "evaluation_of", "fit", "loss_shares"),
+}
+"""What trains lies in ``errata.training``, and was here until 0.1."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        return getattr(import_module("errata.training"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

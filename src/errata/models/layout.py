@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from errata.models.load import HEADS
 from errata.models.logprobs import at_least_float32, finish_of, read_logprobs
 from errata.models.lower import KeptLayers, forget, kept_of, lower_kept
-from errata.models.tree import ATTENTION, Tree, plant
+from errata.models.tree import ATTENTION, Tree, plant, register
 from errata.types import Encoded
 
 __all__ = [
@@ -326,6 +326,7 @@ def _inputs(model: Any, layout: Layout) -> dict[str, Any]:
     _check_kinds(config := model.config.get_text_config())
     if config._attn_implementation == "sdpa":
         # It stays so, for what is computed again in the backward pass; without a tree it is sdpa.
+        register()
         config._attn_implementation = ATTENTION
     if config._attn_implementation != ATTENTION:
         raise ValueError(f"its attention is {config._attn_implementation!r}, which takes no tree")

@@ -18,7 +18,7 @@ from errata.pretrained import ADAPTER_WEIGHTS, find_model, identity, is_hub_id
 from errata.pretrained.adapter import read_tensors
 from errata.pretrained.kinds import Attention, Precision
 from errata.pretrained.load import HEADS, Origin, load_pretrained
-from errata.runs import CARD, new_folder, read_json, sums_of, write_sums
+from errata.runs import CARD, new_folder, read_record, sums_of, write_sums
 
 __all__ = [
     "HEADS",
@@ -239,5 +239,4 @@ def read_card(folder: Path | str) -> dict[str, Any]:
         ValueError: the record is damaged, or a Hub id cannot be found.
     """
     path = (find_model(folder).path if is_hub_id(folder) else Path(folder)) / CARD
-    card: dict[str, Any] = read_json(path) if path.exists() else {}
-    return card
+    return read_record(path) if path.exists() else {}

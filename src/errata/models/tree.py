@@ -19,11 +19,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["ATTENTION", "Node", "Planted", "Tree", "plant", "window_of"]
+__all__ = ["ATTENTION", "Node", "Planted", "Tree", "plant", "register", "window_of"]
 
 Ints = NDArray[np.int64]
 
@@ -320,5 +319,10 @@ def _both_ways(query: Tensor, key: Tensor, gradient: Tensor) -> tuple[Tensor, Te
     return out, of_key + of_value
 
 
-AttentionInterface.register(ATTENTION, _attend)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+@cache
+def register() -> None:
+    """Tell transformers what ``ATTENTION`` is, once; it imports all that models are made of, which takes seconds."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(ATTENTION, _attend)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -26,6 +26,7 @@ from errata.reward.score import (
     score_texts,
 )
 from errata.reward.train import (
+    TOKEN_REWARD,
     RewardConfig,
     TokenRewardConfig,
     encode_pair,
@@ -36,6 +37,7 @@ from errata.reward.train import (
 )
 
 __all__ = [
+    "TOKEN_REWARD",
     "Localisation",
     "ProjectedReward",
     "RewardConfig",

@@ -179,6 +179,14 @@ def _card(folder: Path | str) -> dict[str, Any]:
     card = read_card(folder)
     if card.get("stage") != "reward":
         raise ValueError(f"{folder} is no reward model of errata; train one with `errata reward train`")
+    texts = ["kind", "tokenizer", *(["objective"] if card.get("kind") == "token" else [])]
+    lost = [name for name in texts if not isinstance(card.get(name), str)]
+    lost += [] if card.get("kind") in ("token", "sequence") else ["kind"]
+    lost += [] if isinstance(card.get("template", ""), str) else ["template"]
+    if lost:
+        raise ValueError(
+            f"errata.json of {folder} is damaged (its {lost[0]!r} is {card.get(lost[0])!r}); copy the folder again"
+        )
     return card
 
 

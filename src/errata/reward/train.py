@@ -17,14 +17,9 @@ from errata.data import Encoder, LengthCounts, encode_rows, rows_of
 from errata.labels import changed, has_change, label_rows, sides_of
 from errata.models import (
     LayoutKind,
-    OfflineConfig,
-    Share,
-    StepLoss,
     Wanted,
     check_ids,
     choose_layout,
-    evaluation_of,
-    fit,
     identity,
     laid_out_last_scalars,
     laid_out_scalars,
@@ -32,16 +27,17 @@ from errata.models import (
     load_policy,
     load_sequence_reward_model,
     load_token_reward_model,
-    loss_shares,
     read_card,
     settle,
 )
 from errata.pretrained import find_model
 from errata.ranges import Range, Size, Weight
 from errata.runs import RunFolder, fingerprint_of, writes_out
+from errata.training import OfflineConfig, Share, StepLoss, Streams, Supervision, evaluation_of, fit, loss_shares
 from errata.types import Correction, Encoded, Label, Preference, Prompt, TokenLabels
 
 __all__ = [
+    "TOKEN_REWARD",
     "ClassObjective",
     "PairObjective",
     "RewardConfig",
@@ -408,6 +404,23 @@ def collate_labels(
     ]
     edited_B = torch.tensor([not isinstance(row, tuple) for row in rows])
     return {"layout": layout, "sign_SK": layout.stream(signs).long(), "edited_B": edited_B}
+
+
+TOKEN_REWARD = Supervision[Any](
+    name="reward",
+    config=TokenRewardConfig,
+    reads="labels",
+    weights=lambda labels, config: Streams(
+        tuple(-float(mark) for mark in changed(labels.original.labels)),
+        tuple(map(float, changed(labels.edited.labels))),
+    ),
+    heldout=lambda labels, config: labels,
+    collate=collate_labels,
+    signed=lambda batch, rows: batch["sign_SK"].float(),
+    read_before=0,
+    teaches_end=False,
+)
+"""What a token-level reward model is trained on, for the doctor."""
 
 
 def _sequence_loss(model: nn.Module, inputs: dict[str, Any]) -> StepLoss:

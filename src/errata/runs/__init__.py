@@ -4,12 +4,12 @@ It imports neither torch nor anything else of errata; ``errata.runs.schedule`` r
 """
 
 from errata.runs.disk import NotWritten, writing
-from errata.runs.files import new_file, new_folder, read_json, write_json
+from errata.runs.files import new_file, new_folder, read_json, read_record, write_json
 from errata.runs.folder import CARD, RunFolder, StageFolder, changed_settings, claim_folder
 from errata.runs.identity import HOW_TO_NAME, fingerprint_of, identity_of, named
 from errata.runs.lock import InUse, locked, writes_out
 from errata.runs.metrics import Metrics
-from errata.runs.sums import SUMS, Damaged, check_sums, digest, sums_of, write_sums
+from errata.runs.sums import SUMS, Damaged, check_sealed, check_sums, digest, seal, sums_of, write_sums
 
 __all__ = [
     "CARD",
@@ -22,6 +22,7 @@ __all__ = [
     "RunFolder",
     "StageFolder",
     "changed_settings",
+    "check_sealed",
     "check_sums",
     "claim_folder",
     "digest",
@@ -32,6 +33,8 @@ __all__ = [
     "new_file",
     "new_folder",
     "read_json",
+    "read_record",
+    "seal",
     "sums_of",
     "write_json",
     "write_sums",

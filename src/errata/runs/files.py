@@ -12,7 +12,7 @@ from typing import Any
 
 from errata.runs.disk import sync, sync_entry, writing
 
-__all__ = ["new_file", "new_folder", "read_json", "write_json"]
+__all__ = ["new_file", "new_folder", "read_json", "read_record", "write_json"]
 
 
 def _beside(path: Path) -> Path:
@@ -89,5 +89,25 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it, and rerun the command that wrote it") from error
+
+
+def read_record(path: Path, **kinds: type) -> dict[str, Any]:
+    """What ``write_json`` wrote of an object.
+
+    Args:
+        path: the file.
+        kinds: fields that it must have, and of which type.
+
+    Raises:
+        ValueError: the file is damaged, holds no object or lacks a field (it is named).
+    """
+    found = read_json(path)
+    why = "it holds no object" if not isinstance(found, dict) else ""
+    for name, kind in kinds.items():
+        if not why and not isinstance(found.get(name), kind):
+            why = f"its {name!r} is {found.get(name)!r}"
+    if why:
+        raise ValueError(f"{path} is damaged ({why}); delete it, and rerun the command that wrote it")
+    return dict(found)

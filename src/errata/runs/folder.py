@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errata.runs.files import read_json, write_json
+from errata.runs.files import read_record, write_json
 from errata.runs.identity import HOW_TO_NAME
 from errata.runs.lock import locked
 from errata.runs.sums import check_sums, read_sums, sums_of, write_sums
@@ -47,7 +47,7 @@ class RunFolder:
             return False
         self._refuse_unnamed(self.out)
         card = self.out / CARD
-        if not card.exists() or read_json(card).get("fingerprint") != self.fingerprint:
+        if not card.exists() or read_record(card).get("fingerprint") != self.fingerprint:
             raise ValueError(
                 f"{self.out} exists and was made by another run or other settings; delete it or name another --out"
             )
@@ -63,7 +63,7 @@ class RunFolder:
         if self.work.exists() and any(path.is_dir() for path in self.work.iterdir()):
             self._refuse_unnamed(self.work)
         mark = self.work / "fingerprint"
-        if mark.exists() and mark.read_text(encoding="utf-8") == self.fingerprint:
+        if mark.exists() and mark.read_bytes() == self.fingerprint.encode():
             return True
         # Checkpoints of other settings must not leak into this run.
         if mark.exists():
@@ -87,7 +87,7 @@ def changed_settings(folder: Path, settings: Mapping[str, Any]) -> list[str] | N
     path = folder / "settings.json"
     if not path.exists():
         return None
-    noted, asked = read_json(path), _plain(settings)
+    noted, asked = read_record(path), _plain(settings)
     return sorted(key for key in noted.keys() | asked.keys() if noted.get(key) != asked.get(key))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from errata.runs.files import new_file
 
-__all__ = ["SUMS", "Damaged", "check_sums", "digest", "read_sums", "sums_of", "write_sums"]
+__all__ = ["SUMS", "Damaged", "check_sealed", "check_sums", "digest", "read_sums", "seal", "sums_of", "write_sums"]
 
 SUMS = "SHA256SUMS"
 
@@ -43,9 +44,10 @@ def read_sums(folder: Path) -> dict[str, str]:
     """
     path = folder / SUMS
     sums: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    for line in lines:
         found, _, name = line.partition("  ")
-        if len(found) != 64 or not name:
+        if not re.fullmatch("[0-9a-f]{64}", found) or not name or name in sums:
             raise Damaged(f"{path} is damaged; delete it, and what lies beside it is taken as it is")
         sums[name] = found
     return sums
@@ -63,3 +65,17 @@ def check_sums(folder: Path, sums: Mapping[str, str], remedy: str) -> None:
             raise Damaged(f"{file} is missing; {remedy}")
         if digest(file) != expected:
             raise Damaged(f"{file} is not what was written there ({file.stat().st_size} bytes now); {remedy}")
+
+
+def seal(folder: Path) -> None:
+    """Note the digests of all that a folder holds, in itself."""
+    write_sums(folder, sums_of(folder, [path for path in folder.iterdir() if path.name != SUMS]))
+
+
+def check_sealed(folder: Path, remedy: str) -> None:
+    """Insist that a folder is as it was when it was sealed; one of an older version, without digests, is taken.
+
+    Raises:
+        Damaged: a file is missing or has changed; ``remedy`` says what to do.
+    """
+    check_sums(folder, read_sums(folder), remedy)

@@ -42,7 +42,6 @@ from errata.models import (
     NotFinite,
     Sampling,
     TokenBatch,
-    Tracker,
     TransformersGenerator,
     adapter_off,
     check_finite,
@@ -62,16 +61,27 @@ from errata.models import (
     to_lists,
 )
 from errata.models.load import dtypes_in_words, read_tensors
-from errata.models.training import check_tracker, written_adapter
 from errata.pretrained import find_model
 from errata.ranges import Range, Seed, Size, Weight
 from errata.reward import ProjectedReward, RewardFunction, encode_rollout, fit_scale, load_reward, repetition
-from errata.runs import Metrics, RunFolder, fingerprint_of, named, new_folder, writes_out
+from errata.runs import (
+    Metrics,
+    RunFolder,
+    check_sealed,
+    fingerprint_of,
+    named,
+    new_folder,
+    read_record,
+    seal,
+    write_json,
+    writes_out,
+)
+from errata.training import Tracker, check_tracker, written_adapter
 from errata.tuning.collapse import signs_of_collapse
 from errata.tuning.streams import Stream, check_streams, group, last_token, paid, rewards_of, summed
 from errata.types import Encoded, PromptRow, Rollout
 
-__all__ = ["PAPER", "SEQUENCE", "Experience", "PPOConfig", "RewardScaling", "policy_and_value_loss", "ppo"]
+__all__ = ["PAPER", "SEQUENCE", "Experience", "PPOConfig", "RewardScaling", "policy_and_value_loss", "train_ppo"]
 
 
 class RewardScaling(StrEnum):
@@ -271,7 +281,7 @@ def policy_and_value_loss(
 
 
 @writes_out
-def ppo(
+def train_ppo(
     model: Path | str,
     reward: Path | str | RewardFunction | Iterable[Stream],
     prompts: Iterable[PromptRow],
@@ -386,7 +396,7 @@ def ppo(
         bar.set_postfix(reward=f"{found['objective/scores']:.3f}", kl=f"{found['objective/kl']:.2f}")
         if done % config.save_every == 0 and done < config.steps:
             run.check_result(done)
-            run.save(work, done, metrics)
+            run.save(work, done, metrics, samples)
     run.check_result(done)
     warnings = [*(noted or {}).get("warnings", ()), *run.told.values()]
     card = {
@@ -576,7 +586,9 @@ class _Run:
         }
         names = [rollout.id for rollout in rollouts]
         streams_BT = {each.name: paid(each, raw[each.name], mask_BT, self._moments, names) for each in self.streams}
-        streams_BT["kl"] = -config.kl_coefficient * KL[config.kl_estimator](old_BT, ref_BT, mask_BT)
+        streams_BT["kl"] = losses.kl_penalty(
+            old_BT, ref_BT, mask_BT, kl_coefficient=config.kl_coefficient, estimator=KL[config.kl_estimator]
+        )
         if config.length_penalty:
             streams_BT["length"] = -config.length_penalty * mask_BT.float()
         if config.missing_eos_penalty:
@@ -788,6 +800,7 @@ class _Run:
         if self.best(metrics) == line["step"] and self.accelerator.is_main_process:
             with new_folder(work / f"best-{int(line['step'])}") as partial:
                 save_file(_tensors(_trained(self.policy)), partial / "policy.safetensors")
+                seal(partial)
         for words in self._warn(metrics.lines):
             self._say(words)
 
@@ -811,7 +824,7 @@ class _Run:
         seen = [line for line in metrics.lines if name in line]
         return int(max(seen, key=lambda line: line[name])["step"]) if seen else None
 
-    def save(self, work: Path, step: int, metrics: Metrics) -> None:
+    def save(self, work: Path, step: int, metrics: Metrics, samples: Metrics) -> None:
         """Write a checkpoint in one step: the main process does, once it has the others' shares."""
         files: dict[str, dict[str, Tensor]] = {}
         for name, model, optimizer in self._learners():
@@ -821,6 +834,8 @@ class _Run:
         with new_folder(work / f"step-{step}") as partial:
             for name, tensors in files.items():
                 save_file(tensors, partial / f"{name}.safetensors")
+            write_json(partial / "marks.json", {"metrics": metrics.mark(), "samples": samples.mark()})
+            seal(partial)
         # What came before is not needed now; it was until here, for a kill may come between any two lines.
         keep = {f"step-{step}", f"best-{self.best(metrics)}"}
         for folder in [*work.glob("step-*"), *work.glob("best-*")]:
@@ -840,15 +855,20 @@ class _Run:
             run.begin()
         self.accelerator.wait_for_everyone()
         self.done = max((int(path.name.split("-")[1]) for path in work.glob("step-*")), default=-1)
+        marks: dict[str, Any] = {}
         if self.done >= 0:
             folder = work / f"step-{self.done}"
+            check_sealed(folder, f"delete {folder.parent}, and rerun the same command to start over")
+            if (folder / "marks.json").exists():
+                marks = read_record(folder / "marks.json", metrics=dict, samples=dict)
             for name, model, optimizer in self._learners():
                 _copy(read_tensors(folder / f"{name}.safetensors"), _trained(model))
                 _load_optimizer(optimizer, read_tensors(folder / f"{name}_optimizer.safetensors"))
             self._gather()
         main = self.accelerator.is_main_process
         metrics, samples = (
-            Metrics(work / f"{name}.jsonl", last_step=self.done, writes=main) for name in ("metrics", "samples")
+            Metrics(work / f"{name}.jsonl", last_step=self.done, writes=main, mark=marks.get(name))
+            for name in ("metrics", "samples")
         )
         for count in range(1, len(metrics.lines) + 1):
             self._warn(metrics.lines[:count])
@@ -868,6 +888,7 @@ class _Run:
             best = self.best(metrics)
             if best is not None:
                 last = {name: tensor.detach().clone() for name, tensor in _trained(self.policy).items()}
+                check_sealed(work / f"best-{best}", f"delete {work}, and rerun the same command to start over")
                 _copy(read_tensors(work / f"best-{best}" / "policy.safetensors"), _trained(self.policy))
                 folders["best"] = work / "best"
                 kept, how, _ = self._whole(work)

@@ -28,7 +28,6 @@ from errata.winrate.comparison import (
     write_contest,
 )
 from errata.winrate.contest_report import contest_headline, contest_html, contest_markdown, contest_terminal
-from errata.winrate.generate import generate
 from errata.winrate.intervals import (
     Interval,
     bootstrap_interval,
@@ -57,6 +56,7 @@ from errata.winrate.judges import (
 from errata.winrate.lengths import length_controlled, longer_agreement, longer_wins, relative_length
 from errata.winrate.paired import FEWEST, by_user, mean_interval, smallest_shown, upper_limit
 from errata.winrate.report import headline, report_html, report_terminal
+from errata.winrate.responses import generate
 from errata.winrate.summary import (
     ArmResult,
     BestOfResult,

@@ -3,7 +3,7 @@
 from errata.workflows.harness import TaskScore, forgotten, task_scores
 from errata.workflows.learn_report import learned_html, learned_terminal
 from errata.workflows.learned import Candidate, Example, Learned
-from errata.workflows.learning import LearnConfig, LearnDetails, NotSafe, learn
+from errata.workflows.learning import LearnConfig, LearnDetails, NotSafe, Waiting, learn
 from errata.workflows.measure import (
     Comparison,
     DraftFigures,
@@ -57,6 +57,7 @@ __all__ = [
     "Thresholds",
     "Times",
     "TokenLogprobs",
+    "Waiting",
     "compare",
     "curate_spa",
     "decide",

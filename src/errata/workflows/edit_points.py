@@ -9,7 +9,7 @@ model now write what they wrote (*edit points*)? And does it still write the wor
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from operator import itemgetter
@@ -22,8 +22,19 @@ from errata.data import Encoder
 from errata.edits import diff, word_distance, words
 from errata.models import greedy_choices, pad
 from errata.types import Correction, Edit, Encoded, Op, Ties
+from errata.workflows.measure import Comparison, Told, compare
 
-__all__ = ["EditPoint", "EditPointFigures", "Points", "RowChoices", "choices_at", "edit_points", "figures_of"]
+__all__ = [
+    "EditPoint",
+    "EditPointFigures",
+    "Points",
+    "PointsCompared",
+    "RowChoices",
+    "choices_at",
+    "compare_choices",
+    "edit_points",
+    "figures_of",
+]
 
 
 class EditPoint(NamedTuple):
@@ -94,6 +105,23 @@ class EditPointFigures:
     otherwise_share: float | None
     """The same as a share of the words that people left alone."""
 
+    @property
+    def wrong(self) -> float:
+        """Words a row along what was sent that the model would not write; checkpoints and methods are chosen by it."""
+        return self.missed + self.otherwise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PointsCompared:
+    """Two models along the same rows."""
+
+    old: EditPointFigures
+    new: EditPointFigures
+    missed: Comparison
+    """Words a row that edits change and the model would not: new − old, paired; below 0 the new model needs less."""
+    otherwise: Comparison
+    """Words a row that people left alone and the model would write otherwise: new − old; above 0 it over-edits."""
+
 
 def edit_points(row: Correction, encoder: Encoder) -> Points:
     """Where a correction departs from its draft, in tokens of what was sent, and what it leaves alone.
@@ -144,7 +172,13 @@ def _point(edits: Sequence[Edit], row: Correction, sent: Encoded, drafted: Encod
 
 
 def choices_at(
-    model: Any, rows: Sequence[Points], encoder: Encoder, *, batch_size: int = 4, what: str = ""
+    model: Any,
+    rows: Sequence[Points],
+    encoder: Encoder,
+    *,
+    batch_size: int = 4,
+    what: str = "",
+    told: Told | None = None,
 ) -> list[RowChoices]:
     """What a model would write at the edit points and in the kept words of each row, in the order of ``rows``.
 
@@ -154,6 +188,7 @@ def choices_at(
         encoder: whose padding to use.
         batch_size: rows in one forward pass; all logits of their responses are held at once.
         what: is shown beside the progress bar.
+        told: is told how many rows are done, and of how many.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -175,6 +210,8 @@ def choices_at(
                 first = rows[k].encoded.prompt_length
                 found[k] = _choices(rows[k], agrees_BT[b, first:].tolist(), margin_BT[b, first:].tolist())
             bar.update(len(part))
+            if told is not None:
+                told(start + len(part), len(rows))
     model.train(training)
     return [found[k] for k in range(len(rows))]
 
@@ -199,6 +236,25 @@ def figures_of(rows: Sequence[RowChoices]) -> EditPointFigures:
         missed=total("missed") / len(rows),
         otherwise=total("otherwise") / len(rows),
         otherwise_share=share("otherwise", "kept"),
+    )
+
+
+def compare_choices(
+    new: Sequence[RowChoices], old: Sequence[RowChoices], *, users: Sequence[Hashable | None] | None = None
+) -> PointsCompared:
+    """Two models along the same rows in the same order, two or more of them; ``users`` as of ``compare``.
+
+    Raises:
+        ValueError: the rows are not the same, or as ``compare``.
+    """
+    if [row.id for row in new] != [row.id for row in old]:
+        raise ValueError("two models are compared along the same rows in the same order; these are others")
+
+    def difference(name: str) -> Comparison:
+        return compare([getattr(row, name) for row in new], [getattr(row, name) for row in old], users=users)
+
+    return PointsCompared(
+        old=figures_of(old), new=figures_of(new), missed=difference("missed"), otherwise=difference("otherwise")
     )
 
 

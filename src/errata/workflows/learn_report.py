@@ -16,7 +16,8 @@ from errata.edits import diff
 from errata.types import Op
 from errata.views import render, visible
 from errata.winrate import Interval
-from errata.workflows.learned import Example, Learned
+from errata.workflows.edit_points import PointsCompared
+from errata.workflows.learned import Candidate, Example, Learned
 from errata.workflows.measure import Comparison
 
 __all__ = ["learned_html", "learned_terminal"]
@@ -25,11 +26,11 @@ _TEMPLATE = Path(__file__).parent / "learn_report.html.j2"
 _MISSING = "–"
 
 FAIR = (
-    "What was sent was written from the logged draft, which is therefore nearer to it than any draft written anew, "
-    "however good. So the new model is compared with the old model drafting anew, decoded alike, on the same prompts; "
-    "the logged drafts stand beside them and decide nothing."
+    "What was sent was written from the logged draft. A model that drafted the log itself writes the logged text "
+    "again, and is therefore near to it; a better model says some things in other words, and each of them counts as "
+    "distance. So the distance of fresh drafts to what was sent decides only where another model drafted the log."
 )
-"""Why the logged draft is no baseline."""
+"""Why the distance to one text that was sent is no measure by itself."""
 
 
 def learned_terminal(found: Learned) -> Group:
@@ -63,13 +64,25 @@ def learned_terminal(found: Learned) -> Group:
         *conditions,
         Text(""),
         Text(visible(headline(found)), style),
+        Text(visible(provenance(found)), "dim"),
     )
 
 
 def headline(found: Learned) -> str:
-    """The verdict in words."""
+    """The verdict in words, the limits that were lowered for it, and what to do next."""
     reasons = " ".join(found.decision.reasons)
-    return f"{'Promoted' if found.decision.promoted else 'Refused'} ({found.arm}). {reasons}"
+    verdict = f"{'Promoted' if found.decision.promoted else 'Refused'} ({found.arm}). {reasons}"
+    return " ".join([verdict, *lowered(found), f"Next: {found.decision.next}"])
+
+
+def lowered(found: Learned) -> list[str]:
+    """The limits that let more pass than the usual ones, in a sentence; none where there are none."""
+    return [f"Limits were lowered for this verdict: {', '.join(found.lowered)}."] if found.lowered else []
+
+
+def provenance(found: Learned) -> str:
+    """Where the verdict comes from, in a line."""
+    return "; ".join(f"{name}: {value}" for name, value in found.provenance.items())
 
 
 def learned_html(found: Learned) -> str:
@@ -79,15 +92,19 @@ def learned_html(found: Learned) -> str:
         title=f"errata learn: {'promoted' if found.decision.promoted else 'refused'}",
         promoted=found.decision.promoted,
         arm=found.arm,
-        reasons=found.decision.reasons,
+        reasons=list(found.decision.reasons),
+        lowered=lowered(found),
+        next=found.decision.next,
+        provenance=provenance(found),
         facts=_facts(found),
         figures=list(_figures(found)),
         fair=FAIR,
+        deciding=_deciding(found),
         logged=_interval(found.logged_cost),
         conditions=found.decision.conditions,
         said=_said(found),
         accepted=[(how, *_against(one)) for how, one in found.accepted.items()],
-        candidates=[(one.name, _interval(one.edit_cost)) for one in found.candidates],
+        candidates=[_candidate(one) for one in found.candidates if one.points is not None],
         findings=[{"mark": _MARKS[one["severity"]], **one} for one in found.doctor],
         examples=[_example(one) for one in found.examples],
         rows=found.measured.comparison["greedy"].rows,
@@ -100,18 +117,23 @@ def learned_html(found: Learned) -> str:
 _MARKS = {"error": "✗", "warning": "!", "note": "·"}
 
 
+def _deciding(found: Learned) -> list[str]:
+    """The groups of figures that decide first."""
+    anew = found.measured.anew
+    groups = ["Along what was sent" if anew is None else f"Drafts edited anew by {anew.editor}"]
+    return groups if found.measured.drafter.own else [*groups, "Drafts, greedy"]
+
+
 def _facts(found: Learned) -> list[tuple[str, str]]:
-    greedy = found.measured.comparison["greedy"]
-    old, new = (side["greedy"].edit_cost.mean for side in (found.measured.old, found.measured.new))
-    share = 100 * (new - old) / old if old else 0.0
+    anew, points = found.measured.anew, found.measured.points
+    decides = points.missed if anew is None else anew.words
+    old, new = (points.old.missed, points.new.missed) if anew is None else (anew.old, anew.new)
+    what = "words people changed, still wrong, a draft" if anew is None else "words the editor still changes, a draft"
     return [
-        ("words left to correct, a draft", f"{_n(old)} → {_n(new)}"),
-        ("change", f"{_n(share, 0)} %"),
-        (
-            "better / same / worse",
-            " / ".join(_n(100 * each, 0) for each in (greedy.wins, greedy.ties, greedy.losses)) + " %",
-        ),
-        ("held-out rows", f"{greedy.rows:,}"),
+        (what, f"{_n(old, 1)} → {_n(new, 1)}"),
+        ("change", f"{_n(100 * (new - old) / old if old else 0.0, 0)} %"),
+        ("better / same / worse", f"{_shares(decides)} %"),
+        ("held-out rows", f"{points.missed.rows:,}"),
         ("trained on", f"{found.split['train']:,} edits"),
     ]
 
@@ -119,13 +141,27 @@ def _facts(found: Learned) -> list[tuple[str, str]]:
 def _figures(found: Learned) -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]:
     """Groups of rows: name, old, new, difference."""
     measured = found.measured
+    yield "Along what was sent", list(_along(measured.points))
+    if measured.anew is not None:
+        yield (
+            f"Drafts edited anew by {measured.anew.editor}",
+            [
+                (
+                    "words changed",
+                    _n(measured.anew.old),
+                    _n(measured.anew.new),
+                    _interval(measured.anew.words.difference),
+                ),
+                ("better / same / worse, %", "", "", _shares(measured.anew.words)),
+            ],
+        )
     for how in ("greedy", "sampled"):
         old, new, versus = measured.old[how], measured.new[how], measured.comparison[how]
         costs = _n(old.edit_cost.mean), _n(new.edit_cost.mean), _interval(versus.difference)
         yield (
             f"Drafts, {how}",
             [
-                ("edit cost left, words", *costs),
+                ("words from what was sent", *costs),
                 ("better / same / worse, %", "", "", _shares(versus)),
                 *(
                     (name, _n(of(old), digits), _n(of(new), digits), _signed(of(new) - of(old), digits))
@@ -142,6 +178,26 @@ def _figures(found: Learned) -> Iterator[tuple[str, list[tuple[str, str, str, st
         yield "Forgetting", [_pair("loss on the general text", measured.old_general, measured.new_general)]
 
 
+def _along(found: PointsCompared) -> Iterator[tuple[str, str, str, str]]:
+    """Edit points and over-editing, in words and in per cent."""
+    old, new = found.old, found.new
+    yield "words people changed, still wrong", _n(old.missed), _n(new.missed), _interval(found.missed.difference)
+    yield "better / same / worse, %", "", "", _shares(found.missed)
+    for name, attribute in (
+        ("edit points written as sent, %", "written"),
+        ("sent above drafted, % of edit points", "preferred"),
+        ("words people left, now otherwise, %", "otherwise_share"),
+    ):
+        before, after = (getattr(side, attribute) for side in (old, new))
+        yield _pair(name, before and 100 * before, after and 100 * after, 1)
+    yield (
+        "words people left, now otherwise",
+        _n(old.otherwise),
+        _n(new.otherwise),
+        _interval(found.otherwise.difference),
+    )
+
+
 _DRAFT_FIGURES: Sequence[tuple[str, int, Any]] = (
     ("tokens", 1, lambda one: one.length),
     ("drafts that end, %", 1, lambda one: 100 * one.ended),
@@ -149,10 +205,16 @@ _DRAFT_FIGURES: Sequence[tuple[str, int, Any]] = (
 )
 
 
-def _pair(name: str, old: float | None, new: float | None) -> tuple[str, str, str, str]:
+def _candidate(one: Candidate) -> tuple[str, str, str, str]:
+    assert one.points is not None
+    step = _MISSING if one.name == "old" else f"{one.step} of {one.steps}"
+    return one.name, step, _n(one.points.missed), _n(one.points.otherwise)
+
+
+def _pair(name: str, old: float | None, new: float | None, digits: int = 3) -> tuple[str, str, str, str]:
     if old is None or new is None:
         return name, _MISSING, _MISSING, _MISSING
-    return name, _n(old, 3), _n(new, 3), _signed(new - old, 3)
+    return name, _n(old, digits), _n(new, digits), _signed(new - old, digits)
 
 
 def _against(one: Comparison) -> tuple[str, str, str]:
@@ -171,11 +233,14 @@ def _said(found: Learned) -> list[str]:
     said = [
         f"The log has {log['rows']:,} usable rows, {log['unchanged']:,} of them sent unchanged, and "
         f"{log['bad_rows']:,} that cannot be used.",
-        f"{split['rule']} {split['train']:,} edits{trained} are trained on, {split['selection']:,} chose the method, "
-        f"{split['heldout']:,}{users} judge.",
+        f"{split['rule']} {split['train']:,} edits{trained} are trained on, {split['selection']:,} chose the "
+        f"checkpoint and the method, {split['heldout']:,}{users} judge.",
+        _who_drafted(found),
     ]
     if split["fallback"]:
         said.append(f"It is not split by users and time: {split['fallback']}.")
+    if unread := split["heldout"] - found.measured.points.new.rows:
+        said.append(f"{unread:,} held-out rows are too long to be read along what was sent, and have no edit points.")
     if log["times"]:
         zone = f"; {log['times']['without_time_zone']:,} name no time zone, UTC is taken"
         said.append(
@@ -197,6 +262,15 @@ def _said(found: Learned) -> list[str]:
     if found.measured.old_general is None:
         said.append("Forgetting was not measured; give --general a file of general text.")
     return said
+
+
+def _who_drafted(found: Learned) -> str:
+    drafter = found.measured.drafter
+    again = f"asked anew, the old model writes {_n(100 * drafter.again, 0)} % of {drafter.rows:,} logged drafts again"
+    if drafter.told != "auto":
+        who = "--model" if drafter.own else "another model"
+        return f"You say that {who} wrote the logged drafts; {again}."
+    return f"--model {'wrote' if drafter.own else 'does not seem to have written'} the logged drafts: {again}."
 
 
 def _left_out(split: Mapping[str, Any]) -> list[tuple[str, int]]:

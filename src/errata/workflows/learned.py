@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from errata.winrate import Interval
+from errata.workflows.edit_points import EditPointFigures
 from errata.workflows.measure import Comparison
 from errata.workflows.verdict import Decision, Measured
 
@@ -15,11 +16,15 @@ __all__ = ["Candidate", "Example", "Learned"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A trained model, on the part of the training rows that chooses."""
+    """A trained model, or the old one, on the part of the training rows that chooses."""
 
     name: str
-    edit_cost: Interval | None
-    """Greedy, in words; None where there was nothing to choose."""
+    points: EditPointFigures | None
+    """Along what was sent; None where no rows were left to choose by."""
+    step: int
+    """The optimizer step that was saved."""
+    steps: int
+    """All that were made."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +58,10 @@ class Learned:
     split: Mapping[str, Any]
     doctor: tuple[Mapping[str, Any], ...]
     """Its findings, worst first."""
+    lowered: tuple[str, ...]
+    """Limits that let more pass than the usual ones, as flags."""
+    provenance: Mapping[str, str]
+    """Of which model, log and day."""
     general_tokens: int | None
     examples: tuple[Example, ...]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 
+Told = Callable[[int, int], object]
 WORD = 1.0
 """The unit of an edit cost."""
 _READ = 1 << 16  # characters
@@ -93,7 +94,14 @@ class TokenLogprobs:
 
 
 def write_drafts(
-    model: Any, rows: Sequence[Correction], encoder: Encoder, sampling: Sampling, *, batch_size: int, what: str = ""
+    model: Any,
+    rows: Sequence[Correction],
+    encoder: Encoder,
+    sampling: Sampling,
+    *,
+    batch_size: int,
+    what: str = "",
+    told: Told | None = None,
 ) -> list[Rollout]:
     """One answer of the model to each prompt. Equal rows and seeds draw with equal chance, whatever the model.
 
@@ -104,6 +112,7 @@ def write_drafts(
         sampling: how.
         batch_size: prompts that are answered together.
         what: is shown beside the progress bar.
+        told: is told how much is done, and of how much.
     """
     generator = TransformersGenerator(model, encoder, batch_size)
     found: list[Rollout] = []
@@ -118,6 +127,8 @@ def write_drafts(
             )
             found += drawn
             bar.update(len(drawn))
+            if told is not None:
+                told(len(found), len(rows))
     return found
 
 
@@ -181,7 +192,13 @@ def compare(
 
 @torch.no_grad()
 def token_logprobs_by_label(
-    model: Any, labels: Sequence[TokenLabels], encoder: Encoder, *, batch_size: int, what: str = ""
+    model: Any,
+    labels: Sequence[TokenLabels],
+    encoder: Encoder,
+    *,
+    batch_size: int,
+    what: str = "",
+    told: Told | None = None,
 ) -> TokenLogprobs:
     """The mean log-probability of good, bad and kept tokens, over all tokens of all rows."""
     sums: defaultdict[str, float] = defaultdict(float)
@@ -198,6 +215,8 @@ def token_logprobs_by_label(
                         sums[name] += value
                         counts[name] += 1
             bar.update(len(part))
+            if told is not None:
+                told(min(start + batch_size, len(sides)), len(sides))
     return TokenLogprobs(
         **{name: sums[name] / counts[name] if counts[name] else None for name in ("good", "bad", "kept")}
     )
@@ -217,6 +236,7 @@ def text_loss(
     max_tokens: int = 100_000,
     batch_size: int = 8,
     what: str = "",
+    told: Told | None = None,
 ) -> tuple[float, int]:
     """The mean loss of a token on a plain text file, in nats, and how many tokens that is.
 
@@ -231,6 +251,7 @@ def text_loss(
         max_tokens: so much of the beginning of the file is enough.
         batch_size: windows in one forward pass.
         what: is shown beside the progress bar.
+        told: is told how much is done, and of how much.
 
     Raises:
         ValueError: no UTF-8, or less than two tokens.
@@ -243,6 +264,8 @@ def text_loss(
                 total -= sum(values)
                 count += len(values)
             bar.update(count - bar.n)
+            if told is not None:
+                told(count, max(count, max_tokens))
     if not count:
         raise ValueError(f"{path} holds no text to measure the loss on; give some pages of general text")
     return total / count, count

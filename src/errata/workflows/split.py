@@ -6,7 +6,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,8 @@ not count."""
 
 SplitBy = Literal["auto", "users-and-time", "users", "time", "prompt"]
 
+MOST_LOST = 0.15
+"""``auto`` takes no rule that loses more of the rows than this, if a less strict one does not."""
 _MOST_TRIED = 64  # numbers of held-out users
 _SHARED_PROMPT = "their prompt is held out, too"
 
@@ -38,7 +40,7 @@ class Split:
     rule: str
     """How it was done, in a sentence."""
     fallback: str
-    """Why ``auto`` did not split by users and time, in words; else empty."""
+    """Why ``auto`` did not split by users and time, and what that gives up, in words; else empty."""
     train_users: int | None
     heldout_users: int | None
     cut: float | None
@@ -52,6 +54,7 @@ def split_rows(
     users: Sequence[str | None] | None = None,
     times: Sequence[float | None] | None = None,
     by: SplitBy = "auto",
+    fewest_users: int = 1,
 ) -> Split:
     """Split a log; the same rows are always split alike.
 
@@ -62,7 +65,8 @@ def split_rows(
     - ``users``: users, in the order of a hash, are held out as long as their rows fit into the share.
     - ``time``: the newest rows are held out.
     - ``prompt``: prompts, in the order of a hash, are held out as long as their rows fit into the share.
-    - ``auto``: the first of these for which there are several users, and several times.
+    - ``auto``: the strictest of users-and-time, users, time and prompt that loses at most ``MOST_LOST`` of the rows
+      and, by users, holds out ``fewest_users``.
 
     In every mode a row to train on is left out whose prompt (but for case and white space) is held out, too.
 
@@ -72,17 +76,15 @@ def split_rows(
         users: who sent each row; a row whose user is None is left out. None: nobody knows.
         times: when, in seconds; likewise.
         by: the rule.
+        fewest_users: so many users have to be held out where ``auto`` splits by them: fewer could prove nothing.
 
     Raises:
         ValueError: the log has not what the rule needs, or a side is empty (says what to do).
     """
     if not 0 < share < 1:
         raise ValueError(f"the held-out share is {share}; give a number between 0 and 1, such as 0.2")
-    fallback = ""
     if by == "auto":
-        short = [_short_of("user", users), _short_of("time", times)]
-        by = ("users-and-time", "time", "users", "prompt")[bool(short[0]) + 2 * bool(short[1])]
-        fallback = " and ".join(filter(None, short))
+        return _strictest(rows, share, users, times, fewest_users)
     if "users" in by and users is None:
         raise ValueError(f"the log names no user, and it is to be split by {by}; name the field with --user-field")
     if "time" in by and times is None:
@@ -124,13 +126,53 @@ def split_rows(
         left_out={reason: number for reason, number in left_out.items() if number},
         by=by,
         rule=_RULES[by],
-        fallback=fallback,
+        fallback="",
         train_users=count(train),
         heldout_users=count(heldout),
         cut=cut,
     )
 
 
+def _strictest(
+    rows: Sequence[Correction],
+    share: float,
+    users: Sequence[str | None] | None,
+    times: Sequence[float | None] | None,
+    fewest_users: int,
+) -> Split:
+    """The first rule by which enough rows are left; of the others, why not."""
+    short = {"users": _short_of("user", users), "time": _short_of("time", times)}
+    why = list(filter(None, short.values()))
+    for by in _STRICTEST_FIRST:
+        if any(short.get(need) for need in by.split("-and-")):
+            continue
+        name = by.replace("-", " ")
+        try:
+            found = split_rows(rows, share=share, users=users, times=times, by=by)
+        except ValueError:
+            if by == _STRICTEST_FIRST[-1]:
+                raise
+            why.append(f"by {name} one side would be empty")
+            continue
+        lost = sum(found.left_out.values())
+        if by != _STRICTEST_FIRST[-1] and lost > MOST_LOST * len(rows):
+            of = f"{lost:,} of {len(rows):,} rows ({100 * lost / len(rows):.0f} %)"
+            why.append(f"by {name} {of} would be lost, and at most {100 * MOST_LOST:.0f} % may be")
+        elif "users" in by and (found.heldout_users or 0) < fewest_users:
+            why.append(f"by {name} only {found.heldout_users} users would be held out, and {fewest_users} are needed")
+        else:
+            gives_up = _GIVES_UP[by]
+            return replace(found, fallback=f"{'; '.join(why)}; {gives_up}" if gives_up else "")
+    raise AssertionError  # the last rule returns or raises
+
+
+_STRICTEST_FIRST: Sequence[SplitBy] = ("users-and-time", "users", "time", "prompt")
+_GIVES_UP: Mapping[str, str] = {
+    "users-and-time": "",
+    "users": "so nothing shows whether the gain lasts over time",
+    "time": "so nothing shows whether users gain whose texts were not trained on",
+    "prompt": "so nothing shows whether other users gain, or whether it lasts over time",
+}
 _RULES: Mapping[str, str] = {
     "users-and-time": "The users who came last are held out with their rows from a cut in time on; rows of all others "
     "from before it are trained on. No user and no prompt is on both sides.",

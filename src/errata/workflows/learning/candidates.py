@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from errata.data import LengthCounts
 from errata.data.rows import read_lines
 from errata.doctor import examine, read_model_facts
-from errata.labels import label_all
+from errata.labels import LabelRules, label_all
+from errata.models import Save, device
 from errata.pretrained import find_model
 from errata.runs import write_json
-from errata.tuning import FIGAConfig, SFTConfig, demonstrations, figa, sft
-from errata.types import Correction
-from errata.workflows.learning.context import Run, edited
+from errata.training import Watch
+from errata.tuning import FIGAConfig, SFTConfig, demonstrations, train_figa, train_sft
+from errata.workflows.edit_points import choices_at, figures_of
+from errata.workflows.learning.context import STEPS, Run, edited, passes_of
 from errata.workflows.learning.settings import NotSafe
+
+_SURE = 1e-5
+FEW_STEPS = 10
 
 
 def ask_doctor(run: Run, path: Path) -> None:
     """What the losses will really see."""
     bad = [json.loads(line) for _, line in read_lines(run.out / "log" / "bad_rows.jsonl")]
     found = examine(
-        tqdm(_trained(run), desc="doctor", unit=" rows", leave=False, delay=2, disable=None),
+        tqdm(run.trained, desc="doctor", unit=" rows", leave=False, delay=2, disable=None),
         run.encoder,
         method="sft" if run.arms == ("sft",) else "figa",
+        rules=LabelRules(inventions=run.details.inventions),
         config=_figa_config(run),
         model=read_model_facts(run.model),
         unreadable=[(row["line"], row["error"]) for row in bad],
@@ -37,41 +47,85 @@ def ask_doctor(run: Run, path: Path) -> None:
 
 
 def train(run: Run, path: Path) -> None:
-    """One candidate."""
-    weights = {row.id: run.config.accepted_weight for row in _trained(run) if not edited(row)}
+    """One candidate: the checkpoint that would miss the fewest words of the rows that choose."""
+    weights = {row.id: run.details.accepted_weight for row in run.trained if not edited(row)}
+    watch = _watch(run)
+    _tell_steps(run)
     if path.name == "figa":
         counts = LengthCounts()
-        labels = list(label_all(_trained(run), run.encoder, counts=counts))
-        figa(run.model, labels, run.encoder, _figa_config(run), path, counts=counts, row_weights=weights)
+        labels = list(label_all(run.trained, run.encoder, LabelRules(inventions=run.details.inventions), counts=counts))
+        config = _figa_config(run)
+        train_figa(run.model, labels, run.encoder, config, path, counts=counts, row_weights=weights, watch=watch)
     else:
-        sft(run.model, demonstrations(_trained(run)), run.encoder, _sft_config(run), path, row_weights=weights)
+        rows = demonstrations(run.trained)
+        train_sft(run.model, rows, run.encoder, _sft_config(run), path, row_weights=weights, watch=watch)
 
 
-def _trained(run: Run) -> list[Correction]:
-    """The rows to train on: the edited ones and, by option, those that were accepted."""
-    return run.rows("train") + (run.rows("train_accepted") if run.config.accepted_weight > 0 else [])
+def _watch(run: Run) -> Watch:
+    """Looks at the rows that choose: words that people changed and the model would not, and the other way round."""
+    points = run.points("selection")
+    if not points:
+        return Watch(step=run.progress)
+
+    def figures(model: Any) -> Mapping[str, float]:
+        bf16 = _sft_config(run).dtype == "bfloat16"
+        with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
+            found = figures_of(choices_at(model, points, run.encoder))
+        # Of equals the surer one.
+        sure = _SURE * max(-1.0, min(found.margin or 0.0, 100.0))
+        return {"missed": found.missed, "otherwise": found.otherwise, "loss": found.wrong - sure}
+
+    rows = [(one.id, one.encoded.ids, one.edits, one.kept) for one in points]
+    return Watch(figures=figures, identity=("words wrong along what was sent", rows), step=run.progress)
+
+
+def _tell_steps(run: Run) -> None:
+    """How long it will be, and a warning where it is so short that little can be learned."""
+    config = _sft_config(run)
+    steps = math.ceil(config.epochs * math.ceil(len(run.trained) / config.batch_size))
+    looks = f"; the best of {math.ceil(steps / config.evaluate_every)} checkpoints is kept" if config.patience else ""
+    run.say(
+        f"{len(run.trained):,} rows, {config.batch_size} in a step, {config.epochs:g} passes: {steps:,} optimizer "
+        f"steps{looks}"
+    )
+    if steps < FEW_STEPS:
+        run.say(
+            f"warning: only {steps} optimizer steps, in which little is learned; give --epochs "
+            f"{math.ceil(config.epochs * STEPS / steps)}, or leave --epochs and --batch-size out"
+        )
 
 
 def _sft_config(run: Run) -> SFTConfig:
     """What both methods have in common."""
-    found = find_model(run.model)
+    found, details = find_model(run.model), run.details
+    epochs = passes_of(len(run.trained), run.batch_size, run.config.epochs)
+    steps = math.ceil(epochs * math.ceil(len(run.trained) / run.batch_size))
+    chooses = bool(run.points("selection"))
+    save: Save = "adapter" if found.quantization else "both"
     return SFTConfig(
         learning_rate=run.config.learning_rate,
-        epochs=run.config.epochs,
-        batch_size=run.details.batch_size,
-        micro_batch_size=run.details.micro_batch_size,
-        dtype="bfloat16" if run.details.bf16 else "auto",
+        epochs=epochs,
+        batch_size=run.batch_size,
+        micro_batch_size=details.micro_batch_size,
+        # A dozen looks; the best of them is saved, and none ends the training.
+        evaluate_every=math.ceil(steps / 12) if chooses else 0,
+        patience=1000 if chooses else 0,
+        dtype="bfloat16" if details.bf16 else details.dtype,
+        attention=details.attention,
+        lora_targets=details.lora_targets,
+        lora_layers=details.lora_layers,
         # Of an adapter the training goes on with that, of its own rank.
-        lora_rank=0 if found.base else run.details.lora_rank,
+        lora_rank=0 if found.base else details.lora_rank,
         # Into quantized weights none can be merged.
-        save="adapter" if found.quantization else "both",
-        quantize=run.details.quantize,
-        gradient_checkpointing=run.details.gradient_checkpointing,
-        seed=run.details.seed,
+        save=save if details.save == "auto" else details.save,
+        quantize=details.quantize,
+        gradient_checkpointing=details.gradient_checkpointing,
+        seed=details.seed,
     )
 
 
 def _figa_config(run: Run) -> FIGAConfig:
     """FIGA's weights besides."""
     common = asdict(_sft_config(run))
-    return FIGAConfig(**common, kept_weight=run.details.kept_weight, bad_weight=run.details.bad_weight)
+    weights = ("good_weight", "end_weight", "kept_weight", "bad_weight", "pull_weight")
+    return FIGAConfig(**common, **{name: getattr(run.details, name) for name in weights})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +23,16 @@ from errata.models import device, identity, load_causal
 from errata.runs import SUMS, Damaged, StageFolder, changed_settings, claim_folder, digest, fingerprint_of, read_json
 from errata.types import Correction, Rollout
 from errata.winrate import Interval, mean_interval
-from errata.workflows.learning.settings import LearnConfig, LearnDetails
+from errata.workflows.edit_points import Points, edit_points
+from errata.workflows.learning.progress import Progress
+from errata.workflows.learning.settings import NO_SETTINGS, LearnConfig, LearnDetails
 from errata.workflows.measure import WORD
 
 Arm = Literal["figa", "sft"]
 
 DECODINGS = ("greedy", "sampled")
+STEPS = 30
+"""Optimizer steps that a run should have; an adapter has learned little before."""
 
 
 class Run:
@@ -42,18 +48,24 @@ class Run:
         general: Path | None,
         console: Console,
         how: Reading,
+        editor: str | None = None,
+        command: str = "",
     ) -> None:
-        self.how = how
+        self.how, self.command = how, command
         self.log, self.model, self.out, self.general, self.console = log, model, out, general, console
-        self.config, self.details = config, details
+        self.config, self.details, self.editor = config, details, editor
         self._loaded: tuple[Path, Any] | None = None
+        self.progress = Progress(console, "")
+        self._points: dict[str, list[Points]] = {}
 
     def made(self, name: str, what: str, make: Callable[[Path], None], *also: str) -> None:
         """Make a file or folder, unless it is there as it was written."""
 
         def told(path: Path) -> None:
-            self.console.print(f"· {what}", highlight=False, markup=False)
+            self.console.print(f"· {what}", highlight=False, markup=False, soft_wrap=True)
+            self.progress = Progress(self.console, what)
             make(path)
+            self.progress.end()
 
         self.folder.make(self.out / name, told, [self.out / each for each in also])
 
@@ -76,7 +88,7 @@ class Run:
             "model": identity(self.model),
             "general": None if self.general is None else _digest(self.general),
             **asdict(self.config),
-            **asdict(self.details),
+            **{name: value for name, value in asdict(self.details).items() if name not in NO_SETTINGS},
             # What was not said is no setting, so that runs from before these arguments go on.
             **{f"read_{name}": value for name, value in said.items() if value not in (None, {}, "skip")},
         }
@@ -84,17 +96,43 @@ class Run:
         changed = changed_settings(self.out, settings)
         if changed is None and self.out.exists() and any(self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
-        if changed and not (self.out / "candidates").exists():
-            for stage in ("log", "split"):
+        if changed and not self._has_trained():
+            for stage in ("log", "split", "heldout", "candidates"):
                 shutil.rmtree(self.out / stage, ignore_errors=True)
             for name in ("doctor.json", SUMS, "settings.json"):
                 (self.out / name).unlink(missing_ok=True)
         claim_folder(self.out, settings)
 
+    def _has_trained(self) -> bool:
+        """Whether there is a candidate, or a checkpoint of one."""
+        found = self.out / "candidates"
+        return any(not each.name.startswith(".") or any(each.glob("checkpoint-*")) for each in found.glob("*"))
+
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """What is trained."""
-        return ("figa", "sft") if self.details.method == "both" else (self.details.method,)
+        """What is trained: of both methods only the first where no rows are left to choose by."""
+        asked: tuple[Arm, ...] = ("figa", "sft") if self.details.method == "both" else (self.details.method,)
+        return asked if self.counts("split")["selection"] else asked[:1]
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in one optimizer step."""
+        return batch_size_of(len(self.trained), self.details)
+
+    @cached_property
+    def trained(self) -> list[Correction]:
+        """The rows to train on: the edited ones and, by option, those that were accepted."""
+        return self.rows("train") + (self.rows("train_accepted") if self.details.accepted_weight > 0 else [])
+
+    def points(self, side: str) -> list[Points]:
+        """Where people changed the drafts of a side, and what they left; a row that cannot be encoded has none."""
+        if side not in self._points:
+            found = []
+            for row in self.rows(side):
+                with suppress(ValueError):  # such a row is too long; the report counts it
+                    found.append(edit_points(row, self.encoder))
+            self._points[side] = found
+        return self._points[side]
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -105,7 +143,7 @@ class Run:
             self.model,
             template=self.details.template,
             max_length=limit,
-            on_long=OnLong.ERROR if limit is None else OnLong.DROP,
+            on_long=OnLong.ERROR if limit is None else OnLong(self.details.on_long),
         )
 
     def loaded(self, name: str) -> Any:
@@ -116,7 +154,6 @@ class Run:
             self._loaded = (path, load_causal(path).to(device()))
         return self._loaded[1]
 
-    # Stages.
     def say(self, line: str) -> None:
         """Tell something in full, however narrow the terminal."""
         self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
@@ -151,10 +188,11 @@ class Run:
             raise Damaged(
                 f"{path} has no draft of row {missing!r}; delete it, and rerun the same command to make it again"
             )
+        prompts = {row.id: row.prompt for side in ("heldout", "heldout_accepted") for row in self.rows(side)}
         return [
             Rollout(
                 id=one["id"],
-                prompt="",
+                prompt=prompts.get(one["id"], ""),
                 prompt_ids=(),
                 response_ids=tuple(one["ids"]),
                 text=one["response"],
@@ -162,6 +200,32 @@ class Run:
             )
             for one in (by_id[id] for id in ids)
         ]
+
+
+def batch_size_of(rows: int, details: LearnDetails) -> int:
+    """Rows in one optimizer step: as asked, or the power of two up to a sixteenth of the rows, from 4 to 32.
+
+    >>> [batch_size_of(rows, LearnDetails()) for rows in (20, 164, 5000)]
+    [4, 8, 32]
+    """
+    if details.batch_size != "auto":
+        return details.batch_size
+    found: int = 2 ** max(2, min(5, (rows // 16).bit_length() - 1))
+    # Whole micro-batches.
+    return (
+        found if details.micro_batch_size >= found else -(-found // details.micro_batch_size) * details.micro_batch_size
+    )
+
+
+def passes_of(rows: int, batch_size: int, epochs: float | Literal["auto"]) -> float:
+    """Passes over the rows: as asked, or 3, and more where they come to fewer than ``STEPS`` optimizer steps.
+
+    >>> passes_of(1000, 32, "auto"), passes_of(20, 4, "auto"), passes_of(20, 4, 1.5)
+    (3.0, 6.0, 1.5)
+    """
+    if epochs != "auto":
+        return epochs
+    return max(3.0, float(math.ceil(STEPS / math.ceil(rows / batch_size))))
 
 
 def edited(row: Correction) -> bool:

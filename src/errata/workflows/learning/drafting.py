@@ -11,24 +11,35 @@ from errata.data.rows import write_lines
 from errata.labels import label_all
 from errata.models import Sampling
 from errata.runs import write_json
+from errata.workflows.edit_points import choices_at
 from errata.workflows.learning.context import Run
 from errata.workflows.measure import text_loss, token_logprobs_by_label, write_drafts
 
+DRAFTS_AT_ONCE = 32
+
 
 def draft(run: Run, path: Path) -> None:
-    """Drafts of one model: ``selection/ARM.jsonl``, or ``heldout/MODEL.DECODING.jsonl``."""
+    """Drafts of one model: ``heldout/MODEL.DECODING.jsonl``."""
     name, _, decoding = path.stem.partition(".")
-    selecting = path.parent.name == "selection"
-    rows = run.rows("selection") if selecting else run.rows("heldout") + run.rows("heldout_accepted")
+    rows = run.rows("heldout") + run.rows("heldout_accepted")
     sampling = Sampling(
         max_new_tokens=run.config.max_new_tokens,
         temperature=run.details.temperature if decoding == "sampled" else 0.0,
         seed=run.details.seed,
     )
-    drafts = write_drafts(run.loaded(name), rows, run.encoder, sampling, batch_size=run.details.batch_size, what=name)
+    drafts = write_drafts(
+        run.loaded(name), rows, run.encoder, sampling, batch_size=DRAFTS_AT_ONCE, what=name, told=run.progress
+    )
     write_lines(
         path, ({"id": one.id, "response": one.text, "ids": one.response_ids, "ended": one.ended} for one in drafts)
     )
+
+
+def read_along(run: Run, path: Path) -> None:
+    """What a model would write along what was sent: ``selection/MODEL.jsonl`` or ``heldout/MODEL.points.jsonl``."""
+    name = path.stem.partition(".")[0]
+    found = choices_at(run.loaded(name), run.points(path.parent.name), run.encoder, what=name, told=run.progress)
+    write_lines(path, map(asdict, found))
 
 
 def score(run: Run, path: Path) -> None:
@@ -36,7 +47,9 @@ def score(run: Run, path: Path) -> None:
     model, size = run.loaded(path.stem), run.details.micro_batch_size
     labels = list(label_all(run.rows("heldout"), run.encoder, counts=LengthCounts(), on_error=lambda *_: None))
     found: dict[str, Any] = {
-        "tokens": asdict(token_logprobs_by_label(model, labels, run.encoder, batch_size=size, what=path.stem)),
+        "tokens": asdict(
+            token_logprobs_by_label(model, labels, run.encoder, batch_size=size, what=path.stem, told=run.progress)
+        ),
         "rows": len(labels),
     }
     if run.general is not None:
@@ -49,6 +62,7 @@ def score(run: Run, path: Path) -> None:
             max_tokens=run.details.general_tokens,
             batch_size=size,
             what=path.stem,
+            told=run.progress,
         )
         found |= {"general": loss, "general_tokens": count}
     write_json(path, found)

@@ -2,38 +2,82 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
+from errata.data.rows import read_lines
 from errata.edits import word_distance
-from errata.runs import read_json
+from errata.models import read_card
+from errata.runs import Damaged, read_json
 from errata.types import Correction, Rollout
+from errata.workflows.edit_points import RowChoices, compare_choices, figures_of
 from errata.workflows.learned import Candidate, Example, Learned
 from errata.workflows.learning.context import DECODINGS, Arm, Run, interval
+from errata.workflows.learning.settings import LearnDetails
 from errata.workflows.measure import TokenLogprobs, compare, describe, edit_costs
-from errata.workflows.verdict import Limits, Measured, decide
+from errata.workflows.verdict import AnewCompared, Drafter, JudgedPairs, Limits, Measured, decide
+
+
+def choices(run: Run, name: str, folder: str) -> list[RowChoices]:
+    """What a stage found that read along what was sent: ``name`` of ``selection`` or ``heldout``.
+
+    Raises:
+        Damaged: the file is no such one; of a run of before there were digests.
+    """
+    path = run.out / folder / f"{name}.jsonl"
+    try:
+        return [RowChoices(**json.loads(line)) for _, line in read_lines(path)]
+    except (ValueError, TypeError) as error:
+        remedy = "delete it, and rerun the same command to make it again"
+        raise Damaged(f"{path}: {error}; {remedy}") from error
 
 
 def selection(run: Run) -> list[Candidate]:
-    """How the candidates did on the rows that choose."""
-    if len(run.arms) == 1:
-        return [Candidate(name=run.arms[0], edit_cost=None)]
-    rows = run.rows("selection")
-    sent = {row.id: row.edited for row in rows}
-    return [
-        Candidate(name=arm, edit_cost=interval(edit_costs(run.drafts(arm, list(sent), folder="selection"), sent)))
-        for arm in run.arms
-    ]
+    """How the old model and the candidates did on the rows that choose; without such rows, the candidate alone."""
+    found = []
+    for name in (*(("old",) if run.counts("split")["selection"] else ()), *run.arms):
+        card = read_card(run.out / "candidates" / name) if name != "old" else {}
+        steps = card.get("steps", 0)
+        points = figures_of(choices(run, name, "selection")) if run.counts("split")["selection"] else None
+        found.append(Candidate(name=name, points=points, step=card.get("best_step", steps), steps=steps))
+    return found
 
 
 def best(run: Run) -> Arm:
-    """The candidate that left the least to correct on the rows that choose; of equals the first."""
-    found = selection(run)
-    costs = [one.edit_cost.mean if one.edit_cost else 0.0 for one in found]
-    return run.arms[costs.index(min(costs))]
+    """The candidate that would write the fewest words wrong along the rows that choose; of equals the first."""
+    wrong = {one.name: one.points.wrong if one.points else 0.0 for one in selection(run)}
+    return min(run.arms, key=lambda arm: wrong[arm])
 
 
-def learned(run: Run, arm: Arm) -> Learned:
+def drafter(run: Run) -> Drafter:
+    """Whether the old model's fresh drafts of the held-out rows are the logged ones again."""
+    rows = run.rows("heldout")
+    fresh = run.drafts("old.greedy", [row.id for row in rows])
+    again = [is_again(row.original, one) for row, one in zip(rows, fresh, strict=True)]
+    return Drafter(
+        rows=len(rows),
+        again=sum(again) / len(again),
+        told=run.details.drafted_by,
+        logged_cost=sum(word_distance(row.original, row.edited) for row in rows) / len(rows),
+    )
+
+
+def is_again(logged: str, fresh: Rollout) -> bool:
+    """Nine words of ten are the same; of a draft that was cut, as far as both go."""
+    old, new = logged.split(), fresh.text.split()
+    shorter = min(len(old), len(new))
+    if not fresh.ended and shorter >= _ENOUGH:
+        old, new = old[:shorter], new[:shorter]
+    return word_distance(" ".join(old), " ".join(new)) <= 0.1 * max(len(old), len(new))
+
+
+_ENOUGH = 8
+"""Words of a beginning that show whose draft it is."""
+
+
+def learned(run: Run, arm: Arm, anew: AnewCompared | None = None, judged: JudgedPairs | None = None) -> Learned:
     """Everything that was measured, and the verdict."""
     heldout, accepted = run.rows("heldout"), run.rows("heldout_accepted")
     scored = {name: read_json(run.out / "heldout" / f"{name}.json") for name in ("old", arm)}
@@ -50,7 +94,13 @@ def learned(run: Run, arm: Arm) -> Learned:
 
     sent = {row.id: row.edited for row in heldout}
     old, new = drafts("old", heldout), drafts(arm, heldout)
+    along = {name: choices(run, f"{name}.points", "heldout") for name in ("old", arm)}
+    by_id = {row.id: row for row in heldout}
     measured = Measured(
+        points=compare_choices(along[arm], along["old"], users=run.users([by_id[one.id] for one in along["old"]])),
+        drafter=drafter(run),
+        anew=anew,
+        judged=judged,
         old={how: describe(old[how], sent) for how in DECODINGS},
         new={how: describe(new[how], sent) for how in DECODINGS},
         comparison=against(heldout, new, old),
@@ -65,6 +115,8 @@ def learned(run: Run, arm: Arm) -> Learned:
         measured=measured,
         arm=arm,
         candidates=tuple(selection(run)),
+        lowered=tuple(_lowered(run)),
+        provenance=_provenance(run),
         logged_cost=interval([word_distance(row.original, row.edited) for row in heldout]),
         accepted=against(accepted, drafts(arm, accepted), drafts("old", accepted)) if len(accepted) > 1 else {},
         log=run.counts("log"),
@@ -73,6 +125,33 @@ def learned(run: Run, arm: Arm) -> Learned:
         general_tokens=scored["old"].get("general_tokens"),
         examples=tuple(_examples(heldout, old["greedy"], new["greedy"])),
     )
+
+
+def _lowered(run: Run) -> Iterator[str]:
+    """Each limit that lets more pass than the usual one, as it was typed."""
+    usual = LearnDetails()
+    for name in Limits.__dataclass_fields__:
+        value, default = getattr(run.details, name), getattr(usual, name)
+        if value < default if name.startswith("min_") else value > default:
+            yield f"--{name.replace('_', '-')} {value:g} (usually {default:g})"
+    if run.details.min_rows < usual.min_rows:
+        yield f"--min-rows {run.details.min_rows} (usually {usual.min_rows})"
+    if run.details.judge_by != usual.judge_by and run.counts("log")["user_field"]:
+        yield f"--judge-by {run.details.judge_by} (usually {usual.judge_by})"
+
+
+def _provenance(run: Run) -> dict[str, str]:
+    """Where a verdict comes from, for whoever reads it later."""
+    settings = read_json(run.out / "settings.json")
+    name, mark = settings["model"][:2]
+    log = settings["log"]
+    return {
+        "model": f"{name} ({str(mark)[:12]})",
+        "log": f"{run.log.name} ({log[:12]})" if isinstance(log, str) else run.log.name,
+        "date": run.counts("log")["date"],
+        "errata": version("errata"),
+        **({"command": run.command} if run.command else {}),
+    }
 
 
 def _examples(rows: Sequence[Correction], old: Sequence[Rollout], new: Sequence[Rollout]) -> Iterator[Example]:

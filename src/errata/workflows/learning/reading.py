@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def read_log(run: Run, path: Path) -> None:
     shown = tqdm(rows, desc="masking", leave=False, delay=2, disable=None)
     write_rows(path.with_name("rows.jsonl"), map(stored, shown))
     counts = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "rows": len(rows),
         "bad_rows": sum(1 for _ in read_lines(bad)),
         "unchanged": sum(not edited(row) for row in rows),

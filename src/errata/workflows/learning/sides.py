@@ -21,11 +21,16 @@ from errata.workflows.split import Split, SplitBy, split_rows
 def split(run: Run, path: Path) -> None:
     """Rows to train on, to choose by, and to judge by; accepted drafts apart."""
     rows, counts = read_corrections(run.out / "log" / "rows.jsonl", empty_texts="keep"), run.counts("log")
+    if rows and not any(map(edited, rows)):
+        raise ValueError(
+            f"all {len(rows):,} drafts of {run.log} were sent unchanged, so nothing says what people want otherwise; "
+            "wait until some were edited, or look whether the column of sent texts is the right one (--columns)"
+        )
     outer = _split_rows(run, rows, counts, run.config.heldout_share, run.details.split_by)
     train, selection = list(outer.train), list[Correction]()
     inner: Split | None = None
-    if len(run.arms) > 1:
-        inner = _inner_split(run, train, counts)
+    inner = _inner_split(run, train, counts)
+    if inner is not None:
         train, selection = list(inner.train), list(inner.heldout)
     left_out: Counter[str] = Counter()
     sides = {
@@ -37,10 +42,15 @@ def split(run: Run, path: Path) -> None:
     }
     run.say(f"split by {outer.by}: {outer.rule}")
     if outer.fallback:
-        run.say(f"not by users and time: {outer.fallback}; --user-field and --time-field name the fields")
-    if inner is not None:
-        run.say(f"the rows that choose the method are split off by {inner.by}")
-    _check_sizes(run, sides, outer)
+        run.say(f"not by users and time: {outer.fallback}")
+    if inner is None:
+        run.say(
+            f"fewer than {_fewest_to_choose(run)} edited rows would be left to choose the checkpoint by "
+            "(--selection-share): they are trained on, and the last state of one method is judged"
+        )
+    else:
+        run.say(f"the rows that choose the checkpoint and the method are split off by {inner.by}")
+    _check_sizes(run, sides, outer, left_out)
     with new_folder(path) as folder:
         for name, part in sides.items():
             write_rows(folder / f"{name}.jsonl", part)
@@ -64,25 +74,26 @@ def _split_rows(run: Run, rows: Sequence[Correction], counts: Mapping[str, Any],
     """``split_rows`` of this log."""
     users = [row.extra.get("user") for row in rows] if counts["user_field"] else None
     times = [row.extra.get("time") for row in rows] if counts["time_field"] else None
-    return split_rows(rows, share=share, users=users, times=times, by=by)
+    fewest = FEWEST if run.details.judge_by == "users" else 1
+    return split_rows(rows, share=share, users=users, times=times, by=by, fewest_users=fewest)
 
 
-def _inner_split(run: Run, train: Sequence[Correction], counts: Mapping[str, Any]) -> Split:
-    """The rows that choose between methods, by the first rule that leaves enough.
+def _inner_split(run: Run, train: Sequence[Correction], counts: Mapping[str, Any]) -> Split | None:
+    """The rows that choose the checkpoint and the method, by the first rule that leaves enough; None if none does.
 
     Whole users where that is possible; a cut in time besides would cost too much.
     """
     rules: list[SplitBy] = ["prompt"]
     rules[:0] = ["time"] if counts["time_field"] else []
     rules[:0] = ["users"] if counts["user_field"] else []
-    for by in rules[:-1]:
+    for by in rules:
         try:
             found = _split_rows(run, train, counts, run.details.selection_share, by)
-        except ValueError:  # one user, one time
+        except ValueError:  # one user, one time, one prompt
             continue
         if sum(map(edited, found.heldout)) >= _fewest_to_choose(run):
             return found
-    return _split_rows(run, train, counts, run.details.selection_share, rules[-1])
+    return None
 
 
 def _fewest_to_choose(run: Run) -> int:
@@ -91,44 +102,46 @@ def _fewest_to_choose(run: Run) -> int:
 
 
 def _drafted(run: Run, rows: Sequence[Correction], left_out: Counter[str]) -> list[Correction]:
-    """The rows for which a draft can and shall be written."""
-    encoder, positions = run.encoder, run.encoder.max_length
-    fitting = []
+    """The rows for which a draft can and shall be written. Raises ValueError where no prompt can be encoded at all."""
+    positions = run.encoder.max_length
+    fitting, refused = [], list[ValueError]()
     for row in rows:
         try:
-            length = len(encoder.prompt_ids(row.prompt))
-            room = positions is None or length + run.config.max_new_tokens <= positions
-        except ValueError:
-            room = False
-        fitting += [row] if room else []
+            length = len(run.encoder.prompt_ids(row.prompt))
+        except ValueError as error:
+            refused.append(error)
+            continue
+        fitting += [row] if positions is None or length + run.config.max_new_tokens <= positions else []
+    if rows and len(refused) == len(rows):
+        raise ValueError(f"no prompt can be given to --model: {refused[0]}")
     chosen = sorted(fitting, key=lambda row: hashlib.sha256(row.id.encode("utf-8", "replace")).digest())
     kept = {row.id for row in chosen[: run.details.heldout_rows]}
-    left_out["the prompt leaves no room for --max-new-tokens"] += len(rows) - len(fitting)
+    left_out["the prompt is too long for --model, or cannot be encoded"] += len(refused)
+    left_out["the prompt leaves no room for --max-new-tokens"] += len(rows) - len(fitting) - len(refused)
     left_out["more than --heldout-rows"] += len(fitting) - len(kept)
     for reason in [reason for reason, count in left_out.items() if not count]:
         del left_out[reason]
     return [row for row in fitting if row.id in kept]
 
 
-def _check_sizes(run: Run, sides: Mapping[str, Sequence[Correction]], outer: Split) -> None:
+def _check_sizes(
+    run: Run, sides: Mapping[str, Sequence[Correction]], outer: Split, not_drafted: Mapping[str, int]
+) -> None:
     """Raise ValueError where too little is left to learn from or to judge by."""
     fewest = run.details.min_rows
-    left_out = "; ".join(f"{count} left out: {reason}" for reason, count in outer.left_out.items())
+    reasons = [*outer.left_out.items(), *not_drafted.items()]
+    left_out = "; ".join(f"{count} left out: {reason}" for reason, count in reasons)
     what = f"{left_out}. {outer.rule}" if left_out else outer.rule
-    for name, need in (("train", fewest), ("heldout", fewest), ("selection", _fewest_to_choose(run))):
+    for name, verb, flag in (
+        ("train", "are left to train on", "lower --heldout-share"),
+        ("heldout", "are held out", "raise --heldout-share"),
+    ):
         count = len(sides[name])
-        if count >= need or (name == "selection" and len(run.arms) == 1):
-            continue
-        verb = {"train": "are left to train on", "heldout": "are held out", "selection": "are left to choose by"}
-        remedy = {
-            "train": "add rows, lower --heldout-share, or give --split-by users, time or prompt",
-            "heldout": "add rows, raise --heldout-share, or give --split-by users, time or prompt",
-            "selection": "add rows, raise --selection-share, or give --method figa, which needs none",
-        }
-        raise ValueError(
-            f"{count} edited rows {verb[name]}, and {need} are needed ({what}){_detectable(run, sides, name)}; "
-            f"{remedy[name]}"
-        )
+        if count < fewest:
+            raise ValueError(
+                f"{count} edited rows {verb}, and {fewest} are needed ({what}){_detectable(run, sides, name)}; "
+                f"add rows, {flag}, or give --split-by users, time or prompt"
+            )
 
     users = run.users(sides["heldout"])
     if users is not None and len(set(users) - {None}) > 1 and len(_independent(users)) < FEWEST:

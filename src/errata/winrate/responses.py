@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tqdm import tqdm
 
 from errata.data import write_rows
-from errata.runs import HOW_TO_NAME, digest, fingerprint_of, named, read_json, write_json, writes_out, writing
+from errata.runs import HOW_TO_NAME, digest, fingerprint_of, named, read_record, write_json, writes_out, writing
 from errata.runs.disk import sync_entry
 from errata.types import Demonstration, PromptRow, Rollout
 from errata.winrate.alpaca import write_outputs
@@ -86,7 +87,7 @@ def generate(
             )
     due = [(row.id, sample) for row in prompts for sample in range(sampling.samples)]
     if out.exists():
-        before = read_json(card) if card.exists() else None
+        before = read_record(card) if card.exists() else None
         _check_same(before, made, out)
         expected = (before or {}).get("sha256")
         if expected is not None and digest(out) != expected:
@@ -147,7 +148,11 @@ def _resume(partial: Path, made: Mapping[str, Any], due: Sequence[tuple[str, int
     if not lines or not lines[0].endswith(b"\n"):
         partial.write_text(json.dumps(made) + "\n", encoding="utf-8")
         return 0
-    _check_same(json.loads(lines[0]), made, partial)
+    try:
+        head = dict(json.loads(lines[0]))
+    except (RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{partial}, line 1 is damaged ({error}); delete it, and all is answered anew") from error
+    _check_same(head, made, partial)
     answers = [line for line in lines[1:] if line.endswith(b"\n")]  # what a kill cut off is no answer
     fitting = next((k for k, line in enumerate(answers) if k >= len(due) or not _fits(line, due[k])), len(answers))
     if fitting < len(answers):
@@ -163,20 +168,30 @@ def _resume(partial: Path, made: Mapping[str, Any], due: Sequence[tuple[str, int
 def _fits(line: bytes, due: tuple[str, int]) -> bool:
     try:
         found = json.loads(line)
+        # Of an older version a line says nothing of itself.
+        if found.get("sum", _sum(found)) != _sum(found):
+            return False
         return _place(found) == due and isinstance(found["response"], str) and {"tokens", "ended"} <= found.keys()
-    except (ValueError, TypeError, KeyError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return False
 
 
 def _lines(rows: Sequence[PromptRow], rollouts: Sequence[Rollout], samples: int) -> Iterator[dict[str, Any]]:
     for index, rollout in enumerate(rollouts):
-        yield {
+        line = {
             "prompt_id": rows[index // samples].id,
             "sample": index % samples,
             "response": rollout.text,
             "tokens": len(rollout.response_ids),
             "ended": rollout.ended,
         }
+        yield {**line, "sum": _sum(line)}
+
+
+def _sum(line: Mapping[str, Any]) -> str:
+    """What tells a line from one that was damaged."""
+    told = json.dumps({key: value for key, value in line.items() if key != "sum"}, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _row(line: Mapping[str, Any], prompt: PromptRow, name: str, samples: int) -> Demonstration:

@@ -20,10 +20,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from errata.models.adapters import has_adapter, load_adapter
 from errata.models.finite import check_finite, norm_of
 from errata.models.load import device
-from errata.models.training import OfflineConfig, StepLoss
-from errata.models.watch import best_step, evaluations, stop_reason, warnings_of
-from errata.runs import Metrics, new_file
+from errata.runs import Metrics, new_file, seal
 from errata.runs.disk import sync
+from errata.training.config import OfflineConfig, StepLoss
+from errata.training.watch import best_step, evaluations, stop_reason, warnings_of
 
 __all__ = ["Passes", "StepTrainer", "Steps", "arguments_of"]
 
@@ -217,6 +217,7 @@ class Steps(TrainerCallback):
 
     def __init__(self) -> None:
         self.trainer: StepTrainer | None = None
+        self.told: Callable[[int, int], None] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look at the held-out rows before anything is learned."""
@@ -233,6 +234,8 @@ class Steps(TrainerCallback):
         assert self.trainer is not None
         self.trainer.check_weights()
         self.trainer.note_step()
+        if self.told is not None and state.is_world_process_zero:
+            self.told(state.global_step, state.max_steps)
         every = self.trainer.config.evaluate_every
         if every and state.global_step % every == 0:
             self.trainer.note_evaluation()
@@ -252,11 +255,13 @@ class Steps(TrainerCallback):
         # Written last: a checkpoint without it was cut off while it was written.
         if state.is_world_process_zero:
             assert self.trainer is not None
-            noted = {"empty_steps": self.trainer.empty_steps, "last": self.trainer.last}
+            noted: dict[str, Any] = {"empty_steps": self.trainer.empty_steps, "last": self.trainer.last}
+            noted["metrics"] = self.trainer.metrics.mark()
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             sync(folder)
             with new_file(folder / "complete") as file:
                 file.write_text(json.dumps(noted))
+            seal(folder)
 
 
 def arguments_of(config: OfflineConfig, work: Path) -> TrainingArguments:

@@ -13,23 +13,11 @@ from torch import nn
 
 from errata.data import Encoder
 from errata.labels import count_labels
-from errata.models import (
-    OfflineConfig,
-    Share,
-    StepLoss,
-    device,
-    evaluation_of,
-    load_policy,
-    loss_shares,
-    off_is_start,
-    pad,
-    pad_stream,
-    token_kl,
-    token_logprobs,
-)
+from errata.models import device, load_policy, off_is_start, pad, pad_stream, token_kl, token_logprobs
+from errata.training import OfflineConfig, Share, StepLoss, Watch, evaluation_of, loss_shares
 from errata.types import Label, TokenLabels
 
-__all__ = ["HeldOut", "heldout_card", "heldout_ids"]
+__all__ = ["HeldOut", "heldout_card", "heldout_ids", "watch_ids"]
 
 GOOD = (Label.INSERTED, Label.SUBSTITUTED)
 KEPT = (Label.KEPT,)
@@ -112,3 +100,8 @@ def heldout_ids(rows: Sequence[TokenLabels] | None) -> list[Any]:
     sides = [side for row in rows for side in (row.original, row.edited)]
     weights = [side.weights for side in sides]
     return [[(side.encoded.ids, side.labels) for side in sides], *([weights] if any(weights) else [])]
+
+
+def watch_ids(watch: Watch) -> list[Any]:
+    """What the fingerprint of a run holds of who looks on: their figures may choose what is saved."""
+    return [] if watch.figures is None else [watch.identity]

@@ -8,191 +8,33 @@ scaled by one over the total before clipping. One process or several, one micro-
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate.state import PartialState
-from accelerate.utils.operations import broadcast_object_list, send_to_device
-from torch import Tensor, nn
+from accelerate.utils.operations import broadcast_object_list
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from errata.models.adapters import (
-    add_adapter,
-    continue_adapter,
-    has_adapter,
-    load_quantized,
-    merged,
-    save_adapter,
-)
-from errata.models.card import model_card
+from errata.models.adapters import has_adapter, merged, save_adapter
 from errata.models.layout import keep_lower_layers
 from errata.models.load import device, dtypes_in_words, load_causal, reference_of, save_model
-from errata.models.settings import ModelConfig, Quantize, precision_of, settle
-from errata.models.watch import best_step, evaluations, warnings_of
-from errata.pretrained import find_model
-from errata.ranges import Range, Seed, Size
-from errata.runs import Metrics, RunFolder, read_json, writes_out
+from errata.models.settings import ModelConfig
+from errata.runs import Metrics, RunFolder, check_sealed, read_record, writes_out
+from errata.training.config import OfflineConfig, StepLoss, check_tracker
+from errata.training.model_card import model_card
+from errata.training.watch import best_step, evaluations, warnings_of
 
 if TYPE_CHECKING:
-    from errata.models.trainer import StepTrainer
+    from errata.training.hf_trainer import StepTrainer
 
-__all__ = [
-    "OfflineConfig",
-    "Share",
-    "StepLoss",
-    "Tracker",
-    "check_tracker",
-    "evaluation_of",
-    "fit",
-    "load_policy",
-    "loss_shares",
-    "written_adapter",
-]
-
-
-Tracker = Literal["none", "tensorboard", "wandb", "trackio", "mlflow"]
-
-
-class StepLoss(NamedTuple):
-    """What a loss says of a micro-batch; all of it is summed over the micro-batches and processes of a step."""
-
-    total: Tensor
-    """The unnormalised loss, a scalar."""
-    count: Tensor  # type: ignore[assignment]  # which tuples also have as a method
-    """The number of items that it sums over."""
-    shares: Mapping[str, tuple[Tensor, Tensor]] = {}
-    """Numerators and denominators of shares to be shown beside the loss, by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfflineConfig(ModelConfig):
-    """What all training on files has in common."""
-
-    epochs: Annotated[float, Range(above=0, high=1e6)] = 3.0
-    """Passes over the rows."""
-    batch_size: Size = 64
-    """Rows in one optimizer step, over all processes."""
-    micro_batch_size: Size = 64
-    """Rows in one forward pass on one process; lower it when memory runs out, the result stays the same."""
-    micro_batch_tokens: Annotated[int, Range(low=0)] | None = None
-    """A micro-batch of more tokens is computed in parts of about so many, with the same result; what memory grows with
-    is tokens. If not given, what takes about 1 GB on a CPU, which gains nothing by more; 0, on a GPU, and with several
-    processes: no parts."""
-    schedule: str = "constant"
-    """Learning-rate schedule, by its Hugging Face name: constant, linear, cosine, …"""
-    warmup_steps: Annotated[int, Range(low=0)] = 0
-    """Steps over which the learning rate rises from 0."""
-    weight_decay: Annotated[float, Range(low=0)] = 0.0
-    """AdamW's weight decay."""
-    max_grad_norm: Annotated[float, Range(low=0, high=inf)] = 1.0
-    """Gradients are clipped to this norm after normalisation; 0 clips nothing."""
-    layout: Literal["auto", "plain"] = "auto"
-    """auto: compute what the two sides of a pair share once, and nothing that no loss reads, where the model gives the
-    same numbers so (it is tried out; the card says). plain: each side a row of its own."""
-    lora_keep_gb: Annotated[float, Range(low=0)] = 8.0
-    """With --lora-layers on a CPU: what the lower layers give is kept on disk beside --out, at most so many GB, as long
-    as it trains; 0 computes it anew in each pass, with the same result."""
-    quantize: Quantize = "none"
-    """Hold the frozen weights in 4 bits (QLoRA); needs --lora-rank, and bitsandbytes."""
-    save_every: Size = 200
-    """Steps between checkpoints; a run that was killed goes on from the last complete one."""
-    evaluate_every: Annotated[int, Range(low=0)] = 0
-    """Steps between evaluations on held-out rows, which are also seen at the start and at the end; 0: only then."""
-    patience: Annotated[int, Range(low=0)] = 0
-    """Stop after so many evaluations in a row without a new lowest held-out loss (of reward models: highest held-out
-    accuracy), and save the model that had the best; 0 never stops, and saves the last."""
-    stop_when_kept_falls: Annotated[float, Range(low=0)] | None = None
-    """Stop when kept tokens of held-out rows are less likely than at the start by more than this, nats a token."""
-    tracker: Tracker = "none"
-    """Where metrics are also sent; metrics.jsonl is written anyway."""
-    seed: Seed = 0
-    """Seeds the order of the rows and new heads."""
-
-
-def load_policy(folder: Path | str, config: ModelConfig, load: Callable[..., nn.Module] = load_causal) -> Any:
-    """The model in ``folder``, to be trained as ``config`` says: all of it in float32, or frozen in the type that it is
-    stored in, with an adapter in float32. Of an adapter, its base with that.
-
-    Args:
-        folder: whatever ``find_model`` takes.
-        config: the settings.
-        load: makes it: a causal language model, or one with a head.
-
-    Raises:
-        ValueError: there is none, or the settings do not go together (``settle``).
-    """  # noqa: D205
-    config, _ = settle(config, folder)
-    found = find_model(folder)
-    start = found.whole.pinned
-    if config.quantize != "none":
-        model: Any = load_quantized(start, attention=config.attention)
-    else:
-        model = load(start, precision=precision_of(config), attention=config.attention)
-    if found.base is not None:
-        return continue_adapter(model, found.path, dropout=config.lora_dropout)
-    if not config.lora_rank:
-        if config.lora_layers:
-            raise ValueError(f"--lora-layers {config.lora_layers} says where an adapter goes; give its --lora-rank")
-        return model
-    return add_adapter(
-        model,
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-        seed=config.seed,
-        targets=config.targets,
-        dropout=config.lora_dropout,
-        rslora=config.lora_rslora,
-        dora=config.lora_dora,
-        layers=config.lora_layers,
-    )
+__all__ = ["fit", "written_adapter"]
 
 
 _NUMBERS_AT_ONCE = 150_000_000  # in float32, with what else is kept of a token, 1 GB
-
-Share = tuple[str, Tensor, Tensor]
-"""Of a mean: its name, the sum, and the number of items."""
-
-
-def loss_shares(
-    model: Any,
-    rows: Sequence[Any],
-    collate: Callable[[list[Any]], Any],
-    loss: Callable[[Any, Any], StepLoss],
-    config: OfflineConfig,
-) -> Iterator[Share]:
-    """What a loss says of ``rows``, micro-batch by micro-batch: itself as ``loss``, and its shares."""
-    for first in range(0, len(rows), config.micro_batch_size):
-        inputs = collate(list(rows[first : first + config.micro_batch_size]))
-        total, count, shares = StepLoss(*loss(model, send_to_device(inputs, device())))
-        yield "loss", total, count
-        for name, (over, under) in shares.items():
-            yield name, over, under
-
-
-def evaluation_of(
-    shares: Callable[[Any], Iterable[Share]], config: OfflineConfig
-) -> Callable[[Any], Mapping[str, float]]:
-    """What ``fit`` calls: a model to Σ/N of all ``shares`` of a name; a name without items is left out."""
-
-    def evaluate(model: Any) -> Mapping[str, float]:
-        totals: dict[str, tuple[float, float]] = {}
-        training = model.training
-        model.eval()
-        with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-            for name, over, under in shares(model):
-                before = totals.get(name, (0.0, 0.0))
-                totals[name] = before[0] + float(over), before[1] + float(under)
-        model.train(training)
-        return {name: over / under for name, (over, under) in totals.items() if under}
-
-    return evaluate
 
 
 @writes_out
@@ -210,6 +52,7 @@ def fit(
     load: Callable[..., nn.Module] = load_causal,
     length: Callable[[Any], int] | None = None,
     ends: Sequence[int] = (),
+    told: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` on ``rows`` and write it to ``out``; a killed run goes on from its last complete checkpoint.
 
@@ -229,6 +72,7 @@ def fit(
         length: of a row in tokens: the micro-batches of a step then hold rows of about the same length, and are
             computed in parts where they have too many tokens.
         ends: ids that end a response and are trained to do so; the saved configurations stop at them, too.
+        told: is told after each step which one it was, and of how many.
 
     Returns:
         The card as written, with ``trained_dtype`` and ``saved_dtype``, and ``warnings`` in words where there are any.
@@ -244,7 +88,7 @@ def fit(
     # These take seconds to import, and most commands never train.
     from transformers import set_seed
 
-    from errata.models.trainer import Passes, Steps, StepTrainer, arguments_of
+    from errata.training.hf_trainer import Passes, Steps, StepTrainer, arguments_of
 
     _check(config, evaluate is not None)
     if not rows:
@@ -268,7 +112,13 @@ def fit(
     passes = Passes(rows, share=share, seed=config.seed, group=group, length=length, tokens=tokens)
     with PartialState().main_process_first():
         checkpoint = _last_complete(run)
-        metrics = Metrics(work / "metrics.jsonl", last_step=_step_of(checkpoint), writes=PartialState().is_main_process)
+        noted = {} if checkpoint is None else _noted(Path(checkpoint))
+        metrics = Metrics(
+            work / "metrics.jsonl",
+            last_step=_step_of(checkpoint),
+            writes=PartialState().is_main_process,
+            mark=noted.get("metrics"),
+        )
     trainer = StepTrainer(
         model=model,
         args=arguments,
@@ -280,9 +130,8 @@ def fit(
         metrics=metrics,
         callbacks=[callback],
     )
-    callback.trainer = trainer
+    callback.trainer, callback.told = trainer, told
     if checkpoint is not None:
-        noted = read_json(Path(checkpoint) / "complete")
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
     with keep_lower_layers(model, work, config.lora_keep_gb * 1e9 if config.lora_layers else 0):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -324,12 +173,6 @@ def _check(config: OfflineConfig, has_heldout: bool) -> None:
     if looks and not config.evaluate_every:
         raise ValueError("--patience and --stop-when-kept-falls look at evaluations; give --evaluate-every")
     check_tracker(config.tracker)
-
-
-def check_tracker(tracker: Tracker) -> None:
-    """Raise ValueError where metrics are to be sent to what is not installed."""
-    if tracker != "none" and importlib.util.find_spec(tracker) is None:
-        raise ValueError(f"--tracker {tracker} is not installed; pip install {tracker}, or leave it out")
 
 
 def _choose(trainer: StepTrainer, work: Path) -> dict[str, Any]:
@@ -403,6 +246,17 @@ def _last_complete(run: RunFolder) -> str | None:
     for folder in set(run.work.glob("checkpoint-*")) - set(complete):
         shutil.rmtree(folder)
     return str(max(complete, key=lambda folder: _step_of(folder.name))) if complete else None
+
+
+def _noted(checkpoint: Path) -> dict[str, Any]:
+    """What was noted with a checkpoint that is whole.
+
+    Raises:
+        ValueError: it is not.
+    """
+    remedy = f"delete {checkpoint}, and rerun the same command to go on from what was saved before it"
+    check_sealed(checkpoint, remedy)
+    return read_record(checkpoint / "complete", empty_steps=int, last=dict)
 
 
 def _step_of(checkpoint: str | None) -> int:

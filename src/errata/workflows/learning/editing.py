@@ -1,0 +1,214 @@
+"""Fresh drafts of both models before an editor, and before a judge: neither learns whose they are.
+
+What was edited or judged is kept in a folder of its own for each editor, so that one can be added to a finished run,
+and what two of them said is never mixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from errata.client import Limits as ClientLimits
+from errata.client import open_chat
+from errata.data.rows import read_lines, write_lines
+from errata.edits import Draft, LLMEditorConfig, edit_drafts
+from errata.types import Correction, Rollout
+from errata.winrate import ChatJudge, Pair
+from errata.winrate.intervals import rate_interval
+from errata.workflows.anew import Anew, blind, by_function, edited_anew, editor_function
+from errata.workflows.learning.context import Arm, Run
+from errata.workflows.learning.settings import Waiting
+from errata.workflows.measure import compare
+from errata.workflows.verdict import AnewCompared, JudgedPairs
+
+PEOPLE = "people"
+
+
+def edited_by_editor(run: Run, arm: Arm) -> AnewCompared | None:
+    """What the editor of ``--editor`` still changes in drafts of the old model and of ``arm``; None without one.
+
+    Raises:
+        Waiting: people are not done.
+        ValueError: the editor is none, or does wrong; the message names it, and the row.
+    """
+    if run.editor is None:
+        return None
+    edit, identity = _editor(run, run.editor)
+    rows = _chosen(run)
+    fresh = _fresh(run, arm, rows)
+    folder = f"edited-{arm}-{_short(identity, _guideline(run), [[one.text for one in side] for side in fresh])}"
+
+    def drafts(path: Path) -> None:
+        found = blind({"old": fresh[0], "new": fresh[1]}, seed=run.details.seed)
+        shown = ({"id": one.id, "prompt": one.prompt, "response": one.draft} for one in found)
+        write_lines(path.with_name("drafts.jsonl"), shown)
+        write_lines(path, map(asdict, found))
+
+    run.made(f"{folder}/key.jsonl", "drafts of both models for the editor", drafts, f"{folder}/drafts.jsonl")
+    blinded = [Anew(**json.loads(line)) for _, line in read_lines(run.out / folder / "key.jsonl")]
+
+    def edits(path: Path) -> None:
+        found = edit(blinded, path.parent)
+        write_lines(path, ({"id": one.id, "text": found.get(one.id)} for one in blinded))
+
+    run.made(f"{folder}/edits.jsonl", f"{run.editor} edits {len(blinded):,} drafts", edits)
+    texts = [json.loads(line) for _, line in read_lines(run.out / folder / "edits.jsonl")]
+    found = edited_anew(blinded, {one["id"]: one["text"] for one in texts})
+    if len(found.rows) < 2:
+        raise ValueError(f"--editor {run.editor} edited both drafts of {len(found.rows)} rows only; two are the fewest")
+    by_id = {row.id: row for row in rows}
+    words = compare(found.words["new"], found.words["old"], users=run.users([by_id[id] for id in found.rows]))
+    return AnewCompared(
+        editor=_named(run.editor),
+        old=sum(found.words["old"]) / len(found.rows),
+        new=sum(found.words["new"]) / len(found.rows),
+        words=words,
+        unedited=found.unedited,
+        rewritten=found.rewritten,
+        drafts=len(blinded),
+    )
+
+
+def judged_by_judge(run: Run, arm: Arm) -> JudgedPairs | None:
+    """Which drafts the chat model of ``--judge`` prefers, asked in both orders; None without one.
+
+    Raises:
+        ValueError: as ``open_chat``; or there is no valid word of it.
+    """
+    spec = run.details.judge
+    if spec is None:
+        return None
+    rows = _chosen(run)
+    old, new = _fresh(run, arm, rows)
+    guideline = _guideline(run)
+    name = f"judged-{arm}-{_short(spec, guideline, [[one.text for one in side] for side in (old, new)])}"
+
+    def rule(path: Path) -> None:
+        chat = open_chat(spec, ledger=run.out / "ledger.sqlite", limits=_limits(run))
+        pairs = [
+            Pair(id=row.id, prompt=row.prompt, candidate=one.text, baseline=other.text, arm=arm)
+            for row, one, other in zip(rows, new, old, strict=True)
+        ]
+        rulings = ChatJudge(chat, name=spec, guideline=guideline)(pairs)
+        write_lines(path, ({"id": row.id, **asdict(one)} for row, one in zip(rows, rulings, strict=True)))
+
+    run.made(f"{name}.jsonl", f"{spec} judges {len(rows):,} pairs of drafts", rule)
+    rulings = [json.loads(line) for _, line in read_lines(run.out / f"{name}.jsonl")]
+    valid = [one["score"] for one in rulings if one["valid"]]
+    if not valid:
+        raise ValueError(
+            f"--judge {spec} gave no valid word on any of {len(rulings)} pairs ({rulings[0]['reasons'][0]}); look at "
+            f"{run.out / f'{name}.jsonl'}, delete it and give another judge, or leave --judge out"
+        )
+    rate = rate_interval(valid)
+    return JudgedPairs(
+        judge=spec, pairs=len(valid), invalid=len(rulings) - len(valid), rate=rate.mean, low=rate.low, high=rate.high
+    )
+
+
+_Edit = Callable[[Sequence[Anew], Path], Mapping[str, str | None]]
+"""Drafts, and the folder of their files, to what was made of each, by its name."""
+
+
+def check_editor(run: Run) -> None:
+    """Whether there is such an editor, before hours of training. Raises ValueError where there is none."""
+    if run.editor is not None:
+        _editor(run, run.editor)
+    if run.details.judge is not None and not is_chat(run.details.judge):
+        raise ValueError(
+            f"--judge {run.details.judge} names no chat model; give anthropic:MODEL, openai:MODEL, MODEL@URL, URL or "
+            "local:MODEL"
+        )
+    _guideline(run)
+
+
+def is_chat(spec: str) -> bool:
+    """Whether ``open_chat`` would take it for a chat model."""
+    return spec.startswith(("anthropic:", "openai:", "local:")) or "://" in spec
+
+
+def _editor(run: Run, spec: str) -> tuple[_Edit, str]:
+    """The editor, and what tells it from others."""
+    if spec == PEOPLE:
+        return lambda drafts, folder: _by_people(run, drafts, folder), spec
+    if is_chat(spec):
+        return lambda drafts, _: _by_chat(run, spec, drafts), spec
+    function, identity = editor_function(spec)
+    return lambda drafts, _: by_function(drafts, function), identity
+
+
+def _by_chat(run: Run, spec: str, drafts: Sequence[Anew]) -> dict[str, str | None]:
+    """A chat model that corrects; whatever it changes counts, so that nothing is set aside for being much."""
+    chat = open_chat(spec, ledger=run.out / "ledger.sqlite", limits=_limits(run))
+    config = LLMEditorConfig(max_edit_ratio=1.0, max_growth=1e6)
+    asked = [Draft(id=one.id, prompt=one.prompt, response=one.draft) for one in drafts]
+    found = edit_drafts(chat, asked, config, guideline=_guideline(run))
+    run.say(str(found.report))
+    return {row.id: row.edited for row in found.corrections}
+
+
+def _by_people(run: Run, drafts: Sequence[Anew], folder: Path) -> dict[str, str | None]:
+    """What people submitted on the edit page. Raises Waiting until each draft was submitted once."""
+    database = folder / "page.db"
+    told = f"errata edits page --db {database} --data {folder / 'drafts.jsonl'} (--annotators NAME … hands out links)"
+    if not database.exists():
+        raise Waiting(f"{len(drafts):,} drafts of both models wait for people, who do not see whose they are", told)
+    try:
+        from sqlalchemy import select
+
+        from errata.page.export import final_edits
+        from errata.page.store import Item, Store, Task
+    except ImportError as error:
+        raise ValueError(f"the edit page needs more packages ({error}): pip install 'errata[page]'") from error
+    with closing(Store(f"sqlite:///{database}")) as store:
+        with store.read() as session:
+            done = set(
+                session.scalars(select(Item.id).join(Task, Task.item == Item.number).where(Task.outcome.is_not(None)))
+            )
+        missing = [one.id for one in drafts if one.id not in done]
+        if missing:
+            raise Waiting(f"{len(missing):,} of {len(drafts):,} drafts are not edited yet", told)
+        found: dict[str, str | None] = {}
+        for row in final_edits(store):
+            found.setdefault(str(row.extra["item"]), row.edited)
+    return found
+
+
+def _fresh(run: Run, arm: Arm, rows: Sequence[Correction]) -> tuple[list[Rollout], list[Rollout]]:
+    """Greedy drafts of the old model and of ``arm``."""
+    ids = [row.id for row in rows]
+    return run.drafts("old.greedy", ids), run.drafts(f"{arm}.greedy", ids)
+
+
+def _chosen(run: Run) -> list[Correction]:
+    """At most ``editor_rows`` of the held-out rows, the same ones each time."""
+    rows = run.rows("heldout")
+    chosen = sorted(rows, key=lambda row: hashlib.sha256(row.id.encode("utf-8", "replace")).digest())
+    kept = {row.id for row in chosen[: run.details.editor_rows]}
+    return [row for row in rows if row.id in kept]
+
+
+def _guideline(run: Run) -> str:
+    path = run.details.guideline
+    return "" if path is None else path.read_text(encoding="utf-8")
+
+
+def _limits(run: Run) -> ClientLimits:
+    return ClientLimits(max_cost=run.details.max_cost)
+
+
+def _named(spec: str) -> str:
+    """An editor's name for a sentence."""
+    if spec == PEOPLE:
+        return "People"
+    return spec if is_chat(spec) else f"The editor {spec.rpartition(':')[2]}"
+
+
+def _short(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]

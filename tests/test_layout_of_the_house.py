@@ -1,0 +1,82 @@
+"""What the house says of itself: the order of imports, the dimension key, and modules that nothing hides."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import errata
+import errata.types
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "src/errata").rglob("*.py"))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(errata.__path__, "errata."))
+PACKAGES = sorted({name.rpartition(".")[0] for name in MODULES if name.count(".") > 1})
+
+
+def layers() -> list[str]:
+    """From the lowest up."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = (each for each in contracts if each["type"] == "layers")
+    return [layer.removeprefix("errata.") for layer in reversed(contract["layers"])]
+
+
+def test_contributing_states_the_order_of_imports_that_is_checked() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    start = text.index("- **Where things go.**")
+    said = re.findall(r"`([a-z_]+)(?:\.py)?`", text[start : text.index("Losses are pure", start)])
+    assert said == layers()
+
+
+def test_every_folder_and_module_of_the_library_has_a_place_in_the_order() -> None:
+    there = {name.split(".")[1] for name in MODULES}
+    assert set(layers()) == there - {"__main__"}
+
+
+# A function of the same name stands in the package; its module is reached by ``from errata.losses.dpo import …`` alone.
+HIDDEN = {
+    "errata.client.connect",
+    "errata.doctor.examine",
+    "errata.edits.statistics",
+    "errata.edits.unknowable",
+    "errata.edits.words",
+    "errata.labels.project",
+    "errata.losses.dpo",
+    "errata.losses.figa",
+}
+
+
+def test_few_names_hide_a_module_and_none_of_a_method() -> None:
+    """``import errata.tuning.figa as m`` gives what the package has under that name."""
+    hidden = set()
+    for package in map(importlib.import_module, PACKAGES):
+        for module in pkgutil.iter_modules(package.__path__):
+            name = f"{package.__name__}.{module.name}"
+            whole = importlib.import_module(name)
+            if getattr(package, module.name) is not whole:
+                hidden.add(name)
+    assert hidden == HIDDEN
+
+
+def suffixes() -> Iterator[tuple[str, str]]:
+    """Every name of a tensor, and the letters at its end."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = {ast.Name: "id", ast.arg: "arg", ast.Attribute: "attr"}.get(type(node))
+            found = name and re.fullmatch(r"[a-z]\w*_\d?([A-Z]{1,4})", getattr(node, name))
+            if found and getattr(node, name) not in ("lora_A", "of_down_A"):  # names of peft's
+                yield getattr(node, name), found.group(1)
+
+
+def test_the_dimension_key_is_complete_and_has_no_letter_too_many() -> None:
+    key = re.split(r"={4,}.*\n", errata.types.__doc__ or "")[1]
+    rows = [line[:6].strip().split(", ") for line in key.splitlines()]
+    known = {letter for row in rows for letter in row} | {"J"}  # which the last row has in its text
+    used = {letter: name for name, letters in suffixes() for letter in letters}
+    assert {letter: name for letter, name in used.items() if letter not in known} == {}
+    assert known - used.keys() == {"J"}
