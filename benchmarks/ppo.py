@@ -153,7 +153,7 @@ def errata_side(folder: Path, steps: int, response: int) -> list[tuple[float, fl
     from errata.models import load_token_reward_model
     from errata.reward import TokenScorer
     from errata.tuning import PPOConfig, Stream
-    from errata.tuning.ppo import _Run
+    from errata.tuning.ppo import Run
     from errata.types import PromptRow
 
     encoder = load_encoder(folder / "policy", template="{prompt}")
@@ -166,7 +166,7 @@ def errata_side(folder: Path, steps: int, response: int) -> list[tuple[float, fl
     )
     scorer = TokenScorer(load_token_reward_model(folder / "token").eval(), encoder.pad_id, level_is_free=False)
     streams = [Stream(name="reward", reward=scorer)]
-    run = _Run(folder / "policy", streams, prompts, encoder, config, critic=folder / "token")
+    run = Run(folder / "policy", streams, prompts, encoder, config, critic=folder / "token")
     clocks = [clock()]
     for step in range(steps):
         run.round(step)

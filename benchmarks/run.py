@@ -41,7 +41,7 @@ from errata.reward import TokenScorer
 from errata.runs import new_file
 from errata.tuning import FIGAConfig, PPOConfig, Stream, weigh
 from errata.tuning.figa import collate_weighted, figa_step_loss
-from errata.tuning.ppo import _Run as PPORun
+from errata.tuning.ppo import Run as PPORun
 from errata.tuning.sft import collate_demonstrations, sft_step_loss
 from errata.types import Correction
 

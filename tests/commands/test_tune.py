@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import errata.tuning.ppo as ppo_module
 import tiny
 from errata.cli import main
 from errata.data import write_rows
@@ -168,7 +167,7 @@ def test_flags_do_what_they_say(
 ) -> None:
     if holds is stopped:
         signs = [Sign("collapse", "it collapses")]
-        monkeypatch.setattr(ppo_module, "signs_of_collapse", lambda lines: signs * (len(lines) > 1))
+        monkeypatch.setattr("errata.tuning.collapse.signs_of_collapse", lambda lines: signs * (len(lines) > 1))
     assert ppo(folder, tmp_path / "out", *ALL, *(flag.format(f=folder) for flag in flags)) == 0
     assert holds(Run(tmp_path / "out"), plain)
 

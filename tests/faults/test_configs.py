@@ -21,7 +21,7 @@ from faults.harness import Ran, chunks, damaged, judge, run
 from faults.test_rows import BYTES
 
 VERBS = [verb for verb in commands.COMMANDS if verb != "client costs"]
-INPUTS, SIZE = 400, 100
+INPUTS, SIZE = 300, 100
 WRONG = [
     *("many", "-1", "1e400", ".nan", ".inf", "-.inf", "0x10", "1:30", "1_0", "yes", "~", "", "[1]", "{a: 1}", "|"),
     *("2020-01-01", '"1"', "1.5", "!!python/name:os.system", "*a", "&a 1", "1" * 23, "true", "None"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from faults import test_checkpoints, test_configs, test_databases, test_rows, test_runs
 from faults.harness import Fault, chunks, damaged, judge, run
 from faults.test_rows import to_csv, wrong
 
@@ -81,3 +82,8 @@ def test_every_input_is_made_again_by_its_number_and_all_faults_are_told() -> No
         damaged("rows", range(4), one)
     assert seen[3] == random.Random("rows 3").random()
     assert [list(part) for part in chunks(5, 2)] == [[0, 1], [2, 3], [4]]
+
+
+def test_there_are_two_thousand_inputs() -> None:
+    rooms = (test_rows, test_configs, test_checkpoints, test_runs, test_databases)
+    assert sum(room.INPUTS for room in rooms) >= 2000

@@ -23,7 +23,7 @@ from faults.harness import Ran, chunks, damaged, judge, run
 Row = dict[str, Any]
 Triple = tuple[str, str, str]
 COLUMNS = ("prompt", "draft", "sent")
-INPUTS, SIZE = 1200, 60
+INPUTS, SIZE = 1000, 50
 
 
 def rows(rng: random.Random) -> list[Row]:

@@ -19,10 +19,10 @@ from faults.harness import Ran, chunks, damaged, judge, run
 from faults.test_checkpoints import BYTES, NONE, break_json
 from faults.test_rows import cut
 
-INPUTS, SIZE = 250, 50
+INPUTS, SIZE = 150, 50
 STOPS = {
     "tune sft, stopped": (import_module("errata.training.loop"), "_save"),
-    "tune ppo, stopped": (import_module("errata.tuning.ppo")._Run, "finish"),
+    "tune ppo, stopped": (import_module("errata.tuning.ppo.loop"), "finish"),
     "labels, stopped": (import_module("errata.labels.stream"), "_join"),
     "generate, stopped": (import_module("errata.winrate.responses"), "write_rows"),
 }

@@ -216,7 +216,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def stopping(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("training.method", "tuning.ppo", "reward.train"):
+    for name in ("training.method", "tuning.ppo.loop", "reward.train"):
         monkeypatch.setattr(sys.modules[f"errata.{name}"], "RunFolder", lambda out, *told: stop(*told))
 
 

@@ -21,6 +21,7 @@ from accelerate.state import AcceleratorState, DistributedType
 
 import errata.tuning.figa as figa_module
 import errata.tuning.ppo as ppo_module
+import errata.tuning.ppo.update as ppo_update
 import errata.tuning.sft as sft_module
 import tiny
 from errata.data import Encoder
@@ -102,7 +103,7 @@ def run(start: Path, out: Path, *, micro: int, stop_at: int | None = None) -> di
             start, pairs[:11], encoder, RewardConfig(**step), out / "sequence_reward"
         ),
     }
-    with patched(ppo_module._Run, "_sample", sample_one_by_one):
+    with patched(ppo_module.Run, "sample", sample_one_by_one):
         cards["ppo"] = train_ppo(start, pays_for_cats(encoder), tiny.prompts(11), encoder, PPO, out / "ppo")
         several = replace(PPO, micro_batch_size=max(micro // 2, 1), missing_eos_penalty=0.5, target_kl=10.0)
         streams = [
@@ -192,7 +193,7 @@ def run_sharded_ppo(start: Path, out: Path, *, micro: int, stop_at: int | None =
     stops: Any = partial(evaluate, stop_at=stop_at)
     evaluate.identity = stops.identity = "cats"  # type: ignore[attr-defined]
     cards = {}
-    with patched(ppo_module._Run, "_sample", sample_one_by_one), patched(ppo_module, "policy_and_value_loss", noted):
+    with patched(ppo_module.Run, "sample", sample_one_by_one), patched(ppo_update, "policy_and_value_loss", noted):
         for name, rank in (("all", 0), ("lora", 2)):
             config = replace(PPO, micro_batch_size=micro, save_every=1, evaluate_every=1, best_by="cats")
             config = replace(config, lora_rank=rank, learning_rate=1e-2, value_learning_rate=1e-2)

@@ -47,6 +47,8 @@ def run(*arguments: object) -> int:
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_the_overview_says_what_the_method_says(method: OfflineMethod[Any]) -> None:
     assert f"  errata {f'tune {method.name}':14}  {method.summary}\n" in OVERVIEW
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text()
+    assert f"| `{method.name}` | {method.reads} | {method.summary} |\n" in page
     kind = commands.load(commands.COMMANDS[f"tune {method.name}"])
     assert kind.method is method
     assert kind is commands.load(commands.COMMANDS[f"tune {method.name}"])

@@ -42,7 +42,7 @@ def rewards(start: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def run_of(start: Path, config: PPOConfig = CONFIG, reward: Any = pays_for_cats) -> Any:
-    return module._Run(start, [Stream(name="reward", reward=reward)], PROMPTS, ENCODER, config, critic=None)
+    return module.Run(start, [Stream(name="reward", reward=reward)], PROMPTS, ENCODER, config, critic=None)
 
 
 def share_of_cats(folder: Path) -> float:
@@ -81,8 +81,8 @@ def test_the_kl_penalty_ties_the_policy_to_its_start(start: Path, tmp_path: Path
 
 def test_every_step_draws_anew_and_the_same_step_the_same(start: Path) -> None:
     streams = [Stream(name="reward", reward=pays_for_cats)]
-    run = module._Run(start, streams, PROMPTS[:1], ENCODER, CONFIG, critic=None)
-    first, again, second = (run._collect(step)[0].batch.ids_BT.tolist() for step in (0, 0, 1))
+    run = module.Run(start, streams, PROMPTS[:1], ENCODER, CONFIG, critic=None)
+    first, again, second = (module.collect(run, step)[0].batch.ids_BT.tolist() for step in (0, 0, 1))
     assert first == again
     assert first != second
 
@@ -90,7 +90,7 @@ def test_every_step_draws_anew_and_the_same_step_the_same(start: Path) -> None:
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_on_policy_the_ratio_is_one_and_the_kl_zero(temperature: float, start: Path) -> None:
     run = run_of(start, replace(CONFIG, temperature=temperature))
-    experience, metrics, _ = run._collect(0)
+    experience, metrics, _ = module.collect(run, 0)
     assert metrics["objective/kl"] == pytest.approx(0, abs=1e-5)
     mask_BT = experience.batch.response_mask_BT
     again_BT = token_logprobs(run.policy, experience.batch, temperature=temperature)
@@ -106,7 +106,7 @@ def test_on_policy_the_ratio_is_one_and_the_kl_zero(temperature: float, start: P
 
 def test_the_first_policy_gradient_is_that_of_reinforce(start: Path) -> None:
     run = run_of(start)
-    experience, *_ = run._collect(0)
+    experience, *_ = module.collect(run, 0)
     mask_BT = experience.batch.response_mask_BT
     count = int(mask_BT.sum())
     policy_loss, *_ = module.policy_and_value_loss(run.actor, run.critic, experience, CONFIG, num_tokens=count)
@@ -140,7 +140,7 @@ def test_what_a_cpu_computes_in_parts_is_not_read_twice_either(start: Path) -> N
     learned = []
     for rows_at_once in (16, 5):
         run = run_of(start, config)
-        experience, *_ = run_of(start, config)._collect(0)
+        experience, *_ = module.collect(run_of(start, config), 0)
         run.tokens_at_once = rows_at_once * experience.batch.ids_BT.shape[1]
         passes: list[bool] = []
         run.actor.register_forward_hook(lambda *_, passes=passes: passes.append(torch.is_grad_enabled()))
@@ -153,7 +153,7 @@ def test_what_a_cpu_computes_in_parts_is_not_read_twice_either(start: Path) -> N
 
 def test_parts_are_of_like_rows_and_as_wide_as_their_longest(start: Path) -> None:
     run = run_of(start)
-    experience, *_ = run._collect(0)
+    experience, *_ = module.collect(run, 0)
     parts = list(experience.split(5))
     lengths = [part.batch.attention_mask_BT.sum(1) for part in parts]
     assert [len(each) for each in lengths] == [5, 5, 5, 1]
@@ -169,7 +169,7 @@ def test_parts_are_of_like_rows_and_as_wide_as_their_longest(start: Path) -> Non
 def test_minibatches_share_one_count(start: Path) -> None:
     """The losses of two halves over the count of the whole add up to the loss of the whole."""
     run = run_of(start)
-    experience, *_ = run._collect(0)
+    experience, *_ = module.collect(run, 0)
     count = int(experience.batch.response_mask_BT.sum())
 
     def losses_of(rows: Any) -> torch.Tensor:
@@ -274,7 +274,7 @@ def test_a_reward_model_is_scaled_on_samples_of_the_start(start: Path, rewards: 
     run = run_of(start, reward=rewards["token"])
     scorer = run.rewards[0]
     assert scorer.scale != 1
-    samples = run._sample(random.Random(CONFIG.seed).sample(PROMPTS, len(PROMPTS)), seed=CONFIG.seed)
+    samples = run.sample(random.Random(CONFIG.seed).sample(PROMPTS, len(PROMPTS)), seed=CONFIG.seed)
     assert np.std(score_texts(scorer, [encode_rollout(rollout) for rollout in samples])) == pytest.approx(1)
     again = run_of(start, reward=rewards["token"]).rewards[0]
     assert (again.shift, again.scale) == (scorer.shift, scorer.scale), "the same in every process and after a restart"
@@ -291,7 +291,7 @@ def test_the_seed_decides(start: Path, tmp_path: Path) -> None:
 
 def test_every_prompt_has_its_turn_in_every_pass() -> None:
     config = replace(CONFIG, rollouts_per_step=5)
-    taken = [k for step in range(12) for k in module._prompts_of_step(12, step, config)]
+    taken = [k for step in range(12) for k in module.prompts_of_step(12, step, config)]
     for first in range(0, 60, 12):
         assert sorted(taken[first : first + 12]) == list(range(12))
     assert taken[:12] != taken[12:24], "in another order"

@@ -40,12 +40,12 @@ def test_the_sum_is_that_of_the_reward_model_on_its_own_tokens(
     )
     config = replace(CONFIG, steps=2, samples_per_step=16, save_every=1)
     streams = [Stream(name="other", reward=folder)]
-    run = module._Run(start, streams, PROMPTS, encoder, config, critic=None)
+    run = module.Run(start, streams, PROMPTS, encoder, config, critic=None)
     reward = run.rewards[0]
     assert isinstance(reward, ProjectedReward)
     assert reward.reward.scale != 1, "scaled on samples of the start"
     assert "other: " in capsys.readouterr().err
-    rollouts = run._sample(PROMPTS, seed=3)
+    rollouts = run.sample(PROMPTS, seed=3)
     scored, differ = reward([encode_rollout(rollout) for rollout in rollouts]), 0
     for rollout, stream in zip(rollouts, scored, strict=True):
         assert len(stream) == len(rollout.response_ids)

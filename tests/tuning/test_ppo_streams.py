@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.utils.dataclasses import DistributedType
 
 import errata.tuning.ppo as module
 import tiny
 from errata import losses
-from errata.models import TransformersGenerator, load_causal, token_logprobs
+from errata.models import TransformersGenerator, critic_values, load_causal, token_logprobs
 from errata.tuning import PPOConfig, Stream, train_ppo
 from tuning import ppo_toy
 from tuning.ppo_toy import CAT, DENSE, ENCODER, PROMPTS, TERMINAL, lines_of
@@ -33,7 +34,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(start: Path, config: PPOConfig, *streams: Stream) -> Any:
-    return module._Run(start, streams or (DENSE,), PROMPTS, ENCODER, config, critic=None)
+    return module.Run(start, streams or (DENSE,), PROMPTS, ENCODER, config, critic=None)
 
 
 def test_advantages_are_mixed_and_not_rewards(start: Path) -> None:
@@ -44,7 +45,7 @@ def test_advantages_are_mixed_and_not_rewards(start: Path) -> None:
     run = run_of(start, config, DENSE, TERMINAL)
     with torch.no_grad():
         run.critic.score.weight.normal_(generator=torch.Generator().manual_seed(0))
-    found, metrics, samples = run._collect(0)
+    found, metrics, samples = module.collect(run, 0)
     mask_BT = found.batch.response_mask_BT
     rows = len(mask_BT)
     mixed_BT = torch.zeros(mask_BT.shape, dtype=torch.float64)
@@ -77,13 +78,13 @@ def run_samples(run: Any) -> list[dict[str, Any]]:
     """All rollouts of the round as they are noted."""
     config, run.config = run.config, replace(run.config, samples_per_step=99)
     try:
-        return run._collect(0)[2]  # type: ignore[no-any-return]
+        return module.collect(run, 0)[2]  # type: ignore[no-any-return]
     finally:
         run.config = config
 
 
 def bootstraps(run: Any, found: Any) -> list[list[float]]:
-    return module.critic_values(run.critic, found.batch)[1].tolist()  # type: ignore[no-any-return]
+    return critic_values(run.critic, found.batch)[1].tolist()  # type: ignore[no-any-return]
 
 
 def test_micro_batches_are_the_minibatch(start: Path, tmp_path: Path) -> None:
@@ -114,11 +115,11 @@ def test_with_an_adapter_the_reference_is_the_policy_without_it(start: Path, tmp
     config = replace(CONFIG, lora_rank=4, learning_rate=1e-2)
     run = run_of(start, config)
     assert run.reference is None
-    assert run.judge is None
-    first, metrics, _ = run._collect(0)
+    assert run.reference_actor is None
+    first, metrics, _ = module.collect(run, 0)
     assert metrics["objective/kl"] == 0
-    run._learn(first, 0)
-    second, metrics, _ = run._collect(1)
+    module.learn(run, first, 0)
+    second, metrics, _ = module.collect(run, 1)
     assert metrics["objective/kl"] != 0
     with torch.no_grad():
         plain_BT = token_logprobs(load_causal(start), second.batch)
@@ -133,11 +134,11 @@ def test_with_an_adapter_the_reference_is_the_policy_without_it(start: Path, tmp
 def test_a_target_kl_ends_the_round(start: Path) -> None:
     config = replace(CONFIG, optimisation_epochs=4, learning_rate=1e-2, target_kl=1e-3)
     run = run_of(start, config)
-    experience, *_ = run._collect(0)
+    experience, *_ = module.collect(run, 0)
     steps = [0]
     step = run.policy_optimizer.step
     run.policy_optimizer.step = lambda: (steps.__setitem__(0, steps[0] + 1), step())
-    found = run._learn(experience, 0)
+    found = module.learn(run, experience, 0)
     assert found["policy/stopped_by_target_kl"] == 1
     assert 1 <= steps[0] < 8, "the first step is always on the sampling policy"
     with torch.no_grad():
@@ -191,8 +192,8 @@ def test_a_collapse_is_told_and_ends_the_run_where_that_was_asked_for(start: Pat
 def test_ways_to_share_weights_that_ppo_does_not_know_are_refused(
     kind: DistributedType, start: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.Accelerator, "distributed_type", kind)
-    monkeypatch.setattr(module.Accelerator, "is_fsdp2", False)
+    monkeypatch.setattr(Accelerator, "distributed_type", kind)
+    monkeypatch.setattr(Accelerator, "is_fsdp2", False)
     with pytest.raises(ValueError, match=f"not {kind.value}; set FSDP_VERSION=2"):
         run_of(start, CONFIG)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 import threading
 import weakref
@@ -37,6 +38,20 @@ CREATE TABLE IF NOT EXISTS requests (
   time TEXT NOT NULL        -- UTC, of the last answer
 ) WITHOUT ROWID
 """
+_COLUMNS = re.findall(r"^  (\w+) (?:TEXT|INTEGER|REAL)", _TABLE, re.MULTILINE)
+_TEXTS = ("key", "server", "model", "served", "prompt", "parameters", "response")
+_COUNTS = ("input_tokens", "output_tokens", "tries")
+_GOOD = " AND ".join(
+    [
+        *(f"typeof({name}) = 'text'" for name in _TEXTS),
+        *(f"typeof({name}) = 'integer' AND {name} BETWEEN 0 AND 1000000000000" for name in _COUNTS),
+        "(cost IS NULL OR (typeof(cost) = 'real' AND cost BETWEEN 0 AND 1e12))",
+        "typeof(error) IN ('text', 'null')",
+        f"stop IN ({', '.join(repr(stop.value) for stop in Stop)})",
+        "time GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*'",
+    ]
+)
+_DAMAGED = f"SELECT key FROM requests WHERE NOT coalesce({_GOOD}, 0) LIMIT 1"  # noqa: S608  # names of ours
 _ADD = """
 INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET
@@ -98,9 +113,26 @@ class Ledger:
             (tables,) = self._rows.execute("SELECT count(*) FROM sqlite_master WHERE name <> 'requests'").fetchone()
             if version not in (0, _VERSION) or tables:
                 raise ValueError(f"{path} is no ledger of this version of errata; name another file")
+            self._check(version)
             self._rows.execute("PRAGMA journal_mode = WAL")
             self._rows.execute(_TABLE)
             self._rows.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _check(self, version: int) -> None:
+        """Raise ValueError where the file is not what ``add`` writes: SQLite takes any value for any column."""
+        names = [found[1] for found in self._rows.execute("PRAGMA table_info(requests)")]
+        if not names and version == 0:
+            return  # a new one
+        if names != _COLUMNS:
+            raise ValueError(f"the ledger {self._path} is damaged: its table is; name another file")
+        (said,) = self._rows.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise ValueError(f"the ledger {self._path} is damaged: {said}; name another file")
+        for row in self._rows.execute(_DAMAGED):
+            raise ValueError(
+                f"the ledger {self._path} is damaged: the request {row[0]!r} holds what no request does; delete that "
+                "row, or name another file"
+            )
 
     def find(self, keys: Collection[str]) -> dict[str, Answer]:
         """Those that were asked before; one that failed is there with what it cost, and is to be asked again."""

@@ -132,6 +132,8 @@ class ClientCosts:
     def run(self) -> None:
         if not self.ledger.exists():
             raise ValueError(f"there is no ledger {self.ledger}")
+        if not self.ledger.stat().st_size:
+            raise ValueError(f"the ledger {self.ledger} is empty: it was cut off; there is nothing to tell")
         table = Table("day", "model", "requests", "tries", "tokens in", "tokens out", "US dollars", "of unknown price")
         rows = Ledger(self.ledger).spent()
         counted: list[tuple[int, int, int, int]] = []

@@ -33,11 +33,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from errata.page.breaks import breaks_of, restore
 from errata.page.show import edits_to_show, ends_of
+from errata.page.whole import check_whole
 from errata.types import Prompt
 
 __all__ = [
@@ -271,20 +272,29 @@ class Store:
         self._lease = lease
         try:
             self._set_up()
-        except (NotSaved, OperationalError) as error:
+        except (DatabaseError, NotSaved) as error:
             self.close()
             why = str(getattr(error, "orig", error)).removeprefix("could not be saved: ").partition("\n")[0]
             raise NotSaved(
                 f"the database {self._url.render_as_string()} cannot be opened and written: {why}; see to its folder "
                 "or server, or name another --db"
             ) from error
+        except ValueError as error:
+            self.close()
+            raise ValueError(f"the database {self._url.render_as_string()}: {error}; name another --db") from error
         except Exception:
             self.close()
             raise
-        self._overlap = self.setting("overlap")
-        self.name = str(self.setting("name"))
+        self._overlap, name = self.setting("overlap"), self.setting("name")
+        if type(self._overlap) is not int or self._overlap < 1 or not isinstance(name, str):
+            self.close()
+            raise ValueError(f"the database {self._url.render_as_string()} is damaged: its settings are; name another")
+        self.name = name
 
     def _set_up(self) -> None:
+        if self._engine.dialect.name == "sqlite":
+            with self._reading.connect() as rows:
+                check_whole(rows, Base)
         Base.metadata.create_all(self._engine)
         with self.write() as session:
             found = session.get(Setting, "schema") or Setting(name="schema", value=_SCHEMA)
