@@ -9,15 +9,21 @@ export TOKENIZERS_PARALLELISM ?= false
 export MALLOC_TRIM_THRESHOLD_ ?= 100000000000
 export MALLOC_MMAP_THRESHOLD_ ?= 100000000000
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Empty is "write it": the tests start many processes, and each would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE =
+PYTEST := $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: demo test check docs bench clean starter real
+.PHONY: demo test quick check docs bench clean starter real
 
 demo: $(VENV)/.demo
 	$(BIN)/errata demo $(DEMO)
 
 test: $(VENV)/.dev
 	$(BIN)/python tests/ensure_browser.py
-	$(BIN)/pytest -n 2 --dist loadscope $(TEST)
+	$(PYTEST) $(TEST)
+
+quick: $(VENV)/.dev
+	$(PYTEST) -m 'not slow' $(TEST)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -50,13 +56,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install -q -c constraints.txt -e .
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install -q -c constraints.txt -e '.[check,test,parquet]'
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[check,test,parquet]'
 	touch $@ $(VENV)/.demo
 
 $(VENV)/.starter: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install -q -c constraints.txt -e '.[gguf]'
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e '.[gguf]'
 	touch $@ $(VENV)/.demo

@@ -14,6 +14,8 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+pytest_plugins = ["limits"]  # each test's CPU seconds
+
 CHECKED = ["errata.losses", "errata.models"]
 
 # The hook rewrites modules while they are imported; one that came earlier would silently go unchecked.
@@ -29,6 +31,12 @@ torch.set_num_threads(1)
 # The same examples in every run: whoever changes the code finds the failure, not whoever runs the tests next.
 settings.register_profile("errata", deadline=None, derandomize=True)
 settings.load_profile("errata")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with a slow test come first, so that no process is left with one when the others are done."""
+    slow = {item.nodeid.partition("::")[0] for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in slow)
 
 
 def pytest_collection_finish() -> None:

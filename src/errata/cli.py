@@ -44,6 +44,8 @@ errata aligns a language model from the corrections that people make to its answ
   errata client costs    what the requests in a ledger have cost
 
 `errata VERB --help` says what a verb takes. New here? `errata demo`, then `errata tune figa --help`.
+Exit codes: 0 done, 1 the input was wrong, 2 the command line was, 130 stopped; `doctor`, `learn` and `winrate` have
+further ones, which their --help says.
 """
 
 

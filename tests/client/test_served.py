@@ -72,6 +72,7 @@ def test_the_verb_says_so(served: str, capsys: pytest.CaptureFixture[str]) -> No
     assert f"pinned to '{folder}'" in told
 
 
+@pytest.mark.slow
 def test_the_editor_sets_aside_what_a_model_without_sense_makes_of_its_rows(
     served: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

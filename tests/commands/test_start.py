@@ -77,6 +77,7 @@ def test_verbs_without_a_model_import_no_torch(folder: Path) -> None:
     call(folder, lines, ["torch", "transformers", "scipy.stats"])
 
 
+@pytest.mark.slow
 def test_help_of_verbs_that_train_imports_no_trainer(folder: Path) -> None:
     lines = ["tune ppo --help", "tune figa --preset=paper --help", "reward train --help", "learn --help"]
     slow = ["transformers.trainer", "transformers.modeling_utils", "peft", "datasets", "scipy.optimize"]

@@ -20,6 +20,8 @@ from errata.demo.stages import SeedRun
 from errata.models import load_causal, read_card
 from errata.winrate import read_summary
 
+pytestmark = pytest.mark.slow
+
 TINY = DemoConfig(
     prompts=24,
     heldout=10,
@@ -145,7 +147,6 @@ def command(out: Path, workers: int) -> list[str]:
     ]
 
 
-@pytest.mark.slow
 def test_kill_9_in_the_middle_changes_no_number(finished, tmp_path):
     out = tmp_path / "killed"
     process = subprocess.Popen(
@@ -160,11 +161,10 @@ def test_kill_9_in_the_middle_changes_no_number(finished, tmp_path):
     process.communicate()
     # The workers of the killed run notice that they are orphans, and write no more.
     time.sleep(1)
-    subprocess.run(command(out, 2), check=True, capture_output=True)
+    run_demo(replace(finished, out=out), Console(quiet=True))
     assert numbers(out / "winrate" / "summary.json") == numbers(finished.out / "winrate" / "summary.json")
 
 
-@pytest.mark.slow
 def test_seeds_may_be_added(finished, tmp_path):
     more = replace(finished, out=tmp_path / "more", seeds=2)
     shutil.copytree(finished.out, more.out)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import cache
 from random import Random
 from statistics import mean
 
@@ -377,6 +378,7 @@ def test_a_thousand_responses_are_judged_and_corrected_within_a_second() -> None
     assert time.process_time() - start < 1.0
 
 
+@cache
 def everything() -> str:
     """A digest of all that the world writes from one seed."""
     rng = Random(11)

@@ -19,8 +19,8 @@ from errata.cli import main
 
 __all__ = ["CODES", "Fault", "Ran", "chunks", "damaged", "judge", "run"]
 
-CODES = (0, 1, 2, 3, 4, 5)
-"""What ``main`` says that it returns, without 130, of a signal."""
+CODES = (0, 1, 2, 3, 4, 5, 6)
+"""What ``main`` says that it returns, without 130, of a signal. ``commands.run`` lets a verb end with its own alone."""
 UNTOLD = ("Traceback", "Errno", "object has no attribute", "NoneType", "list index out of range", "codec can't decode")
 """Words of Python's own, which tell a user nothing of what to do: no error is made of them alone."""
 

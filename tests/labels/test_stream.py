@@ -60,6 +60,7 @@ def same_as_in_one_go(path: Path, folder: Path, encoder: Encoder, rows: list[Cor
     assert found == (folder / "whole.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "name"), [(1, "labels.jsonl"), (1, "labels.jsonl.gz"), (2, "labels.jsonl")])
 def test_parts_make_the_same_file(tmp_path: Path, workers: int, name: str) -> None:
     told: list[int] = []

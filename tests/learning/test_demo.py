@@ -1,6 +1,6 @@
 """The demo's settings teach: what may be relied on, decoded alike. Close calls are for the report, not for a gate.
 
-Models and settings are those of the demo as it is shipped; of rows there are half, of PPO's rounds a quarter.
+Models and settings are those of the demo as it is shipped; of rows there are half, of PPO's rounds a sixth.
 """
 
 import json
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory):
-    few = {"start_responses": 2500, "prompts": 600, "heldout": 200, "ppo_steps": 12, "curve_prompts": 16}
+    few = {"start_responses": 2500, "prompts": 600, "heldout": 120, "ppo_steps": 8, "curve_prompts": 4}
     config = DemoConfig(out=tmp_path_factory.mktemp("demo") / "run", **few)
     run_demo(config, Console(quiet=True))
     summary = json.loads((config.out / "winrate" / "summary.json").read_text())

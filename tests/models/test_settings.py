@@ -27,6 +27,8 @@ from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, train_fig
 from errata.workflows import LearnConfig
 from tuning.ppo_toy import reward_model
 
+pytestmark = pytest.mark.slow
+
 ENCODER = tiny.encoder()
 ROWS = tiny.demonstrations(9)
 BATCH = pad(tiny.encoded(tiny.demonstrations(7, seed=3), ENCODER), pad_id=0)

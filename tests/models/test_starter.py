@@ -15,6 +15,8 @@ from errata.tuning import FIGAConfig, train_figa
 from errata.types import Correction, PromptRow
 from scripts import load
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [
     "Write a short reply to a customer whose parcel arrived three days late.",
     "Answer a customer who was charged twice in two sentences.",

@@ -46,6 +46,7 @@ def finished(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
+@pytest.mark.slow
 def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["start"]["gone"] == [0, 0, 0]
@@ -68,6 +69,7 @@ def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None
     assert not list(finished.glob("seed-*/arms/*/"))  # no model is kept
 
 
+@pytest.mark.slow
 def test_thorough_corrections_leave_nothing(recipe: ModuleType, finished: Path) -> None:
     run = recipe.seed_run(recipe.Settings(out=finished, prompts=9, heldout=2, start_responses=32), 0)
     thorough, half = run.edits("thorough"), run.edits("start")
@@ -76,6 +78,7 @@ def test_thorough_corrections_leave_nothing(recipe: ModuleType, finished: Path) 
     assert sum(recipe.edit_cost(row.prompt, row.edited) for row in half) > 0
 
 
+@pytest.mark.slow
 def test_a_rerun_makes_nothing_and_other_settings_are_refused(
     recipe: ModuleType, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +90,7 @@ def test_a_rerun_makes_nothing_and_other_settings_are_refused(
     assert "other settings" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_search_has_seeds_of_its_own(
     recipe: ModuleType, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def finished(recipe: ModuleType, data: Path, tmp_path_factory: pytest.TempPathFa
     return out
 
 
+@pytest.mark.slow
 def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     for decoding in ("greedy", "sampled"):
@@ -91,6 +92,7 @@ def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None
     }
 
 
+@pytest.mark.slow
 def test_marks_are_the_gold_gaps_of_the_tiny_world(finished: Path) -> None:
     for found in json.loads((finished / "summary.json").read_text())["rule"].values():
         assert found["BAD"] == 15
@@ -99,6 +101,7 @@ def test_marks_are_the_gold_gaps_of_the_tiny_world(finished: Path) -> None:
         assert found["marks within a word"] == found["BAD and the token after it stays kept"] == 0
 
 
+@pytest.mark.slow
 def test_a_rerun_makes_nothing_and_other_settings_are_refused(
     recipe: ModuleType, data: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ def flags(out: Path, **settings: object) -> list[str]:
     return [f"--out={out}", "--epochs=1", *(f"--{key}={value}" for key, value in (small | settings).items()), *lists]
 
 
+@pytest.mark.slow
 def test_every_arm_is_trained_measured_and_kept(recipe: ModuleType, tmp_path: Path) -> None:
     assert recipe.main(flags(tmp_path)) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())

@@ -31,6 +31,7 @@ def finished(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
+@pytest.mark.slow
 def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     for steps in summary["filters"]:
@@ -50,6 +51,7 @@ def test_a_whole_run_has_all_figures(recipe: ModuleType, finished: Path) -> None
             assert rows[figure, "filtered − random"]["low"] <= rows[figure, "filtered − random"]["mean"]
 
 
+@pytest.mark.slow
 def test_nobody_has_seen_the_prompts_and_a_draft_has_one_revision(finished: Path) -> None:
     for seed in range(2):
         data, spa = finished / f"seed-{seed}/data", finished / f"seed-{seed}/spa"
@@ -66,6 +68,7 @@ def test_nobody_has_seen_the_prompts_and_a_draft_has_one_revision(finished: Path
     assert prompts[0] != prompts[1]
 
 
+@pytest.mark.slow
 def test_a_rerun_makes_nothing_more_seeds_are_added_and_other_settings_refused(
     recipe: ModuleType, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

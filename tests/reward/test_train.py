@@ -189,6 +189,7 @@ def test_ignored_tokens_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_lora_trains_the_head_in_full_and_another_process_scores_the_same(start: Path, tmp_path: Path) -> None:
     config = TokenRewardConfig(**{**LEARN, "epochs": 4}, lora_rank=2)
     train_token_reward(start, labelled(TRAIN), ENCODER, config, tmp_path / "out")

@@ -1,6 +1,6 @@
 """Every way to train, on fixed rows: run by ``torchrun`` in two processes, and imported by the test for one.
 
-torchrun --nproc_per_node 2 every_method.py START OUT [sharded | sharded_ppo]
+torchrun --nproc_per_node 2 every_method.py START OUT [sharded]
 """
 
 from __future__ import annotations
@@ -222,13 +222,16 @@ def let_fsdp_run_on_cpus() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    ways = {"": (run, 9), "sharded": (run_sharded, 12), "sharded_ppo": (run_sharded_ppo, 2)}
-    way = "".join(sys.argv[3:])
-    if way:
+    start, out, sharded = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] == ["sharded"]
+    if sharded:
         let_fsdp_run_on_cpus()
-    how, stop = ways[way]
-    found = how(Path(sys.argv[1]), Path(sys.argv[2]), micro=2, stop_at=stop)
+        found = {
+            "figa": run_sharded(start, out / "figa", micro=2, stop_at=12),
+            "ppo": run_sharded_ppo(start, out / "ppo", micro=2, stop_at=2),
+        }
+    else:
+        found = run(start, out, micro=2, stop_at=9)
     world = torch.distributed.get_world_size()
     if torch.distributed.get_rank() == 0:
-        (Path(sys.argv[2]) / "cards.json").write_text(json.dumps({"world": world, "cards": found}))
+        (out / "cards.json").write_text(json.dumps({"world": world, "cards": found}))
     leave(0)

@@ -21,6 +21,8 @@ from errata.training import OfflineConfig
 from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, train_dpo, train_figa, train_ppo, train_sft
 from tuning.ppo_toy import CONFIG, DENSE, PROMPTS, lines_of
 
+pytestmark = pytest.mark.slow
+
 ENCODER = tiny.encoder()
 FEW: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-5}
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ from errata.training import StepLoss
 from errata.tuning import FIGAConfig, WeightedPair, weigh
 from errata.tuning.figa import PAPER, collate_weighted, figa_step_loss
 from errata.types import Correction, Label, LabeledTokens, TokenLabels, WeightSpan
+
+pytestmark = pytest.mark.slow
 
 CLOSE = 1e-6
 """Of the value and of every entry of the gradient; of the largest entry of a parameter's, where that is more than 1."""
@@ -210,9 +213,11 @@ def by_errata(
     return value / n, count, {name: gradient / n for name, gradient in gradients(model).items()}
 
 
+@cache
 def by_twin(
-    model: nn.Module, labels: Sequence[TokenLabels], config: FIGAConfig
+    model: nn.Module, labels: tuple[TokenLabels, ...], config: FIGAConfig
 ) -> tuple[float, int, dict[str, Tensor], list[float]]:
+    """Once for all layouts: the twin knows none."""
     loss, count, bad = twin(model, labels, config)
     if count:
         loss.backward()
@@ -222,7 +227,7 @@ def by_twin(
 def assert_agree(
     model: nn.Module, layout: Layout, labels: Sequence[TokenLabels], config: FIGAConfig, *, micros: Sequence[int]
 ) -> tuple[int, list[float]]:
-    value, count, gradient, bad = by_twin(model, labels, config)
+    value, count, gradient, bad = by_twin(model, tuple(labels), config)
     # At the gate itself the last digit would decide, which is not what is asked here.
     assert all(abs(ce - end) > 1e-5 for ce in bad for end in (config.gate_low, config.gate))
     for micro in micros:

@@ -22,6 +22,8 @@ from errata.reward import (
 from errata.training import run_offline
 from errata.tuning import METHODS, FIGAConfig, train_figa
 
+pytestmark = pytest.mark.slow
+
 ENCODER = tiny.encoder()
 # Large enough steps that a wrong gradient shows: AdamW's first step has the sign of the gradient.
 STEP: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "micro_batch_size": 4}

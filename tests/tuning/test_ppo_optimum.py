@@ -17,6 +17,8 @@ from errata.tuning import PPOConfig, train_ppo
 from errata.types import Encoded
 from tuning.ppo_toy import ENCODER, PROMPTS
 
+pytestmark = pytest.mark.slow
+
 PROMPT = PROMPTS[:1]
 VOCABULARY = len(ENCODER.tokenizer)
 PAY_VV = torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0))

@@ -210,36 +210,36 @@ def test_samples_hold_a_number_for_every_token(start: Path, tmp_path: Path) -> N
         assert row["rewards/cats"] == [float(token == CAT) for token in row["ids"]]
 
 
+def six_steps(start: Path, out: Path) -> None:
+    train_ppo(start, [DENSE, TERMINAL], PROMPTS, ENCODER, replace(CONFIG, steps=6, save_every=2), out)
+
+
 KILLED = """
 import sys, torch
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
-import tiny
-from tuning.test_ppo_streams import CONFIG, DENSE, ENCODER, PROMPTS, TERMINAL
-from dataclasses import replace
-from errata.tuning import train_ppo
+from tuning.test_ppo_streams import six_steps
 torch.set_num_threads(1)
-config = replace(CONFIG, steps=6, save_every=2)
-train_ppo(Path(sys.argv[2]), [DENSE, TERMINAL], PROMPTS, ENCODER, config, Path(sys.argv[3]))
+six_steps(Path(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_at_any_moment_ends_bit_for_bit_alike(start: Path, tmp_path: Path) -> None:
     tests = str(Path(__file__).parents[1])
-    command = [sys.executable, "-c", KILLED, tests, str(start)]
-    environment = {**tiny.environment(), "OMP_NUM_THREADS": "1"}
     whole, out = tmp_path / "whole", tmp_path / "out"
-    subprocess.run([*command, str(whole)], env=environment, check=True, capture_output=True)
+    command = [sys.executable, "-c", KILLED, tests, str(start), str(out)]
+    environment = {**tiny.environment(), "OMP_NUM_THREADS": "1"}
+    six_steps(start, whole)
     metrics = tmp_path / ".out.training" / "metrics.jsonl"
     for lines in (2, 5):
-        killed = subprocess.Popen([*command, str(out)], env=environment, stderr=subprocess.DEVNULL)
+        killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         while killed.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < lines):
             time.sleep(0.01)
         os.kill(killed.pid, signal.SIGKILL)
         assert killed.wait() == -signal.SIGKILL
     assert not out.exists()
-    subprocess.run([*command, str(out)], env=environment, check=True, capture_output=True)
+    six_steps(start, out)
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert lines_of(out) == lines_of(whole)
     assert lines_of(out, "samples") == lines_of(whole, "samples")

@@ -82,32 +82,41 @@ FSDP2 = {
 }
 
 
-def two_shards_like_one(folder: Path, method: str, run: Callable[..., dict[str, Any]]) -> None:
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """FIGA and PPO as two processes that share the weights out; both in one start of the two."""
+    folder = tmp_path_factory.mktemp("shards")
+    tiny.llama(folder / "start")
+    return folder, in_two(folder, "sharded", **FSDP2)
+
+
+def assert_like_one(shards: tuple[Path, dict[str, Any]], method: str, run: Callable[..., dict[str, Any]]) -> list[Path]:
     """With all weights and with LoRA, two processes that share them out end where one process does."""
-    start = tiny.llama(folder / "start")
-    two = in_two(folder, method, **FSDP2)
-    one = run(start, folder / "one", micro=8)
+    folder, cards = shards
+    two, folders = cards[method], [folder / name / method for name in ("one", "two")]
+    found = run(folder / "start", folders[0], micro=8)
     for name in ("all", "lora"):
-        assert (one[name].pop("sharded"), two[name].pop("sharded")) == ([False], [True])
-        same(one[name], two[name])
-        assert tiny.difference(folder / "one" / name, folder / "two" / name) < 1e-5
-        assert tiny.difference(folder / "one" / name, start) > 5e-3
+        assert (found[name].pop("sharded"), two[name].pop("sharded")) == ([False], [True])
+        same(found[name], two[name])
+        assert tiny.difference(*(run / name for run in folders)) < 1e-5
+        assert tiny.difference(folders[0] / name, folder / "start") > 5e-3
+    return folders
 
 
-def test_two_shards_learn_by_ppo_what_one_process_learns(tmp_path: Path) -> None:
+def test_two_shards_learn_by_ppo_what_one_process_learns(shards: tuple[Path, dict[str, Any]]) -> None:
     """From the same rollouts, with micro-batches, a critic of two heads, and a kill after the second step."""
-    two_shards_like_one(tmp_path, "sharded_ppo", every_method.run_sharded_ppo)
+    folders = assert_like_one(shards, "ppo", every_method.run_sharded_ppo)
     for name in ("all", "lora"):
-        lines = [(tmp_path / run / name / "metrics.jsonl").read_text().splitlines() for run in ("one", "two")]
+        lines = [(run / name / "metrics.jsonl").read_text().splitlines() for run in folders]
         assert len(lines[0]) == every_method.PPO.steps + 1
         for mine, theirs in zip(*lines, strict=True):
             same(json.loads(mine), json.loads(theirs))
-        assert tiny.difference(tmp_path / "one" / name / "best", tmp_path / "two" / name / "best") < 1e-5
+        assert tiny.difference(*(run / name / "best" for run in folders)) < 1e-5
 
 
-def test_two_shards_learn_what_one_process_learns(tmp_path: Path) -> None:
-    two_shards_like_one(tmp_path, "sharded", every_method.run_sharded)
-    adapters = [load_file(tmp_path / run / "lora" / "adapter" / "adapter_model.safetensors") for run in ("one", "two")]
+def test_two_shards_learn_what_one_process_learns(shards: tuple[Path, dict[str, Any]]) -> None:
+    folders = assert_like_one(shards, "figa", every_method.run_sharded)
+    adapters = [load_file(run / "lora" / "adapter" / "adapter_model.safetensors") for run in folders]
     assert adapters[0].keys() == adapters[1].keys()
     for name, value in adapters[0].items():
         torch.testing.assert_close(adapters[1][name], value, rtol=1e-4, atol=1e-5)

@@ -27,6 +27,8 @@ from errata.tuning import DPOConfig, FIGAConfig, PPOConfig, SFTConfig, train_dpo
 from errata.types import Correction, Demonstration, PromptRow, TokenLabels
 from tuning.ppo_toy import pays_for_cats
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "say"
 ROWS = [Correction(id=f"c{k}", prompt=QUESTION, original="one rude two", edited="one two") for k in range(8)]
 

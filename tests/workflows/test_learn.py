@@ -20,6 +20,8 @@ from errata.data import read_corrections
 from errata.workflows import LearnConfig, LearnDetails, Learned, NotSafe, learn, learned_html, learned_terminal
 from workflows import toy
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 
 

@@ -129,7 +129,7 @@ def outputs(command: Any) -> list[Path]:
 
 
 def run(command: Command) -> int:
-    """Run a command with its outputs locked; returns the exit code.
+    """Run a command with its outputs locked; returns the exit code: 0, one of the verb's ``codes``, or 130.
 
     Stopped by Ctrl-C, it says what becomes of the work: ``stopped`` of the verb, where it resumes.
 
@@ -141,12 +141,14 @@ def run(command: Command) -> int:
     before = [_state(path) for path in written]
     try:
         with locked(*written):
-            return command.run() or 0
+            code = command.run() or 0
     except KeyboardInterrupt:
         none = all(_state(path) == state for path, state in zip(written, before, strict=True))
         other = "nothing was written, rerun the same command" if none else "rerun the same command to start over"
         print(f"\nerrata: stopped; {getattr(command, 'stopped', None) or other}", file=sys.stderr)
         return 130
+    assert code in (0, *getattr(command, "codes", ())), f"{type(command).__name__} ends with {code}; name it in codes"
+    return code
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -43,6 +43,8 @@ class Doctor:
     Exit code 0: safe to train. 1: the input could not be read. 3: errors were found (with --strict, or warnings).
     """
 
+    codes = (UNSAFE,)
+
     data: Path
     """Corrections."""
     model: Path

@@ -39,6 +39,7 @@ class Learn:
     """
 
     stopped = RESUMES
+    codes = (UNSAFE, REFUSED, WAITING)
 
     log: Positional[Path]
     """Rows with prompt, draft and sent (CSV, JSONL, Parquet …, or another format that `errata edits import` knows);

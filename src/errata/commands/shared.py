@@ -51,7 +51,7 @@ RESUMES_TRAINING = f"{RESUMES} from the last checkpoint (--save-every)"
 
 
 class Command(Protocol):
-    """A verb with its flags read."""
+    """A verb with its flags read; ``codes`` of its class are the exit codes that it has beside the general ones."""
 
     def run(self) -> int | None:
         """Do it; what is not None is the exit code."""

@@ -69,6 +69,8 @@ class WinRate(Ranged):
     Exit code 5 where an arm has no valid verdict: everything is written all the same, and there is no win rate of it.
     """
 
+    codes = (NO_VERDICT,)
+
     candidate: Annotated[tuple[str, ...], UseAppendAction] = ()
     """A model (a folder, also of a LoRA adapter, a GGUF file, or owner/name or owner/name@revision of the Hub), a file
     of rows with id, prompt and response, a data set of the Hub (owner/name:split), or AlpacaEval's model outputs
