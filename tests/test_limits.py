@@ -50,6 +50,7 @@ def test_what_costs_too_much_fails_unless_it_says_so(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ALLOWED", 0.5)
+    monkeypatch.setattr(limits, "pace", lambda: 1.0)
     pytester.makepyfile(TESTS)
     pytester.makeini("[pytest]\nmarkers = slow")
     found = pytester.runpytest_inprocess("-p", "limits", "-p", "no:cacheprovider", "--cpu-seconds", "seconds.json")
@@ -62,3 +63,10 @@ def test_what_costs_too_much_fails_unless_it_says_so(
     assert taken["test_waits"] < 0.3
     assert taken["test_finds_it_there"] < 0.3
     assert taken["test_says_so"] > 0.5
+
+
+def test_a_slower_machine_is_allowed_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter([5.0, 5.0 + 3 * limits.REFERENCE, 9.0, 9.1])
+    monkeypatch.setattr(limits, "spent", lambda: next(taken))
+    assert limits.pace() == pytest.approx(3.0)
+    assert limits.pace() == 1.0, "a faster one no less"
