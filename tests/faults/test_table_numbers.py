@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 import tiny
 from errata.reward import (
@@ -84,7 +85,7 @@ def test_a_reward_model_of_a_start_with_a_number_that_is_none(kind: str, start: 
     broken = tiny.stored_as(start, tmp_path / "broken", next(iter(tiny.weights(start).values())).dtype)
     weights = tiny.weights(broken)
     weights["model.embed_tokens.weight"][3, 0] = -math.inf
-    tiny.save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     train: dict[str, Callable[..., Any]] = {
         "token": partial(train_token_reward, config=TokenRewardConfig(), labels=tiny.labels(3)),
         "sequence": partial(train_sequence_reward, config=RewardConfig(), rows=tiny.corrections(3)),
