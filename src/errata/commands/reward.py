@@ -100,7 +100,10 @@ class RewardTrain:
             counts = LengthCounts()
             labels = list(label_all(edits, encoder, self.rules, counts=counts))
             counts.check()
-            seen = list(label_all(read_corrections(self.heldout, **how), encoder, self.rules)) if self.heldout else []
+            held_counts, heldout = LengthCounts(), read_corrections(self.heldout, **how) if self.heldout else []
+            seen = list(label_all(heldout, encoder, self.rules, counts=held_counts))
+            if held_counts.dropped_too_long or held_counts.truncated:
+                console.print(f"held out: {held_counts}", highlight=False)
             more: dict[str, Any] = {
                 "preferences": pairs,
                 "heldout": seen,

@@ -96,8 +96,20 @@ def label_all(
 
 
 def label_rows(given: Iterable[TokenLabels], name: str) -> list[TokenLabels]:
-    """Labels as a list. Raises TypeError for anything else, corrections among it."""
-    return rows_of(given, TokenLabels, name, "label corrections first: label_all(corrections, encoder)")
+    """Labels as a list.
+
+    Raises:
+        TypeError: it is anything else, corrections among it.
+        ValueError: a token's own weight is none that ``check_weights`` takes; it names the row.
+    """
+    rows = rows_of(given, TokenLabels, name, "label corrections first: label_all(corrections, encoder)")
+    for row in rows:
+        for side, tokens in (("original", row.original), ("edited", row.edited)):
+            try:
+                check_weights(map(float, tokens.weights or ()), original=side == "original")
+            except ValueError as error:
+                raise ValueError(f"{name}: row {row.id!r}: {side} weights: {error}") from None
+    return rows
 
 
 def sides_of(rows: Iterable[TokenLabels] | None) -> Iterator[tuple[str, Encoded]]:
