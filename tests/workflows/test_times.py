@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -179,8 +180,8 @@ def test_fields_are_found_however_they_are_spelled() -> None:
 
 # What can be split by what.
 
-USERS = {0: [None] * 6, 1: ["a"] * 6, 2: list("aaabbb")}
-TIMES = {0: [None] * 6, 1: [1.0] * 6, 2: [1.0, None, 2.0, 3.0, 4.0, 5.0]}
+USERS = {0: [None] * 12, 1: ["a"] * 12, 2: list("aaaaaabbbbbb")}
+TIMES = {0: [None] * 12, 1: [1.0] * 12, 2: [1.0, None, *map(float, range(2, 12))]}
 
 
 @pytest.mark.parametrize("by", ["auto", "users-and-time", "users", "time", "prompt"])
@@ -197,7 +198,7 @@ def test_every_split_works_or_says_what_to_do(by: SplitBy, users: int | None, ti
         "users-and-time": users == 2 and times == 2,
     }
     if possible[by]:
-        found = split_rows(log(6), share=0.4, users=given_users, times=given_times, by=by)
+        found = split_rows(log(12), share=0.4, users=given_users, times=given_times, by=by)
         assert found.train
         assert found.heldout
         assert bool(found.fallback) == (by == "auto" and not possible["users-and-time"])
@@ -207,15 +208,28 @@ def test_every_split_works_or_says_what_to_do(by: SplitBy, users: int | None, ti
         assert found.by == (expected if by == "auto" else by)
     else:
         with pytest.raises(ValueError, match=r"; (name|give) .*--"):
-            split_rows(log(6), share=0.4, users=given_users, times=given_times, by=by)
+            split_rows(log(12), share=0.4, users=given_users, times=given_times, by=by)
 
 
 def test_a_fallback_says_its_reason() -> None:
-    assert split_rows(log(6), share=0.4).fallback == (
-        "no field of the log says who sent a row and no field of the log says when"
+    assert split_rows(log(12), share=0.4).fallback == (
+        "no field of the log says who sent a row; no field of the log says when; "
+        "so nothing shows whether other users gain, or whether it lasts over time"
     )
-    one = split_rows(log(6), share=0.4, users=USERS[1], times=TIMES[0])
-    assert one.fallback == "all rows that name a user name the same one and no row names a time"
+    one = split_rows(log(12), share=0.4, users=USERS[1], times=TIMES[0])
+    assert one.fallback.startswith("all rows that name a user name the same one; no row names a time; so nothing")
+
+
+def test_what_loses_too_many_rows_is_not_taken() -> None:
+    """At most 15 of 100: of 6 rows not the one without a time, and not half of them where everybody is always there."""
+    few = split_rows(log(6), share=0.4, times=[1.0, None, 2.0, 3.0, 4.0, 5.0])
+    assert (few.by, "by time 1 of 6 rows (17 %) would be lost, and at most 15 % may be" in few.fallback) == (
+        "prompt",
+        True,
+    )
+    mixed = split_rows(log(12), share=0.4, users=list("ab" * 6), times=list(map(float, range(12))))
+    assert mixed.by == "users"
+    assert re.match(r"by users and time \d of 12 rows \(\d\d %\) would be lost", mixed.fallback)
 
 
 # In a run.
@@ -257,6 +271,11 @@ def test_a_run_reads_the_column_and_says_so(tmp_path: Path) -> None:
     assert times["first"].startswith("2026-11-01")
     assert "'Sent at': 40 times read as day-first (day/month/year), because row 'row-13'" in shown
     assert "'created_at' may say when, too; --time-field 'created_at' takes it" in shown
+    assert "split by time" in shown
+    assert re.search(r"not by users and time: by users and time \d+ of 40 rows \(\d+ %\) would be lost", shown)
+    early = [f"{1 + k // 2:02}/11/2026 {k % 24:02}:05" for k in range(40)]
+    whole = logged(tmp_path / "whole.jsonl", **{"Sent at": early, "User": [f"user {k}" for k in range(40)]})
+    _, shown = read(whole, tmp_path / "whole")
     assert "split by users-and-time" in shown
     assert "not by users and time" not in shown
 
@@ -279,7 +298,7 @@ def test_a_column_that_cannot_be_read_is_an_error_and_another_one_is_taken(tmp_p
             )
     counts, shown = read(soon, tmp_path / "none", time_field="none")
     assert counts["times"] is None
-    assert "not by users and time: no field of the log says who sent a row and no field of the log says when" in shown
+    assert "not by users and time: no field of the log says who sent a row; no field of the log says when" in shown
     both = logged(tmp_path / "both.jsonl", time=["14:05"] * 40, date=[f"2026-01-{1 + k % 28:02}" for k in range(40)])
     counts, shown = read(both, tmp_path / "both")
     assert counts["time_field"] == "date"
