@@ -1,7 +1,7 @@
 """A plugin of pytest: what each test costs in CPU seconds, and a failure for one that costs too much without saying so.
 
 The CPU's seconds, not the clock's, because a machine has other work to do; those of processes that the test
-started and waited for are counted, and so are the fixtures that it is the first to ask for.
+started and waited for are counted, and so are the fixtures that it is the first to ask for, but not their end.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    yield
+    # Before what ends here: a browser that served a whole module would be on the bill of its last test.
     seconds = spent() - item.stash[STARTED]
+    yield
     item.user_properties.append((SECONDS, round(seconds, 3)))
     # On a slower machine the same test takes more, and is not at fault; a fast one has to look no further.
     if seconds > ALLOWED and item.get_closest_marker("slow") is None and seconds > (allowed := ALLOWED * pace()):

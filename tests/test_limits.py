@@ -65,8 +65,9 @@ def test_what_costs_too_much_fails_unless_it_says_so(
     assert taken["test_says_so"] > 0.5
 
 
-def test_a_slower_machine_is_allowed_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slower_machine_is_allowed_more() -> None:
     taken = iter([5.0, 5.0 + 3 * limits.REFERENCE, 9.0, 9.1])
-    monkeypatch.setattr(limits, "spent", lambda: next(taken))
-    assert limits.pace() == pytest.approx(3.0)
-    assert limits.pace() == 1.0, "a faster one no less"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "spent", lambda: next(taken))
+        assert limits.pace() == pytest.approx(3.0)
+        assert limits.pace() == 1.0, "a faster one no less"

@@ -20,6 +20,9 @@ from workflows import toy
 QUIET = Console(quiet=True)
 
 
+pytestmark = pytest.mark.slow  # the first test trains a model for all of them
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the model, its log, editors, and a finished run."""
