@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +62,9 @@ class EditsPage(Ranged):
         return [] if "://" in self.db else [Path(self.db)]
 
     def run(self) -> None:
+        # A file that cannot be read is an error before anything is served; the rest is read beside.
+        items = self._items()
+        first = list(islice(items, 1))
         store = open_store(self.db)
         from errata.page.serve import check_host, make_links, serve
 
@@ -80,7 +84,7 @@ class EditsPage(Ranged):
             port=self.port,
             annotators=self.annotators,
             reasons=self.reasons,
-            items=self._items(),
+            items=chain(first, items),
             told=lambda text: console.print(text, highlight=False, markup=False),
         )
 
