@@ -81,9 +81,10 @@ def test_a_step_that_bfloat16_rounds_away_is_learned(stored: dict[str, Path], tm
     assert moved > 0.5 * sum(x.numel() for x in before.values())
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["float16", "float64"])
-def test_other_types_come_back_as_they_came(name: str, stored: dict[str, Path], tmp_path: Path) -> None:
-    card = METHODS["sft"](stored[name], tmp_path / "out")
+def test_other_types_come_back_as_they_came(name: str, method: str, stored: dict[str, Path], tmp_path: Path) -> None:
+    card = METHODS[method](stored[name], tmp_path / "out")
     trained = "float64" if name == "float64" else "float32"
     assert (card["trained_dtype"], card["saved_dtype"]) == (trained, name), "float64 is never made less"
     assert types(tmp_path / "out") == {getattr(torch, name)}
@@ -123,7 +124,7 @@ def test_what_float16_cannot_hold_is_saved_in_float32(stored: dict[str, Path], t
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
 
 
-@pytest.mark.parametrize("method", ["sft", "token", "ppo"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", HALVES)
 def test_an_adapter_is_float32_and_is_merged_with_one_rounding(
     name: str, method: str, stored: dict[str, Path], tmp_path: Path
