@@ -21,6 +21,8 @@ from errata.models import load_token_reward_model, save_model
 from faults.harness import Ran, chunks, damaged, judge, run
 from faults.test_rows import around, cut, lose, lose_a_sign, overwrite, put, something_else
 
+pytestmark = pytest.mark.slow  # fifty inputs at a time
+
 INPUTS, SIZE = 220, 55
 BYTES = [cut, lose, lose_a_sign, lose_a_sign, put, overwrite, around, something_else]
 NONE: list[Any] = [None, "many", -1, 0, [], {}, [1], {"a": 1}, 10**30, True, "", [None], 1.5, -2.5]

@@ -20,6 +20,8 @@ from errata.ranges import numeric_fields
 from faults.harness import Ran, chunks, damaged, judge, run
 from faults.test_rows import BYTES
 
+pytestmark = pytest.mark.slow  # fifty inputs at a time
+
 VERBS = [verb for verb in commands.COMMANDS if verb != "client costs"]
 INPUTS, SIZE = 300, 100
 WRONG = [

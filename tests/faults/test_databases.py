@@ -24,6 +24,8 @@ from errata.types import Demonstration
 from faults.harness import Ran, chunks, damaged, judge, run
 from faults.test_rows import cut, something_else
 
+pytestmark = pytest.mark.slow  # fifty inputs at a time
+
 INPUTS, SIZE = 350, 50
 VALUES: list[Any] = [
     None,

@@ -20,6 +20,8 @@ from pyarrow import parquet
 
 from faults.harness import Ran, chunks, damaged, judge, run
 
+pytestmark = pytest.mark.slow  # fifty inputs at a time
+
 Row = dict[str, Any]
 Triple = tuple[str, str, str]
 COLUMNS = ("prompt", "draft", "sent")

@@ -19,6 +19,8 @@ from faults.harness import Ran, chunks, damaged, judge, run
 from faults.test_checkpoints import BYTES, NONE, break_json
 from faults.test_rows import cut
 
+pytestmark = pytest.mark.slow  # fifty inputs at a time
+
 INPUTS, SIZE = 150, 50
 STOPS = {
     "tune sft, stopped": (import_module("errata.training.loop"), "_save"),
