@@ -206,10 +206,11 @@ _DRAFT_FIGURES: Sequence[tuple[str, int, Any]] = (
 )
 
 
-def _candidate(one: Candidate) -> tuple[str, str, str, str]:
+def _candidate(one: Candidate) -> tuple[str, str, str, str, str]:
     assert one.points is not None
     step = _MISSING if one.name == "old" else f"{one.step} of {one.steps}"
-    return one.name, step, _n(one.points.missed), _n(one.points.otherwise)
+    general = _MISSING if one.general is None else _n(one.general, 3)
+    return one.name, step, _n(one.points.missed), _n(one.points.otherwise), general
 
 
 def _pair(name: str, old: float | None, new: float | None, digits: int = 3) -> tuple[str, str, str, str]:

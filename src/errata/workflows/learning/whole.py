@@ -21,7 +21,7 @@ from errata.runs import new_folder, write_json, writes_out
 from errata.workflows.learned import Learned
 from errata.workflows.learning.candidates import ask_doctor, train
 from errata.workflows.learning.context import DECODINGS, Run
-from errata.workflows.learning.drafting import draft, read_along, score
+from errata.workflows.learning.drafting import draft, read_along, read_general, score
 from errata.workflows.learning.editing import check_editor, edited_by_editor, judged_by_judge
 from errata.workflows.learning.findings import best, drafter, learned
 from errata.workflows.learning.reading import read_log
@@ -46,8 +46,9 @@ def learn(
 ) -> Learned:
     """Learn from a log of drafts and what people sent, and judge the result on rows that nothing was chosen by.
 
-    Writes below ``out``: ``log/`` and ``split/`` (rows, masked), ``doctor.json``, ``candidates/``, ``selection/`` and
-    ``heldout/`` (drafts and figures), ``summary.json``, ``report.html``; and, if the new model is promoted, ``model/``.
+    Writes below ``out``: ``log/`` and ``split/`` (rows, masked), ``doctor.json``, ``candidates/``, ``selection/``,
+    ``general/`` and ``heldout/`` (drafts and figures), ``summary.json``, ``report.html``; and, if the new model is
+    promoted, ``model/``.
     A run that was stopped goes on to the same numbers.
 
     Args:
@@ -93,6 +94,9 @@ def _stages(run: Run) -> Learned:
     if run.counts("split")["selection"]:
         for name in ("old", *run.arms):
             run.made(f"selection/{name}.jsonl", f"{name} reads the rows that choose", partial(read_along, run))
+    if run.general is not None:
+        for name in ("old", *run.arms):
+            run.made(f"general/{name}.json", f"{name} reads the general text", partial(read_general, run))
     arm = best(run)
     for name in ("old", arm):
         for decoding in DECODINGS:
