@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, LlamaConfig, LlamaForCausalLM
 
 from errata import commands
-from errata.cli import OVERVIEW, main
+from errata.cli import main, overview
 from errata.data import read_corrections
 from errata.demo.tokenizer import build_tokenizer
 from errata.models import read_card, save_model
@@ -50,7 +50,7 @@ def test_overview_names_every_verb_and_no_other(capsys):
     assert main([]) == 0
     printed = capsys.readouterr().out
     assert all(f"errata {verb} " in printed for verb in commands.COMMANDS)
-    assert OVERVIEW.count("\n  errata ") == len(commands.COMMANDS)
+    assert overview().count("\n  errata ") == len(commands.COMMANDS)
 
 
 def test_python_runs_the_package_as_a_module(capsys, monkeypatch):
@@ -58,7 +58,7 @@ def test_python_runs_the_package_as_a_module(capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         runpy.run_module("errata", run_name="__main__")
     assert stop.value.code == 0
-    assert capsys.readouterr().out.strip() == OVERVIEW.strip()
+    assert capsys.readouterr().out.strip() == overview().strip()
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_judge_that_is_paid_is_not_paid_twice(
     assert said == "\nerrata: stopped; no answer of the judge is paid for twice; rerun the same command to resume\n"
 
 
-@pytest.mark.parametrize("line", ["--help", "learn --help", "edits diff --original=a --edited=b"])
+@pytest.mark.parametrize("line", ["--help", "client costs --help", "edits diff --original=a --edited=b"])
 def test_whoever_reads_no_further_is_told_nothing(line: str) -> None:
     """`errata --help | head -1` where head has gone before anything is written: what a shell makes of SIGPIPE."""
     program = "import sys; sys.stdin.read(); from errata.cli import script; script()"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 import errata.tuning
 import tiny
 from errata import commands
-from errata.cli import OVERVIEW, main
+from errata.cli import main, overview
 from errata.data import write_rows
 from errata.doctor import examine
 from errata.models import read_card
@@ -46,7 +47,7 @@ def run(*arguments: object) -> int:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_the_overview_says_what_the_method_says(method: OfflineMethod[Any]) -> None:
-    assert f"  errata {f'tune {method.name}':14}  {method.summary}\n" in OVERVIEW
+    assert f"  errata {f'tune {method.name}':14}  {method.summary}\n" in overview()
     page = (Path(__file__).parents[2] / "docs/training.md").read_text()
     assert f"| `{method.name}` | {method.reads} | {method.summary} |\n" in page
     kind = commands.load(commands.COMMANDS[f"tune {method.name}"])
@@ -54,9 +55,17 @@ def test_the_overview_says_what_the_method_says(method: OfflineMethod[Any]) -> N
     assert kind is commands.load(commands.COMMANDS[f"tune {method.name}"])
 
 
+def test_the_overview_reads_the_sources_as_they_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = overview()
+    monkeypatch.delitem(sys.modules, "errata.tuning")
+    assert overview() == imported
+
+
 @pytest.mark.usefixtures("_with_toy")
 def test_its_verb_and_its_help(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert methods()[-1] is TOY
+    assert run("--help") == 0
+    assert "  errata tune toy        a toy\n" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         run("tune", "toy", "--help")
     assert stop.value.code == 0
@@ -106,6 +115,30 @@ def test_the_view_colours_its_weights(folder: Path, tmp_path: Path, capsys: pyte
     assert pages["toy"] != pages["figa"]
     assert run("view", *how, "--method=none") == 1
     assert "no method 'none'; there are sft, figa, dpo, toy" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_with_toy")
+@pytest.mark.parametrize("name", ["toy", "dpo"])
+def test_errata_learn_trains_it(name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By what the method says of learn, and by flags of learn that its settings have, too."""
+    log, rows = tmp_path / "log.jsonl", tiny.corrections(80)
+    sent = [row.edited if k % 8 else row.original for k, row in enumerate(rows)]
+    lines = [json.dumps({"prompt": row.prompt, "draft": row.original, "sent": sent[k]}) for k, row in enumerate(rows)]
+    log.write_text("\n".join(lines))
+    flags = ["--max-new-tokens=4", "--epochs=1", "--learning-rate=1e-6", "--min-rows=5", "--accepted-weight=0.5"]
+    learn = ["learn", log, "--model", folder / "start", "--out", tmp_path / "run", *flags]
+    assert run(*learn, f"--method={name}") == 4
+    counts = json.loads((tmp_path / "run/split/counts.json").read_text())
+    card = read_card(tmp_path / "run/candidates" / name)
+    assert (card["stage"], card.get("sharpness")) == (name, 3.0 if name == "toy" else None)
+    assert card["rows"] == counts["train"] + (counts["train_accepted"] if name == "toy" else 0)
+    said = " ".join(capsys.readouterr().out.split())
+    left_out = f"{counts['train_accepted']} drafts that were sent without a change are no pairs; dpo leaves them out"
+    assert (left_out in said) == (name == "dpo")
+    assert json.loads((tmp_path / "run/summary.json").read_text())["arm"] == name
+    assert run("learn", log, "--model", folder / "start", "--out", tmp_path / "none", "--method=none") == 1
+    assert "no method 'none'; there are sft, figa, dpo, toy" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_it_goes_on_after_a_kill_and_no_layout_changes_it(folder: Path, tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ def rows(
     labels = label_rows(source, "labels")
     made = [row(each, config) for each in labels]
     return Prepared(
-        rows=made, sides=list(sides_of(labels)), data=[(one.ids, weights) for one, weights in made], card={"toys": 1}
+        rows=made,
+        sides=list(sides_of(labels)),
+        data=[(one.ids, weights) for one, weights in made],
+        card={"toys": 1, "sharpness": config.sharpness},
     )
 
 
@@ -73,5 +76,6 @@ TOY = OfflineMethod[Row](
     heldout=row,
     texts=lambda one: one[:1],
     end=lambda one: (one[0], one[1][-1]),
+    learn={"sharpness": 3.0},
     presets={"blunt": {"sharpness": 0.0}},
 )

@@ -91,7 +91,7 @@ def test_whoever_stops_at_the_warning_starts_anew_in_the_same_folder(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("errata.workflows.learning.candidates.train_sft", stop)
+    monkeypatch.setattr("errata.workflows.learning.candidates.run_offline", stop)
     lengths = []
     for tokens in (2, 6):
         with pytest.raises(KeyboardInterrupt):

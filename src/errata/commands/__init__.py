@@ -17,6 +17,7 @@ from errata.commands.config import fields_of, flags_of, read_config, take_config
 from errata.commands.files import check_texts, with_its_flag
 from errata.ranges import raised_at_the_end
 from errata.runs import locked
+from errata.verbs import verbs
 
 if TYPE_CHECKING:
     from errata.commands.shared import Command
@@ -24,31 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "outputs", "parse", "run", "where_is"]
 
 
-COMMANDS: Mapping[str, str] = {
-    "demo": "errata.commands.demo:Demo",
-    "learn": "errata.commands.learn:Learn",
-    "edits diff": "errata.commands.edits:EditsDiff",
-    "edits import": "errata.commands.edits:EditsImport",
-    "edits llm": "errata.commands.editor:EditsLLM",
-    "edits stats": "errata.commands.curation:EditsStats",
-    "edits filter": "errata.commands.curation:EditsFilter",
-    "edits page": "errata.commands.page:EditsPage",
-    "edits export": "errata.commands.page:EditsExport",
-    "labels": "errata.commands.labels:Labels",
-    "doctor": "errata.commands.doctor:Doctor",
-    "reward train": "errata.commands.reward:RewardTrain",
-    "reward score": "errata.commands.reward:RewardScore",
-    "reward eval": "errata.commands.reward:RewardEval",
-    "tune sft": "errata.commands.tune:TuneSFT",
-    "tune figa": "errata.commands.tune:TuneFIGA",
-    "tune dpo": "errata.commands.tune:TuneDPO",
-    "tune ppo": "errata.commands.tune:TunePPO",
-    "generate": "errata.commands.winrate:Generate",
-    "winrate": "errata.commands.winrate:WinRate",
-    "view": "errata.commands.labels:View",
-    "client check": "errata.commands.client:ClientCheck",
-    "client costs": "errata.commands.client:ClientCosts",
-}
+COMMANDS: Mapping[str, str] = {verb: f"errata.commands.{where}" for verb, (where, _) in verbs().items()}
 """Where each verb is, for ``load``: a verb imports its own module only, and torch takes seconds."""
 
 IN_SHORT: Mapping[str, str] = {"learn": "errata.commands.learn:LearnInShort"}
@@ -63,8 +40,8 @@ methods on files are the methods' own."""
 
 
 def where_is(verb: str) -> str:
-    """Where a verb is, as in ``COMMANDS``; also that of a method that is not listed there."""
-    return COMMANDS.get(verb) or f"errata.commands.tune:Tune{verb.removeprefix('tune ').upper()}"
+    """Where a verb is, as in ``COMMANDS``; also that of a method that has come since."""
+    return f"errata.commands.{verbs()[verb][0]}"
 
 
 def load(where: str) -> Any:

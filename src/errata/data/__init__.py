@@ -3,7 +3,7 @@
 from errata.data.columns import EmptyTexts, Reading
 from errata.data.encoding import PLAIN_TEMPLATE, Encoder, LongRow, OnLong
 from errata.data.formats import FORMATS, Format, FormatName, recognise
-from errata.data.given import rows_of
+from errata.data.given import demonstrations, rows_of
 from errata.data.lengths import LengthCounts, encode_rows
 from errata.data.rows import (
     corrections_from,
@@ -35,6 +35,7 @@ __all__ = [
     "TemplateFinding",
     "check_template",
     "corrections_from",
+    "demonstrations",
     "encode_rows",
     "iter_corrections",
     "iter_demonstrations",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TypeVar
 
-__all__ = ["rows_of"]
+from errata.types import Correction, Demonstration
+
+__all__ = ["demonstrations", "rows_of"]
 
 Row = TypeVar("Row")
 
@@ -31,3 +33,8 @@ def rows_of(given: Iterable[Row], kinds: type[Row] | tuple[type[Row], ...], name
         if not isinstance(row, kinds):
             raise TypeError(f"{name}: row {number} is a {type(row).__name__} and no {wanted}; {remedy}")
     return rows
+
+
+def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
+    """The edited texts of corrections, to be imitated."""
+    return [Demonstration(id=row.id, prompt=row.prompt, response=row.edited) for row in rows]

@@ -13,8 +13,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from errata.data import Encoder, LengthCounts
-from errata.labels import check_row_weights, label_rows, sides_of
+from errata.data import Encoder, LengthCounts, demonstrations
+from errata.labels import LabelRules, check_row_weights, label_all, label_rows, sides_of
 from errata.models import LayoutKind, check_ids, choose_layout, identity, load_policy, read_card, settle, tree_size
 from errata.runs import RunFolder, fingerprint_of, writes_out
 from errata.training.config import OfflineConfig, StepLoss
@@ -23,7 +23,7 @@ from errata.training.evaluation import NOBODY, Watch
 from errata.training.heldout import HeldOut, heldout_card, heldout_ids, watch_ids
 from errata.training.loop import fit
 from errata.training.reference import Reference, Referenced, collate_referenced, with_reference
-from errata.types import Encoded, TokenLabels
+from errata.types import Correction, Encoded, TokenLabels
 
 __all__ = ["OfflineMethod", "Prepared", "Reads", "Streams", "Supervision", "run_offline", "signed_weights"]
 
@@ -115,6 +115,16 @@ class OfflineMethod(Supervision[Row]):
     """Settings to what the loss is given of the start model, computed once."""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings under a name, for ``--preset``; also those of ``LabelRules``."""
+    learn: Mapping[str, Any] = field(default_factory=dict)
+    """What ``errata learn`` sets of the method's own settings, where it is not the default of ``config``."""
+
+    def source(
+        self, corrections: Sequence[Correction], encoder: Encoder, rules: LabelRules, counts: LengthCounts
+    ) -> Sequence[Any]:
+        """Corrections as rows of the kind that the method reads; ``counts`` gets what labels say of their lengths."""
+        if self.reads == "labels":
+            return list(label_all(corrections, encoder, rules, counts=counts))
+        return demonstrations(corrections) if self.reads == "demonstrations" else corrections
 
 
 @writes_out

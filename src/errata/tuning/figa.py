@@ -257,4 +257,5 @@ FIGA = OfflineMethod[WeightedPair](
     end=lambda pair: (pair.edited, pair.edited_weights[-1] if pair.edited_weights else 0.0),
     unlearns=True,
     presets={"paper": {**PAPER, **PAPER_LABELS}},
+    learn={"pull_weight": 1.0},
 )

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from errata import losses
-from errata.data import Encoder, LengthCounts, encode_rows, rows_of
+from errata.data import Encoder, LengthCounts, demonstrations, encode_rows, rows_of
 from errata.models import LayoutKind, Wanted, laid_out_logprobs, lay_out
 from errata.training import NOBODY, OfflineConfig, OfflineMethod, Prepared, StepLoss, Streams, Watch, run_offline
-from errata.types import Correction, Demonstration, Encoded, TokenLabels
+from errata.types import Demonstration, Encoded, TokenLabels
 
 __all__ = ["SFT", "SFTConfig", "collate_demonstrations", "demonstrations", "sft_step_loss", "train_sft"]
 
@@ -25,11 +25,6 @@ Row = tuple[Encoded, float]
 @dataclass(frozen=True, kw_only=True)
 class SFTConfig(OfflineConfig):
     """Settings of supervised fine-tuning."""
-
-
-def demonstrations(rows: Sequence[Correction]) -> list[Demonstration]:
-    """The edited texts of corrections, to be imitated."""
-    return [Demonstration(id=row.id, prompt=row.prompt, response=row.edited) for row in rows]
 
 
 def train_sft(

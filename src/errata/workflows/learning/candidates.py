@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from tqdm import tqdm
 from errata.data import LengthCounts
 from errata.data.rows import read_lines
 from errata.doctor import examine, read_model_facts
-from errata.labels import LabelRules, label_all
+from errata.labels import LabelRules
 from errata.models import Save, device
 from errata.pretrained import find_model
 from errata.runs import write_json
-from errata.training import Watch
-from errata.tuning import FIGAConfig, SFTConfig, demonstrations, train_figa, train_sft
+from errata.training import OfflineConfig, OfflineMethod, Watch, run_offline
+from errata.tuning import method_of
 from errata.workflows.edit_points import choices_at, figures_of
 from errata.workflows.learning.context import STEPS, Run, edited, passes_of
 from errata.workflows.learning.settings import NotSafe
@@ -35,9 +35,9 @@ def ask_doctor(run: Run, path: Path) -> None:
     found = examine(
         tqdm(run.trained, desc="doctor", unit=" rows", leave=False, delay=2, disable=None),
         run.encoder,
-        method="sft" if run.arms == ("sft",) else "figa",
+        method=run.arms[0],
         rules=LabelRules(inventions=run.details.inventions),
-        config=_figa_config(run),
+        config=_config(run, method_of(run.arms[0])),
         model=read_model_facts(run.model),
         unreadable=[(row["line"], row["error"]) for row in bad],
     )
@@ -48,17 +48,15 @@ def ask_doctor(run: Run, path: Path) -> None:
 
 def train(run: Run, path: Path) -> None:
     """One candidate: the checkpoint that would miss the fewest words of the rows that choose."""
-    weights = {row.id: run.details.accepted_weight for row in run.trained if not edited(row)}
-    watch = _watch(run)
-    _tell_steps(run)
-    if path.name == "figa":
-        counts = LengthCounts()
-        labels = list(label_all(run.trained, run.encoder, LabelRules(inventions=run.details.inventions), counts=counts))
-        config = _figa_config(run)
-        train_figa(run.model, labels, run.encoder, config, path, counts=counts, row_weights=weights, watch=watch)
-    else:
-        rows = demonstrations(run.trained)
-        train_sft(run.model, rows, run.encoder, _sft_config(run), path, row_weights=weights, watch=watch)
+    method, rows, counts = method_of(path.name), run.trained, LengthCounts()
+    weights = {row.id: run.details.accepted_weight for row in rows if not edited(row)}
+    if method.reads == "pairs" and weights:
+        run.say(f"{len(weights):,} drafts that were sent without a change are no pairs; {method.name} leaves them out")
+        rows, weights = [row for row in rows if edited(row)], {}
+    config, watch = _config(run, method), _watch(run)
+    _tell_steps(run, config, len(rows))
+    source = method.source(rows, run.encoder, LabelRules(inventions=run.details.inventions), counts)
+    run_offline(method, run.model, source, run.encoder, config, path, row_weights=weights, counts=counts, watch=watch)
 
 
 def _watch(run: Run) -> Watch:
@@ -68,7 +66,7 @@ def _watch(run: Run) -> Watch:
         return Watch(step=run.progress)
 
     def figures(model: Any) -> Mapping[str, float]:
-        bf16 = _sft_config(run).dtype == "bfloat16"
+        bf16 = run.details.bf16 or run.details.dtype == "bfloat16"
         with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
             found = figures_of(choices_at(model, points, run.encoder))
         # Of equals the surer one.
@@ -79,15 +77,11 @@ def _watch(run: Run) -> Watch:
     return Watch(figures=figures, identity=("words wrong along what was sent", rows), step=run.progress)
 
 
-def _tell_steps(run: Run) -> None:
+def _tell_steps(run: Run, config: OfflineConfig, rows: int) -> None:
     """How long it will be, and a warning where it is so short that little can be learned."""
-    config = _sft_config(run)
-    steps = math.ceil(config.epochs * math.ceil(len(run.trained) / config.batch_size))
+    steps = math.ceil(config.epochs * math.ceil(rows / config.batch_size))
     looks = f"; the best of {math.ceil(steps / config.evaluate_every)} checkpoints is kept" if config.patience else ""
-    run.say(
-        f"{len(run.trained):,} rows, {config.batch_size} in a step, {config.epochs:g} passes: {steps:,} optimizer "
-        f"steps{looks}"
-    )
+    run.say(f"{rows:,} rows, {config.batch_size} in a step, {config.epochs:g} passes: {steps:,} optimizer steps{looks}")
     if steps < FEW_STEPS:
         run.say(
             f"warning: only {steps} optimizer steps, in which little is learned; give --epochs "
@@ -95,14 +89,16 @@ def _tell_steps(run: Run) -> None:
         )
 
 
-def _sft_config(run: Run) -> SFTConfig:
-    """What both methods have in common."""
+def _config(run: Run, method: OfflineMethod[Any]) -> OfflineConfig:
+    """What all methods have in common, and what ``LearnDetails`` or the method itself says of its own settings."""
     found, details = find_model(run.model), run.details
     epochs = passes_of(len(run.trained), run.batch_size, run.config.epochs)
     steps = math.ceil(epochs * math.ceil(len(run.trained) / run.batch_size))
     chooses = bool(run.points("selection"))
     save: Save = "adapter" if found.quantization else "both"
-    return SFTConfig(
+    own = {field.name for field in fields(method.config)} - {field.name for field in fields(OfflineConfig)}
+    config: OfflineConfig = method.config(
+        **{**method.learn, **{name: getattr(details, name) for name in own if hasattr(details, name)}},
         learning_rate=run.config.learning_rate,
         epochs=epochs,
         batch_size=run.batch_size,
@@ -122,10 +118,4 @@ def _sft_config(run: Run) -> SFTConfig:
         gradient_checkpointing=details.gradient_checkpointing,
         seed=details.seed,
     )
-
-
-def _figa_config(run: Run) -> FIGAConfig:
-    """FIGA's weights besides."""
-    common = asdict(_sft_config(run))
-    weights = ("good_weight", "end_weight", "kept_weight", "bad_weight", "pull_weight")
-    return FIGAConfig(**common, **{name: getattr(run.details, name) for name in weights})
+    return config

@@ -28,8 +28,6 @@ from errata.workflows.learning.progress import Progress
 from errata.workflows.learning.settings import NO_SETTINGS, LearnConfig, LearnDetails
 from errata.workflows.measure import WORD
 
-Arm = Literal["figa", "sft"]
-
 DECODINGS = ("greedy", "sampled")
 STEPS = 30
 """Optimizer steps that a run should have; an adapter has learned little before."""
@@ -109,9 +107,9 @@ class Run:
         return any(not each.name.startswith(".") or any(each.glob("checkpoint-*")) for each in found.glob("*"))
 
     @property
-    def arms(self) -> tuple[Arm, ...]:
-        """What is trained: of both methods only the first where no rows are left to choose by."""
-        asked: tuple[Arm, ...] = ("figa", "sft") if self.details.method == "both" else (self.details.method,)
+    def arms(self) -> tuple[str, ...]:
+        """The names of the methods: of both only the first where no rows are left to choose by."""
+        asked = self.details.methods
         return asked if self.counts("split")["selection"] else asked[:1]
 
     @property

@@ -24,7 +24,7 @@ from errata.types import Correction, Rollout
 from errata.winrate import ChatJudge, Pair
 from errata.winrate.intervals import rate_interval
 from errata.workflows.anew import Anew, blind, by_function, edited_anew, editor_function
-from errata.workflows.learning.context import Arm, Run
+from errata.workflows.learning.context import Run
 from errata.workflows.learning.settings import Waiting
 from errata.workflows.measure import compare
 from errata.workflows.verdict import AnewCompared, JudgedPairs
@@ -32,7 +32,7 @@ from errata.workflows.verdict import AnewCompared, JudgedPairs
 PEOPLE = "people"
 
 
-def edited_by_editor(run: Run, arm: Arm) -> AnewCompared | None:
+def edited_by_editor(run: Run, arm: str) -> AnewCompared | None:
     """What the editor of ``--editor`` still changes in drafts of the old model and of ``arm``; None without one.
 
     Raises:
@@ -79,7 +79,7 @@ def edited_by_editor(run: Run, arm: Arm) -> AnewCompared | None:
     )
 
 
-def judged_by_judge(run: Run, arm: Arm) -> JudgedPairs | None:
+def judged_by_judge(run: Run, arm: str) -> JudgedPairs | None:
     """Which drafts the chat model of ``--judge`` prefers, asked in both orders; None without one.
 
     Raises:
@@ -211,7 +211,7 @@ def _page() -> None:
         raise ValueError(f"the edit page needs more packages ({error}): pip install 'errata[page]'") from error
 
 
-def _fresh(run: Run, arm: Arm, rows: Sequence[Correction]) -> tuple[list[Rollout], list[Rollout]]:
+def _fresh(run: Run, arm: str, rows: Sequence[Correction]) -> tuple[list[Rollout], list[Rollout]]:
     """Greedy drafts of the old model and of ``arm``."""
     ids = [row.id for row in rows]
     return run.drafts("old.greedy", ids), run.drafts(f"{arm}.greedy", ids)

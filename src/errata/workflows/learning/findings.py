@@ -14,7 +14,7 @@ from errata.runs import Damaged, read_json
 from errata.types import Correction, Rollout
 from errata.workflows.edit_points import RowChoices, compare_choices, figures_of
 from errata.workflows.learned import Candidate, Example, Learned
-from errata.workflows.learning.context import DECODINGS, Arm, Run, interval
+from errata.workflows.learning.context import DECODINGS, Run, interval
 from errata.workflows.learning.settings import LearnDetails
 from errata.workflows.measure import TokenLogprobs, compare, describe, edit_costs
 from errata.workflows.verdict import AnewCompared, Drafter, JudgedPairs, Limits, Measured, decide
@@ -45,7 +45,7 @@ def selection(run: Run) -> list[Candidate]:
     return found
 
 
-def best(run: Run) -> Arm:
+def best(run: Run) -> str:
     """The candidate that would write the fewest words wrong along the rows that choose; of equals the first."""
     wrong = {one.name: one.points.wrong if one.points else 0.0 for one in selection(run)}
     return min(run.arms, key=lambda arm: wrong[arm])
@@ -77,7 +77,7 @@ _ENOUGH = 8
 """Words of a beginning that show whose draft it is."""
 
 
-def learned(run: Run, arm: Arm, anew: AnewCompared | None = None, judged: JudgedPairs | None = None) -> Learned:
+def learned(run: Run, arm: str, anew: AnewCompared | None = None, judged: JudgedPairs | None = None) -> Learned:
     """Everything that was measured, and the verdict."""
     heldout, accepted = run.rows("heldout"), run.rows("heldout_accepted")
     scored = {name: read_json(run.out / "heldout" / f"{name}.json") for name in ("old", arm)}

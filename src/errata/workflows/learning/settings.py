@@ -11,6 +11,7 @@ from errata.doctor import Diagnosis
 from errata.models import Save
 from errata.pretrained.kinds import Attention, Dtype
 from errata.ranges import Range, Ranged, Rank, Seed, Size, Weight
+from errata.tuning import FIGA, SFT, method_of
 from errata.workflows.split import SplitBy
 from errata.workflows.verdict import Limits
 
@@ -66,9 +67,9 @@ class LearnDetails(Limits):
     split_by: SplitBy = "auto"
     """What the held-out rows are set apart by; auto: the strictest of users-and-time, users, time and prompt that loses
     at most 15 % of the rows; what that gives up is said."""
-    method: Literal["both", "figa", "sft"] = "both"
-    """What is trained; of both, the better one on a part of the training rows is judged, and of each the best
-    checkpoint."""
+    method: str = "both"
+    """What is trained: a method of `errata tune` on files; or both, figa and sft, of which the better one on a part of
+    the training rows is judged, and of each the best checkpoint."""
     selection_share: Annotated[float, Range(above=0, below=1)] = 0.1
     """Share of the training rows that choose the checkpoint and the method, and are not trained on."""
     min_rows: Size = 20
@@ -93,7 +94,7 @@ class LearnDetails(Limits):
     """ignore: what people added and no model could have known (numbers, names, links) is not learned."""
     bad_weight: Weight = 0.2
     """FIGA: size of the push away from what was struck out."""
-    pull_weight: Weight = 1.0
+    pull_weight: Weight = FIGA.learn["pull_weight"]
     """FIGA: how strongly kept tokens are held to what the old model says of them; 0: not at all."""
     lora_rank: Rank = 16
     """Train an adapter of this rank, merged when it is saved (LoRA); 0 trains all weights, at a lower learning rate."""
@@ -131,6 +132,19 @@ class LearnDetails(Limits):
     """So many tokens of the general text are read."""
     seed: Seed = 0
     """Of training and sampling."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods that are trained.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        return BOTH if self.method == "both" else (method_of(self.method).name,)
+
+
+BOTH = (FIGA.name, SFT.name)
+"""Of equals the first."""
 
 
 NO_SETTINGS = frozenset({*Limits.__dataclass_fields__, "drafted_by", "judge", "guideline", "editor_rows", "max_cost"})

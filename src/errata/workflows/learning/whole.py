@@ -21,7 +21,7 @@ from errata.pretrained.bars import no_bars_in_files
 from errata.runs import new_folder, write_json, writes_out
 from errata.workflows.learned import Learned
 from errata.workflows.learning.candidates import ask_doctor, train
-from errata.workflows.learning.context import DECODINGS, Arm, Run
+from errata.workflows.learning.context import DECODINGS, Run
 from errata.workflows.learning.drafting import draft, read_along, score
 from errata.workflows.learning.editing import check_editor, edited_by_editor, judged_by_judge
 from errata.workflows.learning.findings import best, drafter, learned
@@ -81,6 +81,7 @@ def learn(
 
 def _stages(run: Run) -> Learned:
     check_editor(run)
+    _ = run.details.methods  # a name that is none is said before anything is written
     run.claim()
     run.made("log/counts.json", f"reading {run.log}", partial(read_log, run), "log/rows.jsonl", "log/bad_rows.jsonl")
     run.made("split", "setting rows apart", partial(split, run))
@@ -134,7 +135,7 @@ def _warn(run: Run) -> None:
         )
 
 
-def _promote(run: Run, arm: Arm, path: Path) -> None:
+def _promote(run: Run, arm: str, path: Path) -> None:
     """The candidate becomes the model."""
     with new_folder(path) as folder:
         shutil.copytree(run.out / "candidates" / arm, folder, dirs_exist_ok=True)
