@@ -161,11 +161,11 @@ def _figures(found: Learned) -> Iterator[tuple[str, list[tuple[str, str, str, st
         )
     for how in ("greedy", "sampled"):
         old, new, versus = measured.old[how], measured.new[how], measured.comparison[how]
-        costs = *(_n(side.edit_cost.mean, _digits(versus)) for side in (old, new)), _difference(versus)
+        before, after = (_n(side.edit_cost.mean, _digits(versus)) for side in (old, new))
         yield (
             f"Drafts, {how}",
             [
-                ("words from what was sent", *costs),
+                ("words from what was sent", before, after, _difference(versus)),
                 ("better / same / worse, %", "", "", _shares(versus)),
                 *(
                     (name, _n(of(old), digits), _n(of(new), digits), _signed(of(new) - of(old), digits))
