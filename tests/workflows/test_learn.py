@@ -362,5 +362,5 @@ def test_the_report_in_the_terminal(promoted: tuple[Path, Learned]) -> None:
     console.print(learned_terminal(promoted[1]))
     text = console.export_text()
     assert "Promoted (" in text
-    assert re.search(r"−1\.00 \(−[12]\.\d+ to −0\.\d+\)", text), "rows that agree are no certainty"
+    assert re.search(r"−1\.0 \(−[12]\.\d to −0\.\d\)", text), "rows that agree are no certainty"
     assert "Masked in 12 rows" in text

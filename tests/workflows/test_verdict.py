@@ -156,6 +156,23 @@ def test_an_editor_decides_first_and_the_edit_points_must_not_get_worse_for_cert
     assert failing(replace(GOOD, anew=replace(anew, words=compared(-18.0, 0.5)))) == ["edited_anew"]
 
 
+@pytest.mark.parametrize(
+    ("editor", "said"),
+    [
+        ("people", "People still change 0.4 words in a draft of the new model"),
+        ("the editor strict", "The editor strict still changes 0.4 words"),
+        ("m@http://127.0.0.1", "m@http://127.0.0.1 still changes 0.4 words"),
+    ],
+)
+def test_who_edits_is_told_in_a_sentence(editor: str, said: str) -> None:
+    words = compared(-18.0, -12.0, rows=52)
+    anew = AnewCompared(editor=editor, old=15.2, new=0.4, words=words, unedited=2, rewritten=60, drafts=104)
+    (reason,) = decide(replace(GOOD, anew=anew), Limits()).reasons
+    assert reason.startswith(said)
+    they = "they" if editor == "people" else "it"
+    assert f" {they.title()} gave nothing for 2 of 104 drafts. But {they} wrote 60 of 104 drafts anew" in reason
+
+
 def test_where_another_model_drafted_the_log_the_distance_decides_too() -> None:
     other = replace(GOOD, drafter=Drafter(rows=100, again=0.03, logged_cost=4.0))
     assert failing(other) == ["edit_cost"]
@@ -232,5 +249,12 @@ def test_every_reason_is_told() -> None:
     found = replace(changed("greedy", length=90.0), points=replace(POINTS, missed=compared(-1, 1)), new_general=9.0)
     reasons = decide(found, Limits()).reasons
     assert len(reasons) == 3
+    decision = decide(found, Limits())
+    assert [one.remedy for one in decision.conditions if not one.holds] == [decision.next, *decision.then]
+    assert decide(GOOD, Limits()).then == ()
+    both = replace(found, new={name: replace(NEW, length=90.0, ended=0.1) for name in ("greedy", "sampled")})
+    decision = decide(both, Limits())
+    assert decision.next.startswith("Let drafts come to an end"), "before what was found by drafts that are cut"
+    assert len(decision.then) == len(set(decision.then)) == 3, "each thing once"
     assert "Greedy drafts have 90 tokens, 20 with the old model" in reasons[1]
     assert "9.00 nats a token, 3.00 with the old model; it may rise by 0.10." in reasons[2]

@@ -130,7 +130,7 @@ def fit(
         metrics=metrics,
         callbacks=[callback],
     )
-    callback.trainer, callback.told = trainer, told
+    callback.trainer, callback.told, trainer.named = trainer, told, str(card.get("stage", ""))
     if checkpoint is not None:
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
     with keep_lower_layers(model, work, config.lora_keep_gb * 1e9 if config.lora_layers else 0):

@@ -69,4 +69,7 @@ class Learned:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return asdict(self)
+        found = asdict(self)
+        decision = self.decision
+        found["decision"] |= {"reasons": decision.reasons, "next": decision.next, "then": decision.then}
+        return found
