@@ -123,9 +123,12 @@ def write_drafts(
     """
     generator = TransformersGenerator(model, encoder, batch_size)
     found: list[Rollout] = []
+    # Prompts of about the same length are asked together: less padding.
+    order = sorted(range(len(rows)), key=lambda k: len(encoder.prompt_ids(rows[k].prompt)))
     with tqdm(total=len(rows), desc=what, unit=" drafts", leave=False, delay=2, disable=None) as bar:
         for start in range(0, len(rows), batch_size):
-            asked = [PromptRow(id=row.id, prompt=row.prompt) for row in rows[start : start + batch_size]]
+            part = [rows[k] for k in order[start : start + batch_size]]
+            asked = [PromptRow(id=row.id, prompt=row.prompt) for row in part]
             # Another seed for each batch, or all would draw alike.
             seed = (sampling.seed + 1_000_003 * start) % 2**31
             drawn = generator(
@@ -136,7 +139,7 @@ def write_drafts(
             bar.update(len(drawn))
             if told is not None:
                 told(len(found), len(rows))
-    return found
+    return [draft for _, draft in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
 
 
 def edit_costs(answers: Sequence[Rollout], sent: Mapping[str, str]) -> list[int]:
