@@ -30,6 +30,7 @@ __all__ = [
     "repetition",
     "text_loss",
     "token_logprobs_by_label",
+    "told_apart",
     "write_drafts",
 ]
 
@@ -160,7 +161,11 @@ def repetition(text: str, *, size: int = 4) -> float:
 
 
 def compare(
-    new: Sequence[float], old: Sequence[float], *, users: Sequence[Hashable | None] | None = None
+    new: Sequence[float],
+    old: Sequence[float],
+    *,
+    users: Sequence[Hashable | None] | None = None,
+    stake: float = 0.0,
 ) -> Comparison:
     """Edit costs of two models on the same rows in the same order, two or more of them.
 
@@ -171,23 +176,29 @@ def compare(
         new: one cost a row, in words.
         old: likewise.
         users: who sent each row; None: nobody knows, or rows shall count.
+        stake: how many words a row, or a user, could lose, though none may have (``upper_limit``).
 
     Raises:
         ValueError: fewer than two rows, or not one user a row.
     """
     difference = np.asarray(new, np.float64) - np.asarray(old, np.float64)
-    told = users if users is not None and len({user for user in users if user is not None}) > 1 else None
+    told = told_apart(users)
     values = difference if told is None else by_user(difference, told)
     return Comparison(
         rows=len(difference),
         users=None if told is None else len(values),
-        difference=mean_interval(values, about=0.0, least=WORD),
+        difference=mean_interval(values, about=0.0, least=WORD, stake=stake),
         by_row=float(difference.mean()),
         wins=float((difference < 0).mean()),
         ties=float((difference == 0).mean()),
         losses=float((difference > 0).mean()),
-        detectable=smallest_shown(values, least=WORD),
+        detectable=smallest_shown(values, least=WORD, stake=stake),
     )
+
+
+def told_apart(users: Sequence[Hashable | None] | None) -> Sequence[Hashable | None] | None:
+    """The users, where there are two of them or more; else None, and rows count."""
+    return users if users is not None and len({user for user in users if user is not None}) > 1 else None
 
 
 @torch.no_grad()
