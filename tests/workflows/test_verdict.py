@@ -102,6 +102,13 @@ def test_a_refusal_for_want_of_rows_says_how_many(changed: dict[str, Any], said:
     assert ("--judge-by rows" in decision.next) is (changed.get("users") == 4)
 
 
+def test_whichever_way_one_counts_it_has_to_fall() -> None:
+    assert failing(missed(compared(-6.0, -4.0, by_user=-0.1))) == []
+    found = missed(compared(-6.0, -4.0, by_user=0.2))
+    assert failing(found) == ["edit_points"]
+    assert "But where every user counts once it does not fall: 0.2 words." in decide(found, Limits()).reasons[0]
+
+
 def test_a_rise_does_not_ask_for_more_rows() -> None:
     decision = decide(missed(compared(-0.1, 0.3)), Limits())
     assert "More rows to judge by would not help." in decision.reasons[0]

@@ -245,6 +245,7 @@ def compare_choices(
     old: Sequence[RowChoices],
     *,
     users: Sequence[Hashable | None] | None = None,
+    count_users: bool = True,
     others: Sequence[RowChoices] = (),
     other_users: Sequence[Hashable | None] | None = None,
 ) -> PointsCompared:
@@ -259,6 +260,7 @@ def compare_choices(
         new: what the new model would write.
         old: likewise.
         users: as of ``compare``.
+        count_users: likewise.
         others: what the old model would write along further rows of the same log.
         other_users: who sent those.
 
@@ -270,9 +272,9 @@ def compare_choices(
 
     def difference(name: str, stake: float) -> Comparison:
         values = ([getattr(row, name) for row in rows] for rows in (new, old))
-        return compare(*values, users=users, stake=stake)
+        return compare(*values, users=users, count_users=count_users, stake=stake)
 
-    told = told_apart(users)
+    told = told_apart(users) if count_users else None
     stake = max(_most_right(old, told), _most_right(others, None if told is None else other_users))
     return PointsCompared(
         old=figures_of(old),

@@ -210,11 +210,12 @@ _DRAFT_FIGURES: Sequence[tuple[str, int, Any]] = (
 )
 
 
-def _candidate(one: Candidate) -> tuple[str, str, str, str]:
+def _candidate(one: Candidate) -> tuple[str, str, str, str, str]:
     assert one.points is not None
     step = _MISSING if one.name == "old" else f"{one.step} of {one.steps}"
+    general = _MISSING if one.general is None else _n(one.general, 3)
     digits = 1 if one.points.rows < MANY else 2
-    return one.name, step, _n(one.points.missed, digits), _n(one.points.otherwise, digits)
+    return one.name, step, _n(one.points.missed, digits), _n(one.points.otherwise, digits), general
 
 
 def _pair(name: str, old: float | None, new: float | None, digits: int = 3) -> tuple[str, str, str, str]:

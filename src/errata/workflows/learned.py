@@ -21,6 +21,8 @@ class Candidate:
     name: str
     points: EditPointFigures | None
     """Along what was sent; None where no rows were left to choose by."""
+    general: float | None
+    """Loss on the general text in nats a token; None where none was given."""
     step: int
     """The optimizer step that was saved."""
     steps: int

@@ -172,10 +172,11 @@ def decide(found: Measured, limits: Limits) -> Decision:
 
     What decides first is what an editor still changes in fresh drafts; without an editor, the edit points: how many of
     the words that people changed the model would by itself not write as they did. Of the paired difference the whole
-    95 % interval has to lie below 0: an improvement that cannot be told from noise is refused. Where users are told
-    apart the interval is over users, and the mean over rows has to be below 0 as well. The distance of fresh drafts to
-    the text that was sent has to fall, too, where another model drafted the log; where it drafted the log itself, any
-    better model pays for each word that it says differently, and the distance decides nothing.
+    95 % interval has to lie below 0: an improvement that cannot be told from noise is refused. The interval is over
+    users where those who judge were not trained on, else over rows; the mean the other way has to be below 0 as well.
+    The distance of fresh drafts to the text that was sent has to fall, too, where another model drafted the log; where
+    it drafted the log itself, any better model pays for each word that it says differently, and the distance decides
+    nothing.
     """
     conditions = tuple(_conditions(found, limits))
     return Decision(promoted=all(one.holds for one in conditions), conditions=conditions)
@@ -215,7 +216,7 @@ def _conditions(found: Measured, limits: Limits) -> Iterator[Condition]:
 
 
 def _anew(found: AnewCompared) -> Condition:
-    fewer = found.words.difference.high < 0 and found.words.by_row < 0
+    fewer = found.words.fewer
     digits = 1 if found.words.independent < MANY else 2
     who = named(found.editor) if found.editor.startswith(("people", "the editor ")) else found.editor
     changes, it = ("change", "they") if found.editor == "people" else ("changes", "it")
@@ -232,7 +233,7 @@ def _anew(found: AnewCompared) -> Condition:
 
 
 def _edit_points(found: PointsCompared, *, decides: bool) -> Condition:
-    fewer = found.missed.difference.high < 0 and found.missed.by_row < 0
+    fewer = found.missed.fewer
     digits = 1 if found.missed.independent < MANY else 2
     if not found.old.points:
         said = "The held-out rows have no place where people changed a word, so nothing can be judged by them."
@@ -274,7 +275,7 @@ def _over_editing(found: PointsCompared, limits: Limits) -> Iterator[Condition]:
 
 def _distance(found: Measured) -> Condition:
     compared, old, new = found.comparison["greedy"], found.old["greedy"].edit_cost, found.new["greedy"].edit_cost
-    fewer = compared.difference.high < 0 and compared.by_row < 0
+    fewer = compared.fewer
     digits = 1 if compared.independent < MANY else 2
     why, remedy = ("", "") if fewer else why_not(compared)
     said = (

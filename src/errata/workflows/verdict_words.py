@@ -71,7 +71,8 @@ def why_not(found: Comparison) -> tuple[str, str]:
         by_rows = " Or let rows decide, which says nothing of other users: --judge-by rows." if found.users else ""
         return f" Too few {what}: {count} judged, at least {FEWEST} needed.", f"{more}{by_rows}"
     if found.difference.high < 0:
-        said = f" But where every row counts once it does not fall: {number(found.by_row, 1)} words."
+        once, mean = ("row", found.by_row) if found.by_row >= 0 else ("user", found.by_user or 0.0)
+        said = f" But where every {once} counts once it does not fall: {number(mean, 1)} words."
         return said, "See in the report which users gain and which lose; a log with more users would tell."
     if mean >= 0:
         said = " More rows to judge by would not help."

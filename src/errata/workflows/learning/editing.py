@@ -67,7 +67,7 @@ def edited_by_editor(run: Run, arm: str) -> AnewCompared | None:
     if len(found.rows) < 2:
         raise ValueError(f"--editor {run.editor} edited both drafts of {len(found.rows)} rows only; two are the fewest")
     by_id = {row.id: row for row in rows}
-    words = compare(found.words["new"], found.words["old"], users=run.users([by_id[id] for id in found.rows]))
+    words = compare(found.words["new"], found.words["old"], **run.whose([by_id[id] for id in found.rows]))
     return AnewCompared(
         editor=_named(run.editor),
         old=sum(found.words["old"]) / len(found.rows),

@@ -22,7 +22,7 @@ from errata.runs import new_folder, write_json, writes_out
 from errata.workflows.learned import Learned
 from errata.workflows.learning.candidates import ask_doctor, train
 from errata.workflows.learning.context import DECODINGS, Run
-from errata.workflows.learning.drafting import draft, read_along, read_trained, score
+from errata.workflows.learning.drafting import draft, read_along, read_general, read_trained, score
 from errata.workflows.learning.editing import check_editor, edited_by_editor, judged_by_judge
 from errata.workflows.learning.findings import best, drafter, learned
 from errata.workflows.learning.reading import read_log
@@ -47,8 +47,9 @@ def learn(
 ) -> Learned:
     """Learn from a log of drafts and what people sent, and judge the result on rows that nothing was chosen by.
 
-    Writes below ``out``: ``log/`` and ``split/`` (rows, masked), ``doctor.json``, ``candidates/``, ``selection/`` and
-    ``heldout/`` (drafts and figures), ``summary.json``, ``report.html``; and, if the new model is promoted, ``model/``.
+    Writes below ``out``: ``log/`` and ``split/`` (rows, masked), ``doctor.json``, ``candidates/``, ``selection/``,
+    ``general/`` and ``heldout/`` (drafts and figures), ``summary.json``, ``report.html``; and, if the new model is
+    promoted, ``model/``.
     A run that was stopped goes on to the same numbers.
 
     Args:
@@ -96,6 +97,10 @@ def _stages(run: Run) -> Learned:
         for name in ("old", *run.arms):
             who = "the old model" if name == "old" else name
             run.made(f"selection/{name}.jsonl", f"{who} reads the rows that choose", partial(read_along, run))
+    if run.general is not None:
+        for name in ("old", *run.arms):
+            who = "the old model" if name == "old" else name
+            run.made(f"general/{name}.json", f"{who} reads the general text", partial(read_general, run))
     arm = best(run)
     for name in ("old", arm):
         for decoding in DECODINGS:
