@@ -38,7 +38,7 @@ from errata.models import (
     lay_out,
     without_dropout,
 )
-from errata.models.layout import _attention
+from errata.models.laid_out import _attention
 from errata.models.tree import plant, window_of
 from errata.types import Encoded
 
@@ -406,7 +406,7 @@ class TestChoice:
                 given.pop({"no positions": "position_ids", "no tree": "tree"}.get(wrong, ""), None)
             return given
 
-        monkeypatch.setattr("errata.models.layout._inputs", inputs)
+        monkeypatch.setattr("errata.models.laid_out._inputs", inputs)
         if "window" in wrong:
             monkeypatch.setattr("errata.models.tree.window_of", lambda *_: None)
         assert choose_layout(model)[0] is LayoutKind.SHARED
@@ -442,7 +442,7 @@ class TestChoice:
                 given["attention_mask"] &= columns[:, None] - columns < 4
             return given
 
-        monkeypatch.setattr("errata.models.layout._inputs", inputs)
+        monkeypatch.setattr("errata.models.laid_out._inputs", inputs)
         kind, said = choose_layout(model)
         assert kind is LayoutKind.PLAIN
         assert "on noise the shared one is off by" in said
@@ -467,5 +467,5 @@ class TestChoice:
         monkeypatch.setattr("errata.models.layout._as_tree", lambda *_, **__: [][0])
         assert choose_layout(model)[0] is LayoutKind.SHARED
         right = sys.modules["errata.models.layout"]._attention
-        monkeypatch.setattr("errata.models.layout._attention", lambda m, layout: right(m, layout) | True)
+        monkeypatch.setattr("errata.models.laid_out._attention", lambda m, layout: right(m, layout) | True)
         assert choose_layout(model)[0] is LayoutKind.PLAIN

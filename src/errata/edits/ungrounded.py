@@ -41,7 +41,7 @@ from typing import NamedTuple
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-from errata.edits.words import words
+from errata.edits.word_spans import words
 from errata.types import Correction, Edit, Op, Prompt, Span
 
 __all__ = ["FACTS", "Kind", "Unknown", "unknowable", "unknown_words"]
@@ -124,7 +124,7 @@ def unknowable(correction: Correction, edits: Sequence[Edit], kinds: Collection[
         kinds: which sorts of words to look for.
 
     Returns:
-        Spans of the edited text in order, each one word of ``errata.edits.words``, none twice.
+        Spans of the edited text in order, each one word of ``errata.edits.word_spans``, none twice.
 
     >>> from errata.edits import diff
     >>> after = "We open at 9, said Ada, until 17:30."

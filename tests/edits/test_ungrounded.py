@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.edits import FACTS, Kind, diff, unknowable, words
-from errata.edits.unknowable import unknown_words
+from errata.edits.ungrounded import unknown_words
 from errata.types import Correction, Edit, Op, Prompt, Span, Unit
 
 from .tokenizers import pairs, texts
