@@ -6,7 +6,7 @@ A new one is one file and one line in ``errata.tuning.METHODS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -117,6 +117,12 @@ class OfflineMethod(Supervision[Row]):
     """Settings under a name, for ``--preset``; also those of ``LabelRules``."""
     learn: Mapping[str, Any] = field(default_factory=dict)
     """What ``errata learn`` sets of the method's own settings, where it is not the default of ``config``."""
+
+    @property
+    def own_settings(self) -> frozenset[str]:
+        """The names of the settings that no other method has."""
+        common = {setting.name for setting in fields(OfflineConfig)}
+        return frozenset(setting.name for setting in fields(self.config)) - common
 
     def source(
         self, corrections: Sequence[Correction], encoder: Encoder, rules: LabelRules, counts: LengthCounts
