@@ -62,6 +62,22 @@ def test_no_file_is_longer_than_450_lines_and_no_class_than_250() -> None:
     assert {name: lines for name, lines in classes.items() if lines > 250} == {}
 
 
+ABOUT_DPO = {
+    "tuning/dpo.py",
+    "tuning/__init__.py",
+    "losses/direct_preference.py",
+    "losses/__init__.py",
+}
+
+
+def test_only_files_that_are_about_dpo_name_it() -> None:
+    """What else speaks of methods asks ``METHODS``."""
+    package = ROOT / "src/errata"
+    texts = [path for path in package.rglob("*") if path.suffix in (".py", ".j2", ".js", ".html", ".txt")]
+    named = {str(path.relative_to(package)) for path in texts if re.search(r"(?i)\bdpo\b", path.read_text("utf-8"))}
+    assert named == ABOUT_DPO
+
+
 def suffixes() -> Iterator[tuple[str, str]]:
     """Every name of a tensor, and the letters at its end."""
     for path in SOURCES:

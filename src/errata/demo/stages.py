@@ -168,9 +168,9 @@ class SeedRun(SeedFindings):
             train_sft(start, demonstrations(self.edits()), encoder, recipe.sft, path)
         elif arm == "dpo_preference":
             rows = read_preferences(self.folder / "data" / "preferences.jsonl", empty_texts="keep")
-            train_dpo(start, rows, encoder, recipe.dpo(arm), path)
+            train_dpo(start, rows, encoder, recipe.comparisons(arm), path)
         elif arm == "dpo_edited":
-            train_dpo(start, self.edits(), encoder, recipe.dpo(arm), path)
+            train_dpo(start, self.edits(), encoder, recipe.comparisons(arm), path)
         elif arm == "figa":
             train_figa(start, self.labels(), encoder, recipe.figa, path)
         elif arm == "figa_ppo_token":

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from accelerate.state import PartialState
 from torch import Tensor, nn
 
 from errata.data import Encoder, LengthCounts, demonstrations
@@ -182,20 +183,21 @@ def run_offline(
         **noted,
         "fingerprint": told,
     }
-    if RunFolder(out, told).is_finished():
+    folder = RunFolder(out, told)
+    if folder.is_finished():
         return read_card(out)
     policy = load_policy(model, config)
     check_ids(policy, [*prepared.sides, *sides_of(heldout)])
     kind, card["layout"] = choose_layout(policy, config.layout)
-    train = _Training(method, policy, encoder, config, kind)
+    train = _Training(method, policy, encoder, config, kind, folder)
     evaluate = None
     if heldout is not None:
-        rows = train.rows([method.heldout(row, config) for row in heldout])
+        rows = train.rows([method.heldout(row, config) for row in heldout], "heldout_reference")
         evaluate = HeldOut(heldout, model, encoder, config).evaluation(rows, train.collate, train.loss)
     size = tree_size(method.texts(row) for row in prepared.rows)
     return fit(
         policy,
-        train.rows(prepared.rows),
+        train.rows(prepared.rows, "reference"),
         collate=train.collate,
         loss=train.loss,
         evaluate=watch.beside(evaluate),
@@ -213,17 +215,26 @@ class _Training:
     """A method, with a policy and settings: what ``fit`` is given."""
 
     def __init__(
-        self, method: OfflineMethod[Any], policy: nn.Module, encoder: Encoder, config: OfflineConfig, kind: LayoutKind
+        self,
+        method: OfflineMethod[Any],
+        policy: nn.Module,
+        encoder: Encoder,
+        config: OfflineConfig,
+        kind: LayoutKind,
+        folder: RunFolder,
     ) -> None:
-        self.method, self.policy, self.config = method, policy, config
+        self.method, self.policy, self.config, self.folder = method, policy, config, folder
         self.of_rows = partial(method.collate, encoder=encoder, kind=kind)
         self.reference = method.reference(config)
 
-    def rows(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """With what the start model says of them, where the loss asks for it."""
-        if self.reference == "none":
+    def rows(self, rows: Sequence[Any], name: str) -> Sequence[Any]:
+        """With what the start model says of them, where the loss asks for it; kept beside the checkpoints."""
+        if self.reference == "none" or not rows:
             return rows
-        return with_reference(self.policy, rows, self.of_rows, self.config, self.reference)
+        with PartialState().main_process_first():  # before anybody reads what a run of other settings left
+            self.folder.begin()
+        path = self.folder.work / f"{name}.npz"
+        return with_reference(self.policy, rows, self.of_rows, self.config, self.reference, path)
 
     def collate(self, rows: list[Any]) -> dict[str, Any]:
         """A batch."""
