@@ -129,9 +129,7 @@ def user_table(settings: Settings) -> Iterator[str]:
 def cell(
     settings: Settings, rng: np.random.Generator, draw: Draw, users: int, shape: str, shared: float
 ) -> tuple[str, str]:
-    of = np.arange(500) % users
-    if shape == "one sent half":
-        of = np.concatenate([np.zeros(250, int), 1 + np.arange(250) % (users - 1)])
+    of = senders(500, users, shape)
     belongs = (of[:, None] == np.arange(users)).astype(np.float64)
     size = min(settings.samples, 1000)  # at once
     by_users, by_rows, parts = 0.0, 0.0, settings.samples // size
@@ -141,6 +139,36 @@ def cell(
         by_users += ours(x @ belongs / belongs.sum(axis=0)) / parts
         by_rows += ours(x) / parts
     return f"{100 * by_users:.1f}", f"{100 * by_rows:.1f}"
+
+
+def same_users_table(settings: Settings) -> Iterator[str]:
+    """Rows of the users that were trained on, who are no sample: of what they share the mean over all rows is 0."""
+    yield "| 8 users who are on both sides, true mean of theirs 0, rows | " + " | ".join(map(str, settings.rows)) + " |"
+    yield "|---|" + "---:|" * len(settings.rows)
+    rng = np.random.default_rng(settings.seed + 3)
+    for name in ("normal", "log-normal, σ = 1", "log-normal, σ = 1.5", "60 % ties, else normal"):
+        for shape in ("as many each", "one sent half"):
+            for shared in (0.2, 0.5):
+                cells = [f"{100 * same_users(settings, rng, NULLS[name], n, shape, shared):.1f}" for n in settings.rows]
+                yield f"| {name}, {shape}, correlation {shared} | " + " | ".join(cells) + " |"
+
+
+def same_users(settings: Settings, rng: np.random.Generator, draw: Draw, rows: int, shape: str, shared: float) -> float:
+    of = senders(rows, 8, shape)
+    size, found = min(settings.samples, 1000), 0.0
+    for _ in range(settings.samples // size):
+        common = draw(rng, (size, 8))[:, of]
+        common -= common.mean(axis=1, keepdims=True)
+        found += ours(math.sqrt(1 - shared) * draw(rng, (size, rows)) + math.sqrt(shared) * common)
+    return found / (settings.samples // size)
+
+
+def senders(rows: int, users: int, shape: str) -> NDArray[np.int64]:
+    """Who sent each row."""
+    if shape == "one sent half":
+        half = rows // 2
+        return np.concatenate([np.zeros(half, np.int64), 1 + np.arange(rows - half) % (users - 1)])
+    return np.arange(rows) % users
 
 
 def power_table(settings: Settings) -> Iterator[str]:
@@ -159,7 +187,7 @@ def power_table(settings: Settings) -> Iterator[str]:
 def main() -> None:
     """Print the tables."""
     settings = tyro.cli(Settings, description=__doc__)
-    for table in (size_table, user_table, power_table):
+    for table in (size_table, user_table, same_users_table, power_table):
         for line in table(settings):
             print(line, flush=True)
         print()

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "script"]
 
+PIPE_CLOSED = 141
+"""The exit code where nobody reads on, as in `errata --help | head`: what a shell makes of SIGPIPE."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code.
 
     0 done, 1 the input was wrong, 2 the command line was, 3 not safe to train (`errata doctor`,
     `errata learn`), 4 the new model was refused (`errata learn`), 5 no valid verdict (`errata winrate`),
-    6 people have to edit drafts first (`errata learn`), 130 stopped.
+    6 people have to edit drafts first (`errata learn`), 130 stopped, 141 nobody reads what is printed.
     """
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
@@ -31,11 +34,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Before a verb began; one that has begun says itself what becomes of its work.
         print("\nerrata: stopped; nothing was written, rerun the same command", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        return PIPE_CLOSED
 
 
 def script() -> NoReturn:
     """The program ``errata``: ``main`` on its command line, and the end of the process."""
-    code = main()
+    try:
+        try:
+            code = main()
+        except SystemExit as stop:  # of --help, and of a command line that is none
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = PIPE_CLOSED
+    if code == PIPE_CLOSED:
+        import os
+
+        # Else the interpreter, which flushes once more at its end, would tell of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if "torch" not in sys.modules:
         sys.exit(code)
     from errata.runs.leaving import leave
@@ -67,7 +84,7 @@ def _main(arguments: list[str]) -> int:
         command = commands.parse(verb, arguments[len(verb.split()) :])
         return commands.run(command)
     except BrokenPipeError:
-        return 0
+        raise
     except (ValueError, OSError) as error:
         print(f"errata: {error}", file=sys.stderr)
         return 1

@@ -15,6 +15,9 @@ def test_the_tables_of_promotion_by_chance() -> None:
     assert ours <= 3 < 8 < t  # log-normal, σ = 1
     assert len(list(module.user_table(settings))) == 2 + 3 * 2 * 3
     assert len(list(module.power_table(settings))) == 2 + 2 * 4
+    same = list(module.same_users_table(settings))
+    assert len(same) == 2 + 4 * 2 * 2
+    assert all(float(rate) <= 3 for line in same[2:] for rate in line.split("|")[2:-1])
 
 
 def test_the_table_of_coverage() -> None:

@@ -118,3 +118,18 @@ def test_a_judge_that_is_paid_is_not_paid_twice(
     monkeypatch.chdir(tmp_path)
     said = stop("winrate", monkeypatch, capsys, "--llm=anthropic:x")
     assert said == "\nerrata: stopped; no answer of the judge is paid for twice; rerun the same command to resume\n"
+
+
+@pytest.mark.parametrize("line", ["--help", "client costs --help", "edits diff --original=a --edited=b"])
+def test_whoever_reads_no_further_is_told_nothing(line: str) -> None:
+    """`errata --help | head -1` where head has gone before anything is written: what a shell makes of SIGPIPE."""
+    program = "import sys; sys.stdin.read(); from errata.cli import script; script()"
+    started = [sys.executable, "-c", program, *line.split()]
+    with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()
+        run.stdin.close()
+        assert run.stderr.read() == b""
+    assert run.returncode == 141

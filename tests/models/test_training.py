@@ -439,9 +439,11 @@ def test_kept_tokens_that_fall_are_told_and_on_request_end_the_run(start: Path, 
     ]
 
 
-def test_a_run_that_never_got_better_is_told(start: Path, tmp_path: Path) -> None:
+def test_a_run_that_never_got_better_is_told(start: Path, tmp_path: Path, capsys: Any) -> None:
+    """And which one, where several are trained after one another."""
     card = train(start, tmp_path / "out", EVALUATED, evaluate=saying(1.0, *[1.0] * 6))
     assert card["warnings"] == ["the held-out loss was never lower than at the start"]
+    assert f"{card['stage']}: the held-out loss was never lower" in capsys.readouterr().err
 
 
 def test_shares_are_those_of_the_whole_step(start: Path, tmp_path: Path) -> None:

@@ -105,3 +105,23 @@ def test_an_editor_that_ends_the_process_is_an_error_of_its_row() -> None:
 
     with pytest.raises(ValueError, match=r"the editor failed at row 'r\d': SystemExit: 3"):
         by_function(blind(DRAFTS), leaves)
+
+
+def test_what_was_edited_before_it_failed_is_kept_and_only_the_rest_is_asked_for(tmp_path: Path) -> None:
+    found, begun, asked, told = blind(DRAFTS), tmp_path / "begun.jsonl", list[str](), list[tuple[int, int]]()
+
+    def edit(prompt: Any, draft: str) -> str | None:
+        asked.append(draft)
+        if len(asked) == 4:
+            raise TimeoutError("no answer")
+        return None if draft == "one" else f"{draft} ☃"
+
+    with pytest.raises(ValueError, match="TimeoutError: no answer; 3 of 6 drafts are edited and kept"):
+        by_function(found, edit, begun=begun)
+    # Killed while the third was written down: it is asked for once more, and so are those that follow.
+    begun.write_bytes(begun.read_bytes()[:-5])
+    again = by_function(found, edit, begun=begun, told=lambda *done: told.append(done))
+    assert asked == [one.draft for one in [*found[:4], *found[2:]]]
+    assert told == [(3, 6), (4, 6), (5, 6), (6, 6)]
+    assert again == by_function(found, lambda prompt, draft: None if draft == "one" else f"{draft} ☃")
+    assert by_function(found, fails, begun=begun) == again, "nobody is asked any more"

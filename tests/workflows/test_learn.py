@@ -9,6 +9,8 @@ import shutil
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,9 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 import tiny
 from errata.data import read_corrections
+from errata.training import run_offline
 from errata.workflows import LearnConfig, LearnDetails, Learned, NotSafe, learn, learned_html, learned_terminal
+from errata.workflows.learning import findings
 from workflows import toy
 
 pytestmark = pytest.mark.slow
@@ -147,11 +151,15 @@ def test_a_run_that_was_stopped_between_two_trainings_goes_on_to_the_same_number
     """What a kill within a training leaves behind, and that it goes on: tests/models/test_training.py."""
     out, found = promoted
 
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    candidates = import_module("errata.workflows.learning.candidates")
+
+    def stop_at_the_second(method: Any, *given: Any, **named: Any) -> Any:
+        if method.name == "sft":
+            raise KeyboardInterrupt
+        return run_offline(method, *given, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(import_module("errata.workflows.learning.candidates"), "train_sft", stop)
+        patched.setattr(candidates, "run_offline", stop_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             run(folder, tmp_path / "run")
     assert (tmp_path / "run" / "candidates" / "figa").exists()
@@ -284,13 +292,33 @@ def test_too_few_rows_are_an_error_that_says_what_they_could_show(folder: Path, 
 def test_too_few_users_are_an_error_before_anything_is_trained(folder: Path, tmp_path: Path) -> None:
     rows = [{**row, "User": f"u{k // 60}"} for k, row in enumerate(toy.rows(240))]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    details = replace(toy.DETAILS, split_by="prompt", method="sft")
+    details = replace(toy.DETAILS, split_by="prompt", method="sft", judge_by="users")
     with pytest.raises(ValueError, match=r"are of 4 users, and 6 are needed.* or --judge-by rows, which says nothing"):
         learn(tmp_path / "log.jsonl", folder / "model", tmp_path / "run", toy.CONFIG, details, console=QUIET)
     assert not (tmp_path / "run" / "candidates").exists()
-    quick, by_rows = replace(toy.CONFIG, epochs=0.1), replace(details, judge_by="rows")
+    # The same people are on both sides, so rows decide unless something else is said.
+    quick, by_rows = replace(toy.CONFIG, epochs=0.1), replace(details, judge_by="auto")
     found = learn(tmp_path / "log.jsonl", folder / "model", tmp_path / "run", quick, by_rows, console=QUIET)
     assert found.measured.comparison["greedy"].users is None
+    assert found.measured.comparison["greedy"].by_user is not None
+    assert not any("judge-by" in one for one in found.lowered)
+
+
+def test_a_candidate_that_forgets_too_much_comes_after_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    general = {"old": 3.0, "figa": 3.1, "sft": 3.11}
+    figures = [SimpleNamespace(name=name, points=SimpleNamespace(wrong=wrong)) for name, wrong in
+               (("old", 9.0), ("figa", 3.0), ("sft", 2.0))]  # fmt: skip
+    monkeypatch.setattr(findings, "selection", lambda run: figures)
+    monkeypatch.setattr(findings, "general_loss", lambda run, name: (general[name], 100))
+    given: Any = SimpleNamespace(arms=("figa", "sft"), details=LearnDetails())
+    assert findings.best(given) == "figa"
+    given.details = LearnDetails(max_general_rise=0.2)
+    assert findings.best(given) == "sft"
+    # Where all of them do, as where no text was given, words decide.
+    given.details = LearnDetails(max_general_rise=0.01)
+    assert findings.best(given) == "sft"
+    monkeypatch.setattr(findings, "general_loss", lambda run, name: (None, None))
+    assert findings.best(given) == "sft"
 
 
 def test_users_count_once(promoted: tuple[Path, Learned]) -> None:
@@ -362,5 +390,5 @@ def test_the_report_in_the_terminal(promoted: tuple[Path, Learned]) -> None:
     console.print(learned_terminal(promoted[1]))
     text = console.export_text()
     assert "Promoted (" in text
-    assert re.search(r"−1\.00 \(−[12]\.\d+ to −0\.\d+\)", text), "rows that agree are no certainty"
+    assert re.search(r"−1\.0 \(−[12]\.\d to −0\.\d\)", text), "rows that agree are no certainty"
     assert "Masked in 12 rows" in text

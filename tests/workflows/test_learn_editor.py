@@ -63,7 +63,7 @@ def test_an_editor_decides_what_is_still_changed_in_fresh_drafts(trained: Path, 
     assert found.decision.reasons[0].startswith(
         "The editor strict still changes 0.0 words in a draft of the new model, 1.0"
     )
-    assert "Drafts edited anew by The editor strict" in learned_html(found)
+    assert "Drafts edited anew by the editor strict" in learned_html(found)
     (folder,) = out.glob("edited-figa-*")
     shown = [json.loads(line) for line in (folder / "drafts.jsonl").read_text().splitlines()]
     assert {frozenset(row) for row in shown} == {frozenset({"id", "prompt", "response"})}, "blind"
@@ -190,7 +190,7 @@ def test_people_edit_on_the_page_and_the_run_goes_on_when_they_are_done(trained:
     store.close()
     found = run(trained, "people", out, editor_rows=6)
     assert found.measured.anew is not None
-    assert (found.measured.anew.editor, found.measured.anew.old, found.measured.anew.new) == ("People", 1.0, 0.0)
+    assert (found.measured.anew.editor, found.measured.anew.old, found.measured.anew.new) == ("people", 1.0, 0.0)
 
 
 def test_the_limits_of_the_verdict_can_be_changed_without_training_again(trained: Path, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,13 @@ def test_a_user_counts_once_and_one_user_is_as_good_as_none() -> None:
     assert (found.by_row, found.difference.mean) == (-1.5, pytest.approx(-3 / 11))
     assert found.difference.high > 0 > compare(new, old).difference.high
     assert compare(new, old, users=["a"] * 19 + [None]) == compare(new, old, users=None) == compare(new, old)
+    # Of these very users every row is a sample, and the mean over users stands beside it.
+    rows_count, alone = compare(new, old, users=users, count_users=False), compare(new, old)
+    assert rows_count == replace(alone, by_user=pytest.approx(-3 / 11))
+    assert (alone.by_user, alone.fewer, rows_count.fewer, found.fewer) == (None, True, True, False)
+    heavy = compare([1] * 15 + [9] * 5, [6] * 15 + [4] * 5, users=["a"] * 15 + list("bcdef"), count_users=False)
+    assert heavy.by_row < 0 < heavy.by_user
+    assert not replace(heavy, difference=alone.difference).fewer
     with pytest.raises(ValueError, match="20 differences and 2 users"):
         compare(new, old, users=["a", "b"])
 

@@ -102,6 +102,13 @@ def test_a_refusal_for_want_of_rows_says_how_many(changed: dict[str, Any], said:
     assert ("--judge-by rows" in decision.next) is (changed.get("users") == 4)
 
 
+def test_whichever_way_one_counts_it_has_to_fall() -> None:
+    assert failing(missed(compared(-6.0, -4.0, by_user=-0.1))) == []
+    found = missed(compared(-6.0, -4.0, by_user=0.2))
+    assert failing(found) == ["edit_points"]
+    assert "But where every user counts once it does not fall: 0.2 words." in decide(found, Limits()).reasons[0]
+
+
 def test_a_rise_does_not_ask_for_more_rows() -> None:
     decision = decide(missed(compared(-0.1, 0.3)), Limits())
     assert "More rows to judge by would not help." in decision.reasons[0]
@@ -154,6 +161,23 @@ def test_an_editor_decides_first_and_the_edit_points_must_not_get_worse_for_cert
     )
     assert failing(replace(missed(compared(0.1, 1.0)), anew=anew)) == ["edit_points"]
     assert failing(replace(GOOD, anew=replace(anew, words=compared(-18.0, 0.5)))) == ["edited_anew"]
+
+
+@pytest.mark.parametrize(
+    ("editor", "said"),
+    [
+        ("people", "People still change 0.4 words in a draft of the new model"),
+        ("the editor strict", "The editor strict still changes 0.4 words"),
+        ("m@http://127.0.0.1", "m@http://127.0.0.1 still changes 0.4 words"),
+    ],
+)
+def test_who_edits_is_told_in_a_sentence(editor: str, said: str) -> None:
+    words = compared(-18.0, -12.0, rows=52)
+    anew = AnewCompared(editor=editor, old=15.2, new=0.4, words=words, unedited=2, rewritten=60, drafts=104)
+    (reason,) = decide(replace(GOOD, anew=anew), Limits()).reasons
+    assert reason.startswith(said)
+    they = "they" if editor == "people" else "it"
+    assert f" {they.title()} gave nothing for 2 of 104 drafts. But {they} wrote 60 of 104 drafts anew" in reason
 
 
 def test_where_another_model_drafted_the_log_the_distance_decides_too() -> None:
@@ -232,5 +256,12 @@ def test_every_reason_is_told() -> None:
     found = replace(changed("greedy", length=90.0), points=replace(POINTS, missed=compared(-1, 1)), new_general=9.0)
     reasons = decide(found, Limits()).reasons
     assert len(reasons) == 3
+    decision = decide(found, Limits())
+    assert [one.remedy for one in decision.conditions if not one.holds] == [decision.next, *decision.then]
+    assert decide(GOOD, Limits()).then == ()
+    both = replace(found, new={name: replace(NEW, length=90.0, ended=0.1) for name in ("greedy", "sampled")})
+    decision = decide(both, Limits())
+    assert decision.next.startswith("Let drafts come to an end"), "before what was found by drafts that are cut"
+    assert len(decision.then) == len(set(decision.then)) == 3, "each thing once"
     assert "Greedy drafts have 90 tokens, 20 with the old model" in reasons[1]
     assert "9.00 nats a token, 3.00 with the old model; it may rise by 0.10." in reasons[2]

@@ -84,8 +84,9 @@ class Account:
                 raise ValueError(f"{name} is {value}; give a number above 0")
         if self.limits.max_cost is not None and price is None:
             raise ValueError(
-                f"--max-cost needs the price of {server.model}, which is not known; give --price-in and --price-out,"
-                " US dollars for a million tokens (0 for a server of your own)"
+                f"--max-cost needs the price of {server.model}, which is not known; leave it out, or"
+                " give --price-in and --price-out where the verb has them, US dollars for a million tokens (0 for a"
+                " server of your own)"
             )
         self._lock = threading.Condition()
         self._stop = threading.Event()

@@ -8,7 +8,7 @@ from typing import Any
 
 from errata.client.chat import Ask, Stop
 from errata.client.providers import ANTHROPIC
-from errata.client.server import Reply, TryAgain, address, need, scrubbed, translated
+from errata.client.server import Reply, TryAgain, address, need, patience, scrubbed, translated
 
 __all__ = ["AnthropicServer"]
 
@@ -31,11 +31,20 @@ class AnthropicServer:
     def __init__(self, model: str, *, url: str | None = None, timeout: float = 300.0) -> None:
         self._sdk = need("anthropic")
         self._key, key = ANTHROPIC.key_for(url)
-        self.sdk: Any = self._sdk.Anthropic(api_key=key, base_url=url, max_retries=0, timeout=timeout)
+        self.sdk: Any = self._sdk.Anthropic(
+            api_key=key, base_url=url, max_retries=0, timeout=patience(self._sdk, timeout)
+        )
         weakref.finalize(self, self.sdk.close)  # its connections outlive it otherwise
         self.model = model
         self.name = address(self.sdk.base_url)
         self.enforces_schema = True
+
+    def look(self) -> None:
+        """Ask whether the model is there, for nothing. Raises as ``send``."""
+        try:
+            self.sdk.models.retrieve(self.model)
+        except Exception as error:
+            raise translated(error, self._sdk, {}, key=self._key) from None
 
     def send(self, ask: Ask, *, without: Set[str]) -> Reply:
         """Send one request, once."""

@@ -10,9 +10,9 @@ from errata.client.engine import Engine, Limits
 from errata.client.ledger import Ledger
 from errata.client.prices import Price, price_of
 from errata.client.providers import provider_of
-from errata.client.server import Server
+from errata.client.server import Failed, Refused, Server, TryAgain
 
-__all__ = ["connect", "open_chat"]
+__all__ = ["check_chat", "connect", "open_chat"]
 
 
 def connect(spec: str, *, url: str | None = None, timeout: float = 300.0) -> Server:
@@ -95,3 +95,23 @@ def open_chat(
         provider = url is None and provider_of(spec) is not None
         price = Price(0, 0) if spec.startswith("local:") else price_of(server.model) if provider else None
     return Engine(server, Ledger(ledger), price=price, limits=limits, dry_run=dry_run, shares=shares)
+
+
+def check_chat(spec: str, *, limits: Limits | None = None) -> None:
+    """See whether the model that ``spec`` names can be asked, before other work that would be in vain.
+
+    It costs nothing, or one token of a server that is named by its URL. One that is there and busy is taken.
+
+    Raises:
+        ValueError: as ``open_chat``; or nobody is there, the key is refused, or the model is not known.
+    """
+    look = getattr(open_chat(spec, limits=limits, timeout=30.0).server, "look", None)
+    if look is None:  # in this process
+        return
+    try:
+        look()
+    except TryAgain as error:
+        if not error.connected:
+            raise ValueError(f"nobody answers there ({error}); start the server, or correct the address") from None
+    except (Failed, Refused):
+        pass  # it answers, and wants to be asked otherwise

@@ -8,7 +8,7 @@ from typing import Any
 
 from errata.client.chat import Ask, Stop
 from errata.client.providers import OPENAI
-from errata.client.server import Reply, TryAgain, address, need, scrubbed, translated
+from errata.client.server import Reply, TryAgain, address, need, patience, scrubbed, translated
 
 __all__ = ["OpenAIServer"]
 
@@ -31,7 +31,7 @@ class OpenAIServer:
     def __init__(self, model: str, *, url: str | None = None, timeout: float = 300.0) -> None:
         self._sdk = need("openai")
         self._key, key = OPENAI.key_for(url)
-        self.sdk: Any = self._sdk.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
+        self.sdk: Any = self._sdk.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=patience(self._sdk, timeout))
         weakref.finalize(self, self.sdk.close)  # its connections outlive it otherwise
         self.model = model
         self.name = address(self.sdk.base_url)
@@ -48,6 +48,16 @@ class OpenAIServer:
         except Exception as error:
             found = translated(error, self._sdk, {}, key=self._key)
             raise ValueError(f"{self.name} does not say which models it has: {found}") from None
+
+    def look(self) -> None:
+        """Ask whether the model is there, for nothing at OpenAI, for one token elsewhere. Raises as ``send``."""
+        if not self.enforces_schema:  # other servers often cannot be asked by name
+            self.send(Ask(messages=({"role": "user", "content": "Say yes."},), max_tokens=1), without=frozenset())
+            return
+        try:
+            self.sdk.models.retrieve(self.model)
+        except Exception as error:
+            raise translated(error, self._sdk, {}, key=self._key) from None
 
     def send(self, ask: Ask, *, without: Set[str]) -> Reply:
         """Send one request, once."""

@@ -21,6 +21,7 @@ __all__ = [
     "TryAgain",
     "address",
     "need",
+    "patience",
     "scrubbed",
     "translated",
 ]
@@ -108,6 +109,11 @@ def need(module: str) -> Any:
         raise ValueError(
             f"this needs the {module} package, which is not installed: pip install 'errata[{module}]'"
         ) from None
+
+
+def patience(sdk: Any, seconds: float) -> Any:
+    """How long an SDK waits for an answer, and at most ten seconds of it until somebody is there at all."""
+    return sdk.Timeout(seconds, connect=min(seconds, 10.0))
 
 
 def address(url: Any) -> str:

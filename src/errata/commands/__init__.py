@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from errata.commands.config import fields_of, flags_of, read_config, take_config
+from errata.commands.files import check_texts, with_its_flag
 from errata.commands.help import in_short
 from errata.ranges import raised_at_the_end
 from errata.runs import locked
@@ -112,6 +113,7 @@ def run(command: Command) -> int:
         ValueError: the input is wrong, or another process writes an output (``InUse``).
         OSError: a file cannot be read or written.
     """
+    check_texts(command)
     written = outputs(command)
     before = [_state(path) for path in written]
     try:
@@ -122,6 +124,11 @@ def run(command: Command) -> int:
         other = "nothing was written, rerun the same command" if none else "rerun the same command to start over"
         print(f"\nerrata: stopped; {getattr(command, 'stopped', None) or other}", file=sys.stderr)
         return 130
+    except OSError as error:
+        named = with_its_flag(error, command)
+        if named is None:
+            raise
+        raise named from error
     assert code in (0, *getattr(command, "codes", ())), f"{type(command).__name__} ends with {code}; name it in codes"
     return code
 

@@ -40,6 +40,12 @@ def read_config(path: Path, kind: type[Any] | Callable[[Mapping[str, Any]], type
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ValueError(f"--config {path}: {why}; give a YAML file of one `key: value` a line") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not YAML ({error}); write one `key: value` a line") from error
+    try:
         _refuse_twice(yaml.compose(text))
         settings, typed = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)  # noqa: S506  # of texts alone
     except (yaml.YAMLError, RecursionError, ValueError) as error:

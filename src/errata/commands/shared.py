@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, NoReturn, Protocol
 
 from rich.console import Console
 from tyro.conf import UseAppendAction, arg
@@ -43,7 +43,14 @@ __all__ = [
 ]
 
 
-console = Console()
+class _Console(Console):
+    """Where nobody reads on (`| head`), the program ends as it does elsewhere, and not as after wrong input."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
+
+
+console = _Console()
 
 RESUMES = "rerun the same command to resume"
 """What a verb says when it is stopped and nothing that it finished is lost; one that says nothing starts over."""

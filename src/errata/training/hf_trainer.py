@@ -103,6 +103,8 @@ class StepTrainer(Trainer):
         self.empty_steps = 0
         self.last: dict[str, float] = {}
         self.told: set[str] = set()
+        self.named = ""
+        """What is trained, where several are told of in one run."""
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Send a micro-batch's sum backward; what divides it is known at the end of the step."""
@@ -193,7 +195,7 @@ class StepTrainer(Trainer):
         """Say once what was not said before."""
         for sentence in sentences:
             if sentence not in self.told and self.is_world_process_zero():
-                tqdm.write(sentence, file=sys.stderr)
+                tqdm.write(f"{self.named}: {sentence}" if self.named else sentence, file=sys.stderr)
             self.told.add(sentence)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:

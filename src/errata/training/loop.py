@@ -130,7 +130,7 @@ def fit(
         metrics=metrics,
         callbacks=[callback],
     )
-    callback.trainer, callback.told = trainer, told
+    callback.trainer, callback.told, trainer.named = trainer, told, str(card.get("stage", ""))
     if checkpoint is not None:
         trainer.empty_steps, trainer.last = noted["empty_steps"], noted["last"]
     with keep_lower_layers(model, work, config.lora_keep_gb * 1e9 if config.lora_layers else 0):
@@ -209,7 +209,9 @@ def _save(
     if trainer.is_world_process_zero():
         trained, more, folders = trainer.accelerator.unwrap_model(trainer.model), dict[str, Any](), dict[str, Path]()
         if has_adapter(trained):
-            trained, more, folders = written_adapter(trained, work / "adapter", trainer.config, load, weights)
+            trained, more, folders = written_adapter(
+                trained, work / "adapter", trainer.config, load, weights, last=True
+            )
             weights = None
         if (work / "runs").exists():
             folders["runs"] = work / "runs"  # of TensorBoard
@@ -226,9 +228,18 @@ def _save(
 
 
 def written_adapter(
-    model: Any, folder: Path, config: ModelConfig, load: Callable[..., nn.Module] = load_causal, weights: Any = None
+    model: Any,
+    folder: Path,
+    config: ModelConfig,
+    load: Callable[..., nn.Module] = load_causal,
+    weights: Any = None,
+    *,
+    last: bool = False,
 ) -> tuple[Any, dict[str, Any], dict[str, Path]]:
     """Save a trained adapter to ``folder``: what ``save_model`` is given to write what ``config.save`` asks for.
+
+    If it is the ``last`` use of ``model``, its weights are let go before its base is loaded again, and never are two
+    of them in memory.
 
     Returns:
         The model, further arguments, and folders.
@@ -236,7 +247,10 @@ def written_adapter(
     save_adapter(model, folder, state_dict=weights)
     if config.save == "adapter":
         return model, {"adapter": folder}, {}
-    return merged(reference_of(model), folder, load), {}, {"adapter": folder} if config.save == "both" else {}
+    start = reference_of(model)
+    if last and weights is None and getattr(model, "hf_quantizer", None) is None:
+        model.to("meta")
+    return merged(start, folder, load), {}, {"adapter": folder} if config.save == "both" else {}
 
 
 def _last_complete(run: RunFolder) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import json
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -101,23 +102,59 @@ def edited_anew(drafts: Sequence[Anew], edited: Mapping[str, str | None]) -> Edi
     return EditedAnew(rows=rows, words=words, unedited=unedited, rewritten=rewritten)
 
 
-def by_function(drafts: Sequence[Anew], edit: DraftEditor) -> dict[str, str | None]:
+def by_function(
+    drafts: Sequence[Anew],
+    edit: DraftEditor,
+    *,
+    begun: Path | None = None,
+    told: Callable[[int, int], object] | None = None,
+) -> dict[str, str | None]:
     """What a function makes of the drafts, by name.
+
+    Args:
+        drafts: of ``blind``.
+        edit: the function.
+        begun: a file for what it made so far; when it has failed, or was killed, only the rest is asked for.
+        told: is told how many drafts are done, and of how many.
 
     Raises:
         ValueError: it raises, or returns something else than a text or None; the message names the draft.
     """
-    found: dict[str, str | None] = {}
-    for one in drafts:
+    found = {} if begun is None else _begun(begun)
+    for done, one in enumerate(drafts, start=1):
+        if one.id in found:
+            continue
         try:
             text: Any = edit(one.prompt, one.draft)
         except (Exception, SystemExit) as error:  # whatever a user's function raises, the draft has to be named
-            raise ValueError(f"the editor failed at row {one.row!r}: {type(error).__name__}: {error}") from error
+            kept = f"; {len(found):,} of {len(drafts):,} drafts are edited and kept" if begun is not None else ""
+            raise ValueError(f"the editor failed at row {one.row!r}: {type(error).__name__}: {error}{kept}") from error
         if text is not None and not isinstance(text, str):
             raise ValueError(
                 f"the editor returned {type(text).__name__} for row {one.row!r}; return the corrected text, or None"
             )
         found[one.id] = text
+        if begun is not None:
+            with begun.open("a", encoding="ascii") as file:
+                file.write(json.dumps({"id": one.id, "text": text}) + "\n")
+        if told is not None:
+            told(done, len(drafts))
+    return found
+
+
+def _begun(path: Path) -> dict[str, str | None]:
+    """What was written down before; of a line that was cut, and what may follow on it, nothing."""
+    found: dict[str, str | None] = {}
+    whole = path.read_bytes() if path.exists() else b""
+    lines = whole.splitlines(keepends=True)
+    for line in lines:
+        try:
+            row = json.loads(line) if line.endswith(b"\n") else {}
+            found[str(row["id"])] = row["text"]
+        except (ValueError, LookupError, TypeError):
+            break
+    if len(found) < len(lines):
+        path.write_bytes(b"".join(lines[: len(found)]))
     return found
 
 
@@ -143,9 +180,9 @@ def editor_function(spec: str) -> tuple[DraftEditor, str]:
             module = importlib.import_module(where)
         function = getattr(module, name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"--editor {spec} names no function ({error}); give module:function or path/to/file.py:function"
-        ) from error
+        file = f"{where.replace('.', '/')}.py"
+        there = f"give {file}:{name}" if Path(file).is_file() else "give module:function or path/to/file.py:function"
+        raise ValueError(f"--editor {spec} names no function ({error}); {there}") from error
     except (Exception, SystemExit) as error:  # whatever a user's file does when it is read
         raise ValueError(f"--editor {spec}: {where} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(function):

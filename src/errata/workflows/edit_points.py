@@ -240,9 +240,13 @@ def figures_of(rows: Sequence[RowChoices]) -> EditPointFigures:
 
 
 def compare_choices(
-    new: Sequence[RowChoices], old: Sequence[RowChoices], *, users: Sequence[Hashable | None] | None = None
+    new: Sequence[RowChoices],
+    old: Sequence[RowChoices],
+    *,
+    users: Sequence[Hashable | None] | None = None,
+    count_users: bool = True,
 ) -> PointsCompared:
-    """Two models along the same rows in the same order, two or more of them; ``users`` as of ``compare``.
+    """Two models along the same rows in the same order, two or more of them; of users as ``compare``.
 
     Raises:
         ValueError: the rows are not the same, or as ``compare``.
@@ -251,7 +255,8 @@ def compare_choices(
         raise ValueError("two models are compared along the same rows in the same order; these are others")
 
     def difference(name: str) -> Comparison:
-        return compare([getattr(row, name) for row in new], [getattr(row, name) for row in old], users=users)
+        values = ([getattr(row, name) for row in rows] for rows in (new, old))
+        return compare(*values, users=users, count_users=count_users)
 
     return PointsCompared(
         old=figures_of(old), new=figures_of(new), missed=difference("missed"), otherwise=difference("otherwise")

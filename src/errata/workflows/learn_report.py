@@ -19,6 +19,7 @@ from errata.winrate import Interval
 from errata.workflows.edit_points import PointsCompared
 from errata.workflows.learned import Candidate, Example, Learned
 from errata.workflows.measure import Comparison
+from errata.workflows.verdict_words import MANY
 
 __all__ = ["learned_html", "learned_terminal"]
 
@@ -50,7 +51,7 @@ def learned_terminal(found: Learned) -> Group:
         *_said(found),
         *(f"The doctor: {one['what']} ({one['rows']:,} rows)." for one in found.doctor if one["severity"] == "warning"),
         FAIR,
-        f"Logged drafts: {_interval(found.logged_cost)} words.",
+        f"Here the logged drafts are {_interval(found.logged_cost, _logged_digits(found))} words from what was sent.",
     ]
     conditions = [
         Text.assemble(("✓ ", "green") if one.holds else ("✗ ", "bold red"), visible(one.said))
@@ -65,6 +66,7 @@ def learned_terminal(found: Learned) -> Group:
         Text(""),
         Text(visible(headline(found)), style),
         Text(f"Next: {visible(found.decision.next)}", style, no_wrap=True, overflow="ignore"),
+        *(Text(f"Then: {visible(each)}", no_wrap=True, overflow="ignore") for each in found.decision.then),
         Text(visible(provenance(found)), "dim", no_wrap=True, overflow="ignore"),
     )
 
@@ -96,12 +98,13 @@ def learned_html(found: Learned) -> str:
         reasons=list(found.decision.reasons),
         lowered=lowered(found),
         next=found.decision.next,
+        then=found.decision.then,
         provenance=provenance(found),
         facts=_facts(found),
         figures=list(_figures(found)),
         fair=FAIR,
         deciding=_deciding(found),
-        logged=_interval(found.logged_cost),
+        logged=_interval(found.logged_cost, _logged_digits(found)),
         conditions=found.decision.conditions,
         said=_said(found),
         accepted=[(how, *_against(one)) for how, one in found.accepted.items()],
@@ -132,7 +135,7 @@ def _facts(found: Learned) -> list[tuple[str, str]]:
     what = "words people changed, still wrong, a draft" if anew is None else "words the editor still changes, a draft"
     return [
         (what, f"{_n(old, 1)} → {_n(new, 1)}"),
-        ("change", f"{_n(100 * (new - old) / old if old else 0.0, 0)} %"),
+        ("change", f"{_n(100 * decides.difference.mean / old if old else 0.0, 0)} %"),
         ("better / same / worse", f"{_shares(decides)} %"),
         ("held-out rows", f"{points.missed.rows:,}"),
         ("trained on", f"{found.split['train']:,} edits"),
@@ -149,20 +152,20 @@ def _figures(found: Learned) -> Iterator[tuple[str, list[tuple[str, str, str, st
             [
                 (
                     "words changed",
-                    _n(measured.anew.old),
-                    _n(measured.anew.new),
-                    _interval(measured.anew.words.difference),
+                    _n(measured.anew.old, _digits(measured.anew.words)),
+                    _n(measured.anew.new, _digits(measured.anew.words)),
+                    _difference(measured.anew.words),
                 ),
                 ("better / same / worse, %", "", "", _shares(measured.anew.words)),
             ],
         )
     for how in ("greedy", "sampled"):
         old, new, versus = measured.old[how], measured.new[how], measured.comparison[how]
-        costs = _n(old.edit_cost.mean), _n(new.edit_cost.mean), _interval(versus.difference)
+        before, after = (_n(side.edit_cost.mean, _digits(versus)) for side in (old, new))
         yield (
             f"Drafts, {how}",
             [
-                ("words from what was sent", *costs),
+                ("words from what was sent", before, after, _difference(versus)),
                 ("better / same / worse, %", "", "", _shares(versus)),
                 *(
                     (name, _n(of(old), digits), _n(of(new), digits), _signed(of(new) - of(old), digits))
@@ -182,7 +185,8 @@ def _figures(found: Learned) -> Iterator[tuple[str, list[tuple[str, str, str, st
 def _along(found: PointsCompared) -> Iterator[tuple[str, str, str, str]]:
     """Edit points and over-editing, in words and in per cent."""
     old, new = found.old, found.new
-    yield "words people changed, still wrong", _n(old.missed), _n(new.missed), _interval(found.missed.difference)
+    before, after = (_n(side.missed, _digits(found.missed)) for side in (old, new))
+    yield "words people changed, still wrong", before, after, _difference(found.missed)
     yield "better / same / worse, %", "", "", _shares(found.missed)
     for name, attribute in (
         ("edit points written as sent, %", "written"),
@@ -193,9 +197,9 @@ def _along(found: PointsCompared) -> Iterator[tuple[str, str, str, str]]:
         yield _pair(name, before and 100 * before, after and 100 * after, 1)
     yield (
         "words people left, now otherwise",
-        _n(old.otherwise),
-        _n(new.otherwise),
-        _interval(found.otherwise.difference),
+        _n(old.otherwise, _digits(found.otherwise)),
+        _n(new.otherwise, _digits(found.otherwise)),
+        _difference(found.otherwise),
     )
 
 
@@ -206,10 +210,12 @@ _DRAFT_FIGURES: Sequence[tuple[str, int, Any]] = (
 )
 
 
-def _candidate(one: Candidate) -> tuple[str, str, str, str]:
+def _candidate(one: Candidate) -> tuple[str, str, str, str, str]:
     assert one.points is not None
     step = _MISSING if one.name == "old" else f"{one.step} of {one.steps}"
-    return one.name, step, _n(one.points.missed), _n(one.points.otherwise)
+    general = _MISSING if one.general is None else _n(one.general, 3)
+    digits = 1 if one.points.rows < MANY else 2
+    return one.name, step, _n(one.points.missed, digits), _n(one.points.otherwise, digits), general
 
 
 def _pair(name: str, old: float | None, new: float | None, digits: int = 3) -> tuple[str, str, str, str]:
@@ -219,7 +225,7 @@ def _pair(name: str, old: float | None, new: float | None, digits: int = 3) -> t
 
 
 def _against(one: Comparison) -> tuple[str, str, str]:
-    return f"{one.rows:,}", _interval(one.difference), _shares(one)
+    return f"{one.rows:,}", _difference(one), _shares(one)
 
 
 def _shares(one: Comparison) -> str:
@@ -243,11 +249,12 @@ def _said(found: Learned) -> list[str]:
     if unread := split["heldout"] - found.measured.points.new.rows:
         said.append(f"{unread:,} held-out rows are too long to be read along what was sent, and have no edit points.")
     if log["times"]:
+        unread = f"; {log['times']['unread']:,} cannot be read" if log["times"]["unread"] else ""
+        missing = f"; {log['times']['missing']:,} rows have none" if log["times"]["missing"] else ""
         zone = f"; {log['times']['without_time_zone']:,} name no time zone, UTC is taken"
         said.append(
             f"{log['time_field']!r} says when, read as {log['times']['format']}: {log['times']['first']} to "
-            f"{log['times']['last']}; {log['times']['unread']:,} cannot be read, {log['times']['missing']:,} have none"
-            f"{zone if log['times']['without_time_zone'] else ''}."
+            f"{log['times']['last']}{unread}{missing}{zone if log['times']['without_time_zone'] else ''}."
         )
     if log["normalized"]["rows"]:
         said.append(f"{log['normalized']['said']}.")
@@ -317,5 +324,19 @@ def _signed(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:+,.{digits}f}".replace("-", "−")
 
 
-def _interval(value: Interval | None) -> str:
-    return _MISSING if value is None else f"{_n(value.mean)} ({_n(value.low)} to {_n(value.high)})"
+def _digits(found: Comparison) -> int:
+    """Decimals of words: as many as the rows, or the users, are worth; the sentences of the verdict have the same."""
+    return 1 if found.independent < MANY else 2
+
+
+def _logged_digits(found: Learned) -> int:
+    """The same for the logged drafts, which are those of the held-out rows."""
+    return 1 if found.measured.comparison["greedy"].rows < MANY else 2
+
+
+def _difference(found: Comparison) -> str:
+    return _interval(found.difference, _digits(found))
+
+
+def _interval(value: Interval, digits: int) -> str:
+    return f"{_n(value.mean, digits)} ({_n(value.low, digits)} to {_n(value.high, digits)})"

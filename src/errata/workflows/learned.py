@@ -21,6 +21,8 @@ class Candidate:
     name: str
     points: EditPointFigures | None
     """Along what was sent; None where no rows were left to choose by."""
+    general: float | None
+    """Loss on the general text in nats a token; None where none was given."""
     step: int
     """The optimizer step that was saved."""
     steps: int
@@ -67,4 +69,7 @@ class Learned:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return asdict(self)
+        found = asdict(self)
+        decision = self.decision
+        found["decision"] |= {"reasons": decision.reasons, "next": decision.next, "then": decision.then}
+        return found

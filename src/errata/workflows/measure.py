@@ -74,6 +74,13 @@ class Comparison:
     detectable: float | None
     """The smallest difference that so many rows or users would show in 80 of 100 cases, in words; None where they
     would show none."""
+    by_user: float | None = None
+    """The same mean with every user counted once; None where users are not told apart."""
+
+    @property
+    def fewer(self) -> bool:
+        """Whether there is less to change for certain, and on average whichever way one counts, by rows or by users."""
+        return self.difference.high < 0 and self.by_row < 0 and (self.by_user is None or self.by_user < 0)
 
     @property
     def independent(self) -> int:
@@ -160,29 +167,37 @@ def repetition(text: str, *, size: int = 4) -> float:
 
 
 def compare(
-    new: Sequence[float], old: Sequence[float], *, users: Sequence[Hashable | None] | None = None
+    new: Sequence[float],
+    old: Sequence[float],
+    *,
+    users: Sequence[Hashable | None] | None = None,
+    count_users: bool = True,
 ) -> Comparison:
     """Edit costs of two models on the same rows in the same order, two or more of them.
 
-    Rows of one user resemble each other, so users are what is independent: each counts once, and a row whose user is
-    None counts as one. A single user is as good as none: then every row counts, and nothing is said of other users.
+    Rows of one user resemble each other, so of users in general only users are independent samples: each counts once,
+    and a row whose user is None counts as one. Of these very users each row is a sample. A single user is as good as
+    none: then every row counts, and nothing is said of other users.
 
     Args:
         new: one cost a row, in words.
         old: likewise.
-        users: who sent each row; None: nobody knows, or rows shall count.
+        users: who sent each row; None: nobody knows.
+        count_users: whether users count once; if not, every row counts, and the mean over users is given beside it.
 
     Raises:
         ValueError: fewer than two rows, or not one user a row.
     """
     difference = np.asarray(new, np.float64) - np.asarray(old, np.float64)
     told = users if users is not None and len({user for user in users if user is not None}) > 1 else None
-    values = difference if told is None else by_user(difference, told)
+    of_users = None if told is None else by_user(difference, told)
+    values = of_users if of_users is not None and count_users else difference
     return Comparison(
         rows=len(difference),
-        users=None if told is None else len(values),
+        users=None if values is difference else len(values),
         difference=mean_interval(values, about=0.0, least=WORD),
         by_row=float(difference.mean()),
+        by_user=None if of_users is None else float(of_users.mean()),
         wins=float((difference < 0).mean()),
         ties=float((difference == 0).mean()),
         losses=float((difference > 0).mean()),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from errata.ranges import Range, Ranged
 from errata.workflows.edit_points import PointsCompared
 from errata.workflows.measure import Comparison, DraftFigures, TokenLogprobs
-from errata.workflows.verdict_words import change, named, number, percent, why_not
+from errata.workflows.verdict_words import MANY, change, named, number, percent, why_not
 
 __all__ = ["AnewCompared", "Condition", "Decision", "Drafter", "JudgedPairs", "Limits", "Measured", "decide"]
 
@@ -148,10 +148,19 @@ class Decision:
     @property
     def next(self) -> str:
         """The one thing to do next."""
+        return next(iter(self._remedies), _PROMOTED)
+
+    @property
+    def then(self) -> tuple[str, ...]:
+        """What the other conditions that failed ask for, in their order, each thing once."""
+        return self._remedies[1:]
+
+    @property
+    def _remedies(self) -> tuple[str, ...]:
         failed = [one for one in self.conditions if not one.holds]
         # Where nothing can be judged, that comes before what was found by it.
         failed.sort(key=lambda one: one.name not in _FIRST)
-        return failed[0].remedy if failed else _PROMOTED
+        return tuple(dict.fromkeys(one.remedy for one in failed))
 
 
 _FIRST = ("drafts_end", "drafter")
@@ -163,10 +172,11 @@ def decide(found: Measured, limits: Limits) -> Decision:
 
     What decides first is what an editor still changes in fresh drafts; without an editor, the edit points: how many of
     the words that people changed the model would by itself not write as they did. Of the paired difference the whole
-    95 % interval has to lie below 0: an improvement that cannot be told from noise is refused. Where users are told
-    apart the interval is over users, and the mean over rows has to be below 0 as well. The distance of fresh drafts to
-    the text that was sent has to fall, too, where another model drafted the log; where it drafted the log itself, any
-    better model pays for each word that it says differently, and the distance decides nothing.
+    95 % interval has to lie below 0: an improvement that cannot be told from noise is refused. The interval is over
+    users where those who judge were not trained on, else over rows; the mean the other way has to be below 0 as well.
+    The distance of fresh drafts to the text that was sent has to fall, too, where another model drafted the log; where
+    it drafted the log itself, any better model pays for each word that it says differently, and the distance decides
+    nothing.
     """
     conditions = tuple(_conditions(found, limits))
     return Decision(promoted=all(one.holds for one in conditions), conditions=conditions)
@@ -206,23 +216,25 @@ def _conditions(found: Measured, limits: Limits) -> Iterator[Condition]:
 
 
 def _anew(found: AnewCompared) -> Condition:
-    fewer = found.words.difference.high < 0 and found.words.by_row < 0
-    digits = 1 if found.words.independent < 100 else 2
+    fewer = found.words.fewer
+    digits = 1 if found.words.independent < MANY else 2
+    who = named(found.editor) if found.editor.startswith(("people", "the editor ")) else found.editor
+    changes, it = ("change", "they") if found.editor == "people" else ("changes", "it")
     said = (
-        f"{found.editor} still changes {number(found.new, digits)} words in a draft of the new model, "
+        f"{who} still {changes} {number(found.new, digits)} words in a draft of the new model, "
         f"{number(found.old, digits)} in one of the old: {change(found.words, found.old)}"
     )
     why, remedy = ("", "") if fewer else why_not(found.words)
     if found.rewritten > found.drafts / 2:
-        why = f" But it wrote {found.rewritten:,} of {found.drafts:,} drafts anew, which says little of the drafts."
+        why = f" But {it} wrote {found.rewritten:,} of {found.drafts:,} drafts anew, which says little of the drafts."
         remedy, fewer = "Let the editor change only what has to be changed, and rerun.", False
-    without = f" It gave nothing for {found.unedited:,} of {found.drafts:,} drafts." if found.unedited else ""
+    without = f" {named(it)} gave nothing for {found.unedited:,} of {found.drafts:,} drafts." if found.unedited else ""
     return Condition(name="edited_anew", holds=fewer, said=f"{said}.{without}{why}", remedy=remedy)
 
 
 def _edit_points(found: PointsCompared, *, decides: bool) -> Condition:
-    fewer = found.missed.difference.high < 0 and found.missed.by_row < 0
-    digits = 1 if found.missed.independent < 100 else 2
+    fewer = found.missed.fewer
+    digits = 1 if found.missed.independent < MANY else 2
     if not found.old.points:
         said = "The held-out rows have no place where people changed a word, so nothing can be judged by them."
         remedy = "Give a log with more rows in which people changed words."
@@ -263,8 +275,8 @@ def _over_editing(found: PointsCompared, limits: Limits) -> Iterator[Condition]:
 
 def _distance(found: Measured) -> Condition:
     compared, old, new = found.comparison["greedy"], found.old["greedy"].edit_cost, found.new["greedy"].edit_cost
-    fewer = compared.difference.high < 0 and compared.by_row < 0
-    digits = 1 if compared.independent < 100 else 2
+    fewer = compared.fewer
+    digits = 1 if compared.independent < MANY else 2
     why, remedy = ("", "") if fewer else why_not(compared)
     said = (
         f"Fresh greedy drafts of the new model are {number(new.mean, digits)} words from what was sent, "

@@ -7,7 +7,10 @@ import math
 from errata.winrate import FEWEST
 from errata.workflows.measure import Comparison
 
-__all__ = ["change", "named", "number", "percent", "round_up", "why_not"]
+__all__ = ["MANY", "change", "named", "number", "percent", "round_up", "why_not"]
+
+MANY = 100
+"""So many independent rows or users are worth a second decimal of words."""
 
 
 def number(value: float, digits: int) -> str:
@@ -42,7 +45,7 @@ def change(found: Comparison, old: float) -> str:
         old: the old cost, of which the per cent are; 0 leaves them out.
     """
     low, mean, high = found.difference.low, found.difference.mean, found.difference.high
-    digits = 1 if found.independent < 100 else 2
+    digits = 1 if found.independent < MANY else 2
     over = f" over {found.users} users" if found.users is not None else ""
     share = f", {percent(abs(mean) / old)}" if old > 0 else ""
     if high < 0:
@@ -68,7 +71,8 @@ def why_not(found: Comparison) -> tuple[str, str]:
         by_rows = " Or let rows decide, which says nothing of other users: --judge-by rows." if found.users else ""
         return f" Too few {what}: {count} judged, at least {FEWEST} needed.", f"{more}{by_rows}"
     if found.difference.high < 0:
-        said = f" But where every row counts once it does not fall: {number(found.by_row, 1)} words."
+        once, mean = ("row", found.by_row) if found.by_row >= 0 else ("user", found.by_user or 0.0)
+        said = f" But where every {once} counts once it does not fall: {number(mean, 1)} words."
         return said, "See in the report which users gain and which lose; a log with more users would tell."
     if mean >= 0:
         said = " More rows to judge by would not help."

@@ -157,8 +157,18 @@ class Run:
         self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
     def users(self, rows: Sequence[Correction]) -> list[str | None] | None:
-        """Who sent each row; None where rows decide."""
-        return [row.extra.get("user") for row in rows] if self.details.judge_by == "users" else None
+        """Who sent each row; None where the log does not say."""
+        return [row.extra.get("user") for row in rows] if self.counts("log")["user_field"] else None
+
+    def by_users(self, split_by: str | None = None) -> bool:
+        """Whether users count once each, and not rows; ``split_by`` where the split is not yet written."""
+        if self.details.judge_by == "auto":
+            return "users" in (split_by or self.counts("split")["by"])
+        return self.details.judge_by == "users"
+
+    def whose(self, rows: Sequence[Correction]) -> dict[str, Any]:
+        """What ``compare`` is given of who sent the rows."""
+        return {"users": self.users(rows), "count_users": self.by_users()}
 
     def rows(self, side: str) -> list[Correction]:
         """Rows of the split; none where the file is empty."""

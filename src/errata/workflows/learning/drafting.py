@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from errata.data import LengthCounts
 from errata.data.rows import write_lines
@@ -43,26 +42,24 @@ def read_along(run: Run, path: Path) -> None:
 
 
 def score(run: Run, path: Path) -> None:
-    """Log-probabilities of the held-out rows' tokens, and the loss on the general text."""
+    """Log-probabilities of the held-out rows' tokens."""
     model, size = run.loaded(path.stem), run.details.micro_batch_size
     labels = list(label_all(run.rows("heldout"), run.encoder, counts=LengthCounts(), on_error=lambda *_: None))
-    found: dict[str, Any] = {
-        "tokens": asdict(
-            token_logprobs_by_label(model, labels, run.encoder, batch_size=size, what=path.stem, told=run.progress)
-        ),
-        "rows": len(labels),
-    }
-    if run.general is not None:
-        window = min(512, run.encoder.max_length or 512)
-        loss, count = text_loss(
-            model,
-            run.general,
-            run.encoder,
-            window=window,
-            max_tokens=run.details.general_tokens,
-            batch_size=size,
-            what=path.stem,
-            told=run.progress,
-        )
-        found |= {"general": loss, "general_tokens": count}
-    write_json(path, found)
+    tokens = token_logprobs_by_label(model, labels, run.encoder, batch_size=size, what=path.stem, told=run.progress)
+    write_json(path, {"tokens": asdict(tokens), "rows": len(labels)})
+
+
+def read_general(run: Run, path: Path) -> None:
+    """The loss on the general text: ``general/MODEL.json``."""
+    assert run.general is not None
+    loss, count = text_loss(
+        run.loaded(path.stem),
+        run.general,
+        run.encoder,
+        window=min(512, run.encoder.max_length or 512),
+        max_tokens=run.details.general_tokens,
+        batch_size=run.details.micro_batch_size,
+        what=path.stem,
+        told=run.progress,
+    )
+    write_json(path, {"loss": loss, "tokens": count})

@@ -12,11 +12,12 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from errata.client import Limits as ClientLimits
-from errata.client import open_chat
+from errata.client import check_chat, open_chat
 from errata.data.rows import read_lines, write_lines
 from errata.edits import Draft, LLMEditorConfig, edit_drafts
 from errata.types import Correction, Rollout
@@ -57,14 +58,16 @@ def edited_by_editor(run: Run, arm: str) -> AnewCompared | None:
     def edits(path: Path) -> None:
         found = edit(blinded, path.parent)
         write_lines(path, ({"id": one.id, "text": found.get(one.id)} for one in blinded))
+        (path.parent / _BEGUN).unlink(missing_ok=True)
 
-    run.made(f"{folder}/edits.jsonl", f"{run.editor} edits {len(blinded):,} drafts", edits)
+    who = "people edit" if run.editor == PEOPLE else f"{run.editor} edits"
+    run.made(f"{folder}/edits.jsonl", f"{who} {len(blinded):,} drafts", edits)
     texts = [json.loads(line) for _, line in read_lines(run.out / folder / "edits.jsonl")]
     found = edited_anew(blinded, {one["id"]: one["text"] for one in texts})
     if len(found.rows) < 2:
         raise ValueError(f"--editor {run.editor} edited both drafts of {len(found.rows)} rows only; two are the fewest")
     by_id = {row.id: row for row in rows}
-    words = compare(found.words["new"], found.words["old"], users=run.users([by_id[id] for id in found.rows]))
+    words = compare(found.words["new"], found.words["old"], **run.whose([by_id[id] for id in found.rows]))
     return AnewCompared(
         editor=_named(run.editor),
         old=sum(found.words["old"]) / len(found.rows),
@@ -113,20 +116,40 @@ def judged_by_judge(run: Run, arm: str) -> JudgedPairs | None:
     )
 
 
+_BEGUN = "begun.jsonl"
+"""What a function has edited so far, in the folder of its edits until all is done."""
 _Edit = Callable[[Sequence[Anew], Path], Mapping[str, str | None]]
 """Drafts, and the folder of their files, to what was made of each, by its name."""
 
 
 def check_editor(run: Run) -> None:
-    """Whether there is such an editor, before hours of training. Raises ValueError where there is none."""
+    """Whether there is such an editor and such a judge, before hours of training.
+
+    Raises:
+        ValueError: there is none, or it cannot be asked; the flag is named, and what to do.
+    """
     if run.editor is not None:
         _editor(run, run.editor)
+    if run.editor == PEOPLE:
+        _page()
     if run.details.judge is not None and not is_chat(run.details.judge):
         raise ValueError(
             f"--judge {run.details.judge} names no chat model; give anthropic:MODEL, openai:MODEL, MODEL@URL, URL or "
             "local:MODEL"
         )
     _guideline(run)
+    if (run.out / "candidates").exists():
+        return  # something was trained; all that they said may be there already
+    for flag, spec in (("--editor", run.editor), ("--judge", run.details.judge)):
+        if spec is None or not is_chat(spec):
+            continue
+        try:
+            check_chat(spec, limits=_limits(run))
+        except ValueError as error:
+            raise ValueError(
+                f"{flag} {spec} cannot be asked: {error}. Nothing was trained yet; put it right, or leave {flag} out, "
+                "which can be given to the finished run"
+            ) from error
 
 
 def is_chat(spec: str) -> bool:
@@ -141,7 +164,7 @@ def _editor(run: Run, spec: str) -> tuple[_Edit, str]:
     if is_chat(spec):
         return lambda drafts, _: _by_chat(run, spec, drafts), spec
     function, identity = editor_function(spec)
-    return lambda drafts, _: by_function(drafts, function), identity
+    return lambda drafts, folder: by_function(drafts, function, begun=folder / _BEGUN, told=run.progress), identity
 
 
 def _by_chat(run: Run, spec: str, drafts: Sequence[Anew]) -> dict[str, str | None]:
@@ -160,13 +183,12 @@ def _by_people(run: Run, drafts: Sequence[Anew], folder: Path) -> dict[str, str 
     told = shlex.join(["errata", "edits", "page", "--db", str(database), "--data", str(folder / "drafts.jsonl")])
     if not database.exists():
         raise Waiting(f"{len(drafts):,} drafts of both models wait for people, who do not see whose they are", told)
-    try:
-        from sqlalchemy import select
+    _page()
+    from sqlalchemy import select
 
-        from errata.page.export import final_edits
-        from errata.page.store import Item, Store, Task
-    except ImportError as error:
-        raise ValueError(f"the edit page needs more packages ({error}): pip install 'errata[page]'") from error
+    from errata.page.export import final_edits
+    from errata.page.store import Item, Store, Task
+
     with closing(Store(f"sqlite:///{database}")) as store:
         with store.read() as session:
             done = set(
@@ -179,6 +201,14 @@ def _by_people(run: Run, drafts: Sequence[Anew], folder: Path) -> dict[str, str 
         for row in final_edits(store):
             found.setdefault(str(row.extra["item"]), row.edited)
     return found
+
+
+def _page() -> None:
+    """Raise ValueError where what the edit page needs is not installed."""
+    try:
+        import_module("errata.page.serve")
+    except ImportError as error:
+        raise ValueError(f"the edit page needs more packages ({error}): pip install 'errata[page]'") from error
 
 
 def _fresh(run: Run, arm: str, rows: Sequence[Correction]) -> tuple[list[Rollout], list[Rollout]]:
@@ -207,8 +237,8 @@ def _limits(run: Run) -> ClientLimits:
 def _named(spec: str) -> str:
     """An editor's name for a sentence."""
     if spec == PEOPLE:
-        return "People"
-    return spec if is_chat(spec) else f"The editor {spec.rpartition(':')[2]}"
+        return PEOPLE
+    return spec if is_chat(spec) else f"the editor {spec.rpartition(':')[2]}"
 
 
 def _short(*parts: Any) -> str:

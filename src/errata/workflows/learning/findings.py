@@ -41,14 +41,31 @@ def selection(run: Run) -> list[Candidate]:
         card = read_card(run.out / "candidates" / name) if name != "old" else {}
         steps = card.get("steps", 0)
         points = figures_of(choices(run, name, "selection")) if run.counts("split")["selection"] else None
-        found.append(Candidate(name=name, points=points, step=card.get("best_step", steps), steps=steps))
+        step, general = card.get("best_step", steps), general_loss(run, name)[0]
+        found.append(Candidate(name=name, points=points, general=general, step=step, steps=steps))
     return found
 
 
+def general_loss(run: Run, name: str) -> tuple[float | None, int | None]:
+    """The loss on the general text in nats a token, and of how many tokens; None where no text was given."""
+    if run.general is None:
+        return None, None
+    found = read_json(run.out / "general" / f"{name}.json")
+    return found["loss"], found["tokens"]
+
+
 def best(run: Run) -> str:
-    """The candidate that would write the fewest words wrong along the rows that choose; of equals the first."""
+    """The candidate that would write the fewest words wrong along the rows that choose; of equals the first.
+
+    One that forgets more of the general text than it may comes after those that do not.
+    """
     wrong = {one.name: one.points.wrong if one.points else 0.0 for one in selection(run)}
-    return min(run.arms, key=lambda arm: wrong[arm])
+    start = general_loss(run, "old")[0] or 0.0
+
+    def forgets(arm: str) -> bool:
+        return (general_loss(run, arm)[0] or 0.0) - start > run.details.max_general_rise + 1e-12
+
+    return min(run.arms, key=lambda arm: (forgets(arm), wrong[arm]))
 
 
 def drafter(run: Run) -> Drafter:
@@ -88,8 +105,7 @@ def learned(run: Run, arm: str, anew: AnewCompared | None = None, judged: Judged
     def against(rows: Sequence[Correction], new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
         sent = {row.id: row.edited for row in rows}
         return {
-            how: compare(edit_costs(new[how], sent), edit_costs(old[how], sent), users=run.users(rows))
-            for how in DECODINGS
+            how: compare(edit_costs(new[how], sent), edit_costs(old[how], sent), **run.whose(rows)) for how in DECODINGS
         }
 
     sent = {row.id: row.edited for row in heldout}
@@ -97,7 +113,7 @@ def learned(run: Run, arm: str, anew: AnewCompared | None = None, judged: Judged
     along = {name: choices(run, f"{name}.points", "heldout") for name in ("old", arm)}
     by_id = {row.id: row for row in heldout}
     measured = Measured(
-        points=compare_choices(along[arm], along["old"], users=run.users([by_id[one.id] for one in along["old"]])),
+        points=compare_choices(along[arm], along["old"], **run.whose([by_id[one.id] for one in along["old"]])),
         drafter=drafter(run),
         anew=anew,
         judged=judged,
@@ -106,8 +122,8 @@ def learned(run: Run, arm: str, anew: AnewCompared | None = None, judged: Judged
         comparison=against(heldout, new, old),
         old_tokens=TokenLogprobs(**scored["old"]["tokens"]),
         new_tokens=TokenLogprobs(**scored[arm]["tokens"]),
-        old_general=scored["old"].get("general"),
-        new_general=scored[arm].get("general"),
+        old_general=general_loss(run, "old")[0],
+        new_general=general_loss(run, arm)[0],
     )
     limits = Limits(**{name: getattr(run.details, name) for name in Limits.__dataclass_fields__})
     return Learned(
@@ -122,7 +138,7 @@ def learned(run: Run, arm: str, anew: AnewCompared | None = None, judged: Judged
         log=run.counts("log"),
         split=run.counts("split"),
         doctor=tuple(read_json(run.out / "doctor.json")["findings"]),
-        general_tokens=scored["old"].get("general_tokens"),
+        general_tokens=general_loss(run, "old")[1],
         examples=tuple(_examples(heldout, old["greedy"], new["greedy"])),
     )
 
@@ -136,8 +152,8 @@ def _lowered(run: Run) -> Iterator[str]:
             yield f"--{name.replace('_', '-')} {value:g} (usually {default:g})"
     if run.details.min_rows < usual.min_rows:
         yield f"--min-rows {run.details.min_rows} (usually {usual.min_rows})"
-    if run.details.judge_by != usual.judge_by and run.counts("log")["user_field"]:
-        yield f"--judge-by {run.details.judge_by} (usually {usual.judge_by})"
+    if run.details.judge_by == "rows" and run.counts("log")["user_field"] and "users" in run.counts("split")["by"]:
+        yield "--judge-by rows (usually users)"
 
 
 def _provenance(run: Run) -> dict[str, str]:

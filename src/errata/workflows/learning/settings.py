@@ -77,9 +77,10 @@ class LearnDetails(Limits):
     drafted_by: Literal["auto", "model", "other"] = "auto"
     """Who wrote the logged drafts. auto: --model, if asked anew it writes half of them again. model: it did, by
     sampling perhaps; then the distance to what was sent decides nothing. other: another model."""
-    judge_by: Literal["users", "rows"] = "users"
-    """What counts once when the models are compared: users, where the log has several, or rows. Rows of one user
-    resemble each other, so a verdict by rows is about these users and says nothing of others."""
+    judge_by: Literal["auto", "users", "rows"] = "auto"
+    """What counts once when the models are compared: users or rows. Rows of one user resemble each other, so a verdict
+    by rows is about these users and says nothing of others. auto: users, where those who are held out were not trained
+    on; rows, where the same people are on both sides, of whom alone the log can tell."""
     heldout_rows: Size = 500
     """Most rows, edited and accepted each, that are drafted anew."""
     temperature: Annotated[float, Range(above=0, high=100)] = 1.0

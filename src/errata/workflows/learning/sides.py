@@ -74,7 +74,7 @@ def _split_rows(run: Run, rows: Sequence[Correction], counts: Mapping[str, Any],
     """``split_rows`` of this log."""
     users = [row.extra.get("user") for row in rows] if counts["user_field"] else None
     times = [row.extra.get("time") for row in rows] if counts["time_field"] else None
-    fewest = FEWEST if run.details.judge_by == "users" else 1
+    fewest = FEWEST if run.details.judge_by != "rows" else 1
     return split_rows(rows, share=share, users=users, times=times, by=by, fewest_users=fewest)
 
 
@@ -143,7 +143,7 @@ def _check_sizes(
                 f"add rows, {flag}, or give --split-by users, time or prompt"
             )
 
-    users = run.users(sides["heldout"])
+    users = run.users(sides["heldout"]) if run.by_users(outer.by) else None
     if users is not None and len(set(users) - {None}) > 1 and len(_independent(users)) < FEWEST:
         raise ValueError(
             f"the held-out rows are of {len(_independent(users))} users, and {FEWEST} are needed: fewer cannot "

@@ -17,11 +17,12 @@ from rich.console import Console
 
 from errata.data import Reading
 from errata.models import read_card
+from errata.pretrained.bars import no_bars_in_files
 from errata.runs import new_folder, write_json, writes_out
 from errata.workflows.learned import Learned
 from errata.workflows.learning.candidates import ask_doctor, train
 from errata.workflows.learning.context import DECODINGS, Run
-from errata.workflows.learning.drafting import draft, read_along, score
+from errata.workflows.learning.drafting import draft, read_along, read_general, score
 from errata.workflows.learning.editing import check_editor, edited_by_editor, judged_by_judge
 from errata.workflows.learning.findings import best, drafter, learned
 from errata.workflows.learning.reading import read_log
@@ -46,8 +47,9 @@ def learn(
 ) -> Learned:
     """Learn from a log of drafts and what people sent, and judge the result on rows that nothing was chosen by.
 
-    Writes below ``out``: ``log/`` and ``split/`` (rows, masked), ``doctor.json``, ``candidates/``, ``selection/`` and
-    ``heldout/`` (drafts and figures), ``summary.json``, ``report.html``; and, if the new model is promoted, ``model/``.
+    Writes below ``out``: ``log/`` and ``split/`` (rows, masked), ``doctor.json``, ``candidates/``, ``selection/``,
+    ``general/`` and ``heldout/`` (drafts and figures), ``summary.json``, ``report.html``; and, if the new model is
+    promoted, ``model/``.
     A run that was stopped goes on to the same numbers.
 
     Args:
@@ -74,7 +76,8 @@ def learn(
             was damaged (the file is named); or another process runs in it.
     """
     config, details, console = config or LearnConfig(), details or LearnDetails(), console or Console()
-    return _stages(Run(log, model, out, config, details, general, console, how, editor, command))
+    with no_bars_in_files():
+        return _stages(Run(log, model, out, config, details, general, console, how, editor, command))
 
 
 def _stages(run: Run) -> Learned:
@@ -92,14 +95,20 @@ def _stages(run: Run) -> Learned:
             raise ValueError(f"the loss of {arm} is no number any more; lower --learning-rate, in another --out")
     if run.counts("split")["selection"]:
         for name in ("old", *run.arms):
-            run.made(f"selection/{name}.jsonl", f"{name} reads the rows that choose", partial(read_along, run))
+            who = "the old model" if name == "old" else name
+            run.made(f"selection/{name}.jsonl", f"{who} reads the rows that choose", partial(read_along, run))
+    if run.general is not None:
+        for name in ("old", *run.arms):
+            who = "the old model" if name == "old" else name
+            run.made(f"general/{name}.json", f"{who} reads the general text", partial(read_general, run))
     arm = best(run)
     for name in ("old", arm):
         for decoding in DECODINGS:
             what = f"{'the old model' if name == 'old' else arm} drafts the held-out rows, {decoding}"
             run.made(f"heldout/{name}.{decoding}.jsonl", what, partial(draft, run))
-        run.made(f"heldout/{name}.points.jsonl", "edit points of the held-out rows", partial(read_along, run))
-        run.made(f"heldout/{name}.json", "log-probabilities of the held-out rows", partial(score, run))
+        who = "the old model" if name == "old" else name
+        run.made(f"heldout/{name}.points.jsonl", f"{who} reads the held-out rows", partial(read_along, run))
+        run.made(f"heldout/{name}.json", f"log-probabilities of the held-out rows, {who}", partial(score, run))
     found = learned(run, arm, edited_by_editor(run, arm), judged_by_judge(run, arm))
     write_json(run.out / "summary.json", found.as_dict())
     if found.decision.promoted:
