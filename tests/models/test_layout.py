@@ -398,7 +398,7 @@ class TestChoice:
     @pytest.mark.parametrize("wrong", ["no positions", "no tree", "no window in a tree"])
     def test_a_tree_that_would_be_silently_wrong_is_noticed(self, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
         model = model_of("mistral" if "window" in wrong else "llama")
-        right = sys.modules["errata.models.layout"]._inputs
+        right = sys.modules["errata.models.laid_out"]._inputs
 
         def inputs(model: Any, layout: Any) -> dict[str, Any]:
             given: dict[str, Any] = right(model, layout)
@@ -421,7 +421,7 @@ class TestChoice:
     def test_what_would_be_silently_wrong_is_noticed(self, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
         name = {"Boolean in eager": "llama eager", "no window": "gemma2", "window on columns": "mistral"}.get(wrong)
         model = model_of(name or "llama")
-        right = sys.modules["errata.models.layout"]._inputs
+        right = sys.modules["errata.models.laid_out"]._inputs
 
         def inputs(model: Any, layout: Any) -> dict[str, Any]:
             if layout.kind is LayoutKind.TREE:
@@ -466,6 +466,6 @@ class TestChoice:
         assert choose_layout(model)[0] is LayoutKind.TREE
         monkeypatch.setattr("errata.models.layout._as_tree", lambda *_, **__: [][0])
         assert choose_layout(model)[0] is LayoutKind.SHARED
-        right = sys.modules["errata.models.layout"]._attention
+        right = sys.modules["errata.models.laid_out"]._attention
         monkeypatch.setattr("errata.models.laid_out._attention", lambda m, layout: right(m, layout) | True)
         assert choose_layout(model)[0] is LayoutKind.PLAIN
