@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any, Literal
 
 import house_style
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nreal: stopped; rerun the same command to resume", file=sys.stderr)
         return 130
     command = ["learn", str(log), f"--model={settings.model}", f"--out={settings.out / 'learn'}"]
-    command += [f"--max-new-tokens={settings.max_new_tokens}", f"--general={HERE.parent / 'docs' / 'learn.md'}"]
+    command += [f"--max-new-tokens={settings.max_new_tokens}", f"--general={settings.out / 'general.txt'}"]
     command += [f"--editor={HERE / 'house_style.py'}:{settings.style}_editor", *settings.learn]
     print("errata " + " ".join(command))
     return errata(command)
@@ -117,6 +118,7 @@ def write_log(settings: Settings) -> Path:
         "seed": settings.seed,
     }
     with StageFolder.opened(settings.out, made) as stages:
+        stages.make(settings.out / "general.txt", write_general)
         rows = prompts(settings.rows)
         paths = [settings.out / "drafts" / f"{start:03}.jsonl" for start in range(0, len(rows), CHUNK)]
         for number, path in enumerate(paths):
@@ -126,6 +128,13 @@ def write_log(settings: Settings) -> Path:
         log = settings.out / "log.csv"
         stages.make(log, partial(_log, settings, rows, paths))
     return log
+
+
+def write_general(path: Path, characters: int = 30_000) -> None:
+    """English that has nothing to do with customers, and does not change: the manual that every Python carries."""
+    text = "".join(topics[name] for name in sorted(topics))
+    with new_file(path) as file:
+        file.write_text(text[:characters], encoding="utf-8")
 
 
 def _draft(settings: Settings, rows: Sequence[PromptRow], path: Path) -> None:

@@ -135,7 +135,7 @@ def _measure(settings: Settings, folder: Path, rows: Sequence[Correction], path:
     prompts = [PromptRow(id=row.id, prompt=row.prompt) for row in rows[: settings.drafts]]
     sampling = Sampling(max_new_tokens=settings.max_new_tokens, temperature=0.0)
     texts = TransformersGenerator(model, encoder, settings.drafts)(prompts, sampling)
-    general, _ = text_loss(model, real.HERE.parent / "docs" / "layouts.md", encoder, max_tokens=6000, batch_size=2)
+    general, _ = text_loss(model, settings.out / "log" / "general.txt", encoder, max_tokens=6000, batch_size=2)
     drafts = [one.text for one in texts]
     figures = {
         "written": found.written,

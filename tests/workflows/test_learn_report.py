@@ -62,8 +62,8 @@ def learned(measured: Measured = MEASURED, limits: Limits | None = None) -> Lear
         measured=measured,
         arm="figa",
         candidates=(
-            Candidate(name="old", points=ALONG, step=0, steps=0),
-            Candidate(name="figa", points=replace(ALONG, missed=3.3125), step=40, steps=57),
+            Candidate(name="old", points=ALONG, step=0, steps=0, general=3.0),
+            Candidate(name="figa", points=replace(ALONG, missed=3.3125), step=40, steps=57, general=3.05),
         ),
         logged_cost=Interval(5.5, 4.75, 6.25),
         accepted={"greedy": compared(-0.25, 0.5, rows=12)},

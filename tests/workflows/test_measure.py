@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import torch
 
 import tiny
 from errata.models import Sampling, load_causal
-from errata.types import Correction, Label, Rollout
+from errata.types import Correction, Label, PromptRow, Rollout
 from errata.winrate import mean_interval
 from errata.workflows import (
     compare,
@@ -22,6 +25,8 @@ from errata.workflows import (
     token_logprobs_by_label,
     write_drafts,
 )
+
+measure = import_module("errata.workflows.measure")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,22 @@ def test_a_user_counts_once_and_one_user_is_as_good_as_none() -> None:
 
 def rows(count: int) -> list[Correction]:
     return tiny.corrections(count)
+
+
+def test_prompts_of_one_length_are_asked_together_and_drafts_come_in_the_order_of_the_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[list[str]] = []
+
+    def draw(self: Any, prompts: Sequence[PromptRow], sampling: Sampling) -> list[Rollout]:
+        asked.append([one.id for one in prompts])
+        return [answer(one.id, str(one.prompt)) for one in prompts]
+
+    monkeypatch.setattr(measure.TransformersGenerator, "__call__", draw)
+    given = [replace(row, prompt="red cat " * size) for row, size in zip(rows(5), (9, 1, 5, 1, 7), strict=True)]
+    found = write_drafts(torch.nn.Linear(1, 1), given, tiny.encoder(), Sampling(), batch_size=2)
+    assert [one.id for one in found] == [row.id for row in given]
+    assert asked == [[given[k].id for k in part] for part in ((1, 3), (2, 4), (0,))]
 
 
 def test_drafts_do_not_depend_on_who_draws_but_on_the_seed(model: torch.nn.Module) -> None:

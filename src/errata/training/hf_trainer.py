@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -26,6 +27,14 @@ from errata.training.config import OfflineConfig, StepLoss
 from errata.training.watch import best_step, evaluations, stop_reason, warnings_of
 
 __all__ = ["Passes", "StepTrainer", "Steps", "arguments_of"]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Checkpoints of short runs are written within a second of each other; their numbers order them as well.
+    return "mtime may not be reliable" not in record.getMessage()
+
+
+logging.getLogger("transformers.trainer_utils").addFilter(_is_news)
 
 
 class Passes(Dataset[Any]):

@@ -4,8 +4,8 @@ The percentile bootstrap and Student's t do not: of 20 differences whose true me
 tail, they find a gain in 8 to 38 of 100 samples where 2.5 are allowed. Three things are done about it, all in closed
 form:
 
-- *One more row* counts that goes against: as far from 0 as the farthest one. What a sample has not shown is not ruled
-  out, so that no interval has no width.
+- *One more row* counts that goes against: as far from 0 as the farthest one, or as far as is known to be at stake. What
+  a sample has not shown is not ruled out, so that no interval has no width.
 - *Hall's (1992) cubic correction* for the skewness, which is taken as ``SKEWNESS`` times the sample's: small samples
   show less of it than there is. Where less of it would be worse, the worst is taken.
 - *Ties* (differences of 0) say nothing of the direction, and are not counted as rows that do.
@@ -59,12 +59,17 @@ def by_user(differences: ArrayLike, users: Sequence[Hashable]) -> Floats:
 
 
 def upper_limit(
-    values: ArrayLike, *, about: float | None = 0.0, least: float = 0.0, level: float = 0.95
+    values: ArrayLike,
+    *,
+    about: float | None = 0.0,
+    least: float = 0.0,
+    stake: ArrayLike = 0.0,
+    level: float = 0.95,
 ) -> NDArray[np.float64]:
     """The upper end of the interval of ``mean_interval``; below ``about`` the mean is told to be below it.
 
     With k values x that are not ``about``, their mean m and skewness g, and one more value at m + D, where
-    D = max|x − about| + |m − about|: m₊ and s₊ are mean and standard deviation of the k + 1, and the end is
+    D = max(max|x − about|, stake) + |m − about|: m₊ and s₊ are mean and standard deviation of the k + 1, and the end is
     m₊ − s₊·T. T solves h(T) = t / √(k + 1) with Student's t(k) at (1 − level)/2 and Hall's
     h(T) = T + γT²/3 + γ²T³/27 + γ/(6(k + 1)), γ the worst one from 0 to ``SKEWNESS``·g (from −4.5/T on, h is largest).
     Ties scale the end towards ``about``; if the end with ties counted as values is farther out, it is taken.
@@ -73,6 +78,7 @@ def upper_limit(
         values: samples along the last axis, shape (…, N), N ≥ 2.
         about: what the mean is compared with; None: with nothing, then D = max|x − m| and ties are values.
         least: the smallest D: the unit in which the values are counted.
+        stake: how far above ``about`` a value can lie, as far as is known, though none may; one, or one a sample.
         level: of the two-sided interval.
     """
     x = np.asarray(values, np.float64)
@@ -80,14 +86,15 @@ def upper_limit(
         return _end(x, np.ones_like(x), None, least, level)
     x = x - about
     told = (x != 0).astype(np.float64)
-    every = _end(x, np.ones_like(x), 0.0, least, level)
+    farthest = np.maximum(np.abs(x).max(axis=-1), np.asarray(stake, np.float64))
+    every = _end(x, np.ones_like(x), farthest, least, level)
     share = told.mean(axis=-1)
-    untied: Floats = share * _end(x, np.where(share[..., None] > 0, told, 1.0), 0.0, least, level)
+    untied: Floats = share * _end(x, np.where(share[..., None] > 0, told, 1.0), farthest, least, level)
     return about + np.maximum(every, untied)
 
 
-def _end(x: Floats, keep: Floats, about: float | None, least: float, level: float) -> Floats:
-    """The end for the values that are kept; about is 0 or None."""
+def _end(x: Floats, keep: Floats, farthest: Floats | None, least: float, level: float) -> Floats:
+    """The end for the values that are kept; None: they are compared with nothing, else with 0."""
     count = keep.sum(axis=-1)
     mean = (x * keep).sum(axis=-1) / count
     apart = (x - mean[..., None]) * keep
@@ -96,8 +103,7 @@ def _end(x: Floats, keep: Floats, about: float | None, least: float, level: floa
     # Equal values have no skewness, and rounding gives them a variance that is not quite 0.
     flat = variance <= 1e-24 * ((x * keep) ** 2).max(axis=-1)
     skewness = np.where(flat, 0.0, SKEWNESS * np.maximum(third, 0.0) / np.where(flat, 1.0, variance) ** 1.5)
-    farthest = np.abs(apart if about is None else x * keep).max(axis=-1)
-    against = np.maximum(farthest if about is None else farthest + np.abs(mean), least)
+    against = np.maximum(np.abs(apart).max(axis=-1) if farthest is None else farthest + np.abs(mean), least)
     total = count + 1
     deviation = np.sqrt((variance * count + against**2 * count / total) / count)
     goal = stdtrit(count, (1 - level) / 2) / np.sqrt(total)
@@ -118,7 +124,7 @@ def _solve(goal: Floats, skewness: Floats, total: Floats) -> Floats:
 
 
 def mean_interval(
-    values: ArrayLike, *, about: float | None = None, least: float = 0.0, level: float = 0.95
+    values: ArrayLike, *, about: float | None = None, least: float = 0.0, stake: float = 0.0, level: float = 0.95
 ) -> Interval:
     """The interval of a mean of numbers without bounds, such as words to change; see ``upper_limit``.
 
@@ -128,6 +134,7 @@ def mean_interval(
         values: one a row or a user, shape (N,), N ≥ 2, independent.
         about: what the mean is compared with: 0 for a difference. None for a figure that is compared with nothing.
         least: the unit in which the values are counted, such as 1 word; 0: there is none.
+        stake: as in ``upper_limit``; of the upper end.
         level: the share of such intervals that hold the true mean, or more.
 
     Raises:
@@ -138,13 +145,13 @@ def mean_interval(
     (-1.0, -1.25, -0.75)
     """
     x = check_sample(values, level)
-    high = float(upper_limit(x, about=about, least=least, level=level))
+    high = float(upper_limit(x, about=about, least=least, stake=stake, level=level))
     low = -float(upper_limit(-x, about=None if about is None else -about, least=least, level=level))
     return Interval(float(x.mean()), low, high)
 
 
 def smallest_shown(
-    values: ArrayLike, *, least: float = 0.0, count: int | None = None, resamples: int = 200
+    values: ArrayLike, *, least: float = 0.0, stake: float = 0.0, count: int | None = None, resamples: int = 200
 ) -> float | None:
     """The smallest difference that so many rows show in 80 of 100 samples, by the interval that decides.
 
@@ -154,6 +161,7 @@ def smallest_shown(
     Args:
         values: differences, one a row or a user, shape (N,), N ≥ 2.
         least: as in ``mean_interval``.
+        stake: likewise.
         count: of how many rows; as many as there are values, if not given.
         resamples: how many samples; drawn with one seed, so the same values give the same answer.
 
@@ -165,7 +173,7 @@ def smallest_shown(
     drawn = np.random.default_rng(0).choice(pool, (resamples, count or len(x)))
 
     def shown(size: float) -> bool:
-        return bool((upper_limit(drawn - size, least=least) < 0).mean() >= 0.8)
+        return bool((upper_limit(drawn - size, least=least, stake=stake) < 0).mean() >= 0.8)
 
     most = 64 * float(pool.std())
     size: float = float(pool.std()) / math.sqrt(drawn.shape[1])

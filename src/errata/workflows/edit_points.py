@@ -22,7 +22,8 @@ from errata.data import Encoder
 from errata.edits import diff, word_distance, words
 from errata.models import greedy_choices, pad
 from errata.types import Correction, Edit, Encoded, Op, Ties
-from errata.workflows.measure import Comparison, Told, compare
+from errata.winrate import by_user
+from errata.workflows.measure import Comparison, Told, compare, told_apart
 
 __all__ = [
     "EditPoint",
@@ -245,8 +246,23 @@ def compare_choices(
     *,
     users: Sequence[Hashable | None] | None = None,
     count_users: bool = True,
+    others: Sequence[RowChoices] = (),
+    other_users: Sequence[Hashable | None] | None = None,
 ) -> PointsCompared:
-    """Two models along the same rows in the same order, two or more of them; of users as ``compare``.
+    """Two models along the same rows in the same order, two or more of them.
+
+    A model could lose at the edit points as many words as the old one gets right there. What the rows have at stake is
+    known, also where none of it was lost: a long edit that comes once in fifty rows can outweigh what is won in all
+    others, and is in no row of every third sample of fifty. So the interval allows for the loss of the most that the
+    old model gets right in any row, or any user's rows, that it has read.
+
+    Args:
+        new: what the new model would write.
+        old: likewise.
+        users: as of ``compare``.
+        count_users: likewise.
+        others: what the old model would write along further rows of the same log.
+        other_users: who sent those.
 
     Raises:
         ValueError: the rows are not the same, or as ``compare``.
@@ -254,13 +270,24 @@ def compare_choices(
     if [row.id for row in new] != [row.id for row in old]:
         raise ValueError("two models are compared along the same rows in the same order; these are others")
 
-    def difference(name: str) -> Comparison:
+    def difference(name: str, stake: float) -> Comparison:
         values = ([getattr(row, name) for row in rows] for rows in (new, old))
-        return compare(*values, users=users, count_users=count_users)
+        return compare(*values, users=users, count_users=count_users, stake=stake)
 
+    told = told_apart(users) if count_users else None
+    stake = max(_most_right(old, told), _most_right(others, None if told is None else other_users))
     return PointsCompared(
-        old=figures_of(old), new=figures_of(new), missed=difference("missed"), otherwise=difference("otherwise")
+        old=figures_of(old),
+        new=figures_of(new),
+        missed=difference("missed", stake),
+        otherwise=difference("otherwise", 0),
     )
+
+
+def _most_right(rows: Sequence[RowChoices], users: Sequence[Hashable | None] | None) -> float:
+    """The most words of its edits that a model gets right in a row or, with users, in the mean row of one of them."""
+    right = [row.words - row.missed for row in rows]
+    return float(max(right if users is None else by_user(right, users), default=0.0))
 
 
 def _token_at(side: Encoded, character: int) -> int:

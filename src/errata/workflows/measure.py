@@ -30,6 +30,7 @@ __all__ = [
     "repetition",
     "text_loss",
     "token_logprobs_by_label",
+    "told_apart",
     "write_drafts",
 ]
 
@@ -123,9 +124,12 @@ def write_drafts(
     """
     generator = TransformersGenerator(model, encoder, batch_size)
     found: list[Rollout] = []
+    # Prompts of about the same length are asked together: less padding.
+    order = sorted(range(len(rows)), key=lambda k: len(encoder.prompt_ids(rows[k].prompt)))
     with tqdm(total=len(rows), desc=what, unit=" drafts", leave=False, delay=2, disable=None) as bar:
         for start in range(0, len(rows), batch_size):
-            asked = [PromptRow(id=row.id, prompt=row.prompt) for row in rows[start : start + batch_size]]
+            part = [rows[k] for k in order[start : start + batch_size]]
+            asked = [PromptRow(id=row.id, prompt=row.prompt) for row in part]
             # Another seed for each batch, or all would draw alike.
             seed = (sampling.seed + 1_000_003 * start) % 2**31
             drawn = generator(
@@ -136,7 +140,7 @@ def write_drafts(
             bar.update(len(drawn))
             if told is not None:
                 told(len(found), len(rows))
-    return found
+    return [draft for _, draft in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
 
 
 def edit_costs(answers: Sequence[Rollout], sent: Mapping[str, str]) -> list[int]:
@@ -172,6 +176,7 @@ def compare(
     *,
     users: Sequence[Hashable | None] | None = None,
     count_users: bool = True,
+    stake: float = 0.0,
 ) -> Comparison:
     """Edit costs of two models on the same rows in the same order, two or more of them.
 
@@ -184,25 +189,31 @@ def compare(
         old: likewise.
         users: who sent each row; None: nobody knows.
         count_users: whether users count once; if not, every row counts, and the mean over users is given beside it.
+        stake: how many words a row, or a user, could lose, though none may have (``upper_limit``).
 
     Raises:
         ValueError: fewer than two rows, or not one user a row.
     """
     difference = np.asarray(new, np.float64) - np.asarray(old, np.float64)
-    told = users if users is not None and len({user for user in users if user is not None}) > 1 else None
+    told = told_apart(users)
     of_users = None if told is None else by_user(difference, told)
     values = of_users if of_users is not None and count_users else difference
     return Comparison(
         rows=len(difference),
         users=None if values is difference else len(values),
-        difference=mean_interval(values, about=0.0, least=WORD),
+        difference=mean_interval(values, about=0.0, least=WORD, stake=stake),
         by_row=float(difference.mean()),
         by_user=None if of_users is None else float(of_users.mean()),
         wins=float((difference < 0).mean()),
         ties=float((difference == 0).mean()),
         losses=float((difference > 0).mean()),
-        detectable=smallest_shown(values, least=WORD),
+        detectable=smallest_shown(values, least=WORD, stake=stake),
     )
+
+
+def told_apart(users: Sequence[Hashable | None] | None) -> Sequence[Hashable | None] | None:
+    """The users, where there are two of them or more; else None, and rows count."""
+    return users if users is not None and len({user for user in users if user is not None}) > 1 else None
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from errata.data.rows import write_lines
 from errata.labels import label_all
 from errata.models import Sampling
 from errata.runs import write_json
-from errata.workflows.edit_points import choices_at
+from errata.workflows.edit_points import choices_at, edit_points
 from errata.workflows.learning.context import Run
 from errata.workflows.measure import text_loss, token_logprobs_by_label, write_drafts
 
@@ -38,6 +40,17 @@ def read_along(run: Run, path: Path) -> None:
     """What a model would write along what was sent: ``selection/MODEL.jsonl`` or ``heldout/MODEL.points.jsonl``."""
     name = path.stem.partition(".")[0]
     found = choices_at(run.loaded(name), run.points(path.parent.name), run.encoder, what=name, told=run.progress)
+    write_lines(path, map(asdict, found))
+
+
+def read_trained(run: Run, path: Path) -> None:
+    """The same of rows that are trained on, up to four times as many as judge: ``heldout/old.trained.jsonl``."""
+    rows = sorted(run.rows("train"), key=lambda row: hashlib.sha256(row.id.encode("utf-8", "replace")).digest())
+    points = []
+    for row in rows[: 4 * len(run.rows("heldout"))]:
+        with suppress(ValueError):  # too long, as in training
+            points.append(edit_points(row, run.encoder))
+    found = choices_at(run.loaded("old"), points, run.encoder, what="old", told=run.progress)
     write_lines(path, map(asdict, found))
 
 

@@ -111,9 +111,17 @@ def learned(run: Run, arm: str, anew: AnewCompared | None = None, judged: Judged
     sent = {row.id: row.edited for row in heldout}
     old, new = drafts("old", heldout), drafts(arm, heldout)
     along = {name: choices(run, f"{name}.points", "heldout") for name in ("old", arm)}
-    by_id = {row.id: row for row in heldout}
+    by_id = {row.id: row for side in ("heldout", "selection", "train") for row in run.rows(side)}
+    others = choices(run, "old.trained", "heldout")
+    others += choices(run, "old", "selection") if run.counts("split")["selection"] else []
     measured = Measured(
-        points=compare_choices(along[arm], along["old"], **run.whose([by_id[one.id] for one in along["old"]])),
+        points=compare_choices(
+            along[arm],
+            along["old"],
+            **run.whose([by_id[one.id] for one in along["old"]]),
+            others=others,
+            other_users=run.whose([by_id[one.id] for one in others])["users"],
+        ),
         drafter=drafter(run),
         anew=anew,
         judged=judged,

@@ -22,7 +22,7 @@ from errata.runs import new_folder, write_json, writes_out
 from errata.workflows.learned import Learned
 from errata.workflows.learning.candidates import ask_doctor, train
 from errata.workflows.learning.context import DECODINGS, Run
-from errata.workflows.learning.drafting import draft, read_along, read_general, score
+from errata.workflows.learning.drafting import draft, read_along, read_general, read_trained, score
 from errata.workflows.learning.editing import check_editor, edited_by_editor, judged_by_judge
 from errata.workflows.learning.findings import best, drafter, learned
 from errata.workflows.learning.reading import read_log
@@ -109,6 +109,10 @@ def _stages(run: Run) -> Learned:
         who = "the old model" if name == "old" else name
         run.made(f"heldout/{name}.points.jsonl", f"{who} reads the held-out rows", partial(read_along, run))
         run.made(f"heldout/{name}.json", f"log-probabilities of the held-out rows, {who}", partial(score, run))
+        if name == "old":
+            run.made(
+                "heldout/old.trained.jsonl", "the old model reads rows that are trained on", partial(read_trained, run)
+            )
     found = learned(run, arm, edited_by_editor(run, arm), judged_by_judge(run, arm))
     write_json(run.out / "summary.json", found.as_dict())
     if found.decision.promoted:
