@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 pytest_plugins = ["limits"]  # each test's CPU seconds
@@ -28,8 +28,9 @@ install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pe
 # pytest runs one process a core; more threads than cores only wait for each other.
 torch.set_num_threads(1)
 
-# The same examples in every run: whoever changes the code finds the failure, not whoever runs the tests next.
-settings.register_profile("errata", deadline=None, derandomize=True)
+# The same examples in every run: whoever changes the code finds the failure, not whoever runs the tests next. And none
+# fails because the machine has other work to do.
+settings.register_profile("errata", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("errata")
 
 
