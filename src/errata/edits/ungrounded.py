@@ -265,7 +265,9 @@ class _Known:
         self._raw = text
         self._text = _fold(text)
         self._runs = _ALNUM.findall(self._text)
-        self._words = set(self._runs)
+        # Chinese and Japanese words stand next to others without a space, and are words of their own.
+        parts = [] if self._text.isascii() else [self._text[start:stop] for start, stop in words(self._text)]
+        self._words = {*self._runs, *(run for part in parts for run in _ALNUM.findall(part))}
         self._prefixes = {word[:_PREFIX] for word in self._words if len(word) >= _PREFIX}
 
     def holds(self, kind: Kind, key: str) -> bool:
