@@ -29,7 +29,7 @@ from rich.table import Table
 
 from errata.edits import diff, words
 from errata.edits.align import align
-from errata.edits.words import split_words
+from errata.edits.word_spans import split_words
 from errata.runs import new_file
 from errata.types import Label, Op, Unit
 

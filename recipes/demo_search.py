@@ -159,7 +159,7 @@ def _dpo(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:
         if data == "edited"
         else read_preferences(run.folder / "data" / "preferences.jsonl", empty_texts="keep")
     )
-    train_dpo(_start(run), rows, run.encoder, replace(run.recipe.dpo("dpo_edited"), **values), out)
+    train_dpo(_start(run), rows, run.encoder, replace(run.recipe.comparisons("dpo_edited"), **values), out)
 
 
 def _reward(run: SeedRun, values: Mapping[str, Any], data: str, out: Path) -> None:

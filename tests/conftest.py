@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # Compiling what a training imports takes 20 s of CPU, and each process that a test starts would do so anew: where no
@@ -36,8 +36,9 @@ install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pe
 # pytest runs one process a core; more threads than cores only wait for each other.
 torch.set_num_threads(1)
 
-# The same examples in every run: whoever changes the code finds the failure, not whoever runs the tests next.
-settings.register_profile("errata", deadline=None, derandomize=True)
+# The same examples in every run: whoever changes the code finds the failure, not whoever runs the tests next. And none
+# fails because the machine has other work to do.
+settings.register_profile("errata", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("errata")
 
 

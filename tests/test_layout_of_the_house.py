@@ -38,20 +38,7 @@ def test_every_folder_and_module_of_the_library_has_a_place_in_the_order() -> No
     assert set(layers()) == there - {"__main__"}
 
 
-# A function of the same name stands in the package; its module is reached by ``from errata.losses.dpo import …`` alone.
-HIDDEN = {
-    "errata.client.connect",
-    "errata.doctor.examine",
-    "errata.edits.statistics",
-    "errata.edits.unknowable",
-    "errata.edits.words",
-    "errata.labels.project",
-    "errata.losses.dpo",
-    "errata.losses.figa",
-}
-
-
-def test_few_names_hide_a_module_and_none_of_a_method() -> None:
+def test_no_name_of_a_package_hides_a_module() -> None:
     """``import errata.tuning.figa as m`` gives what the package has under that name."""
     hidden = set()
     for package in map(importlib.import_module, PACKAGES):
@@ -60,7 +47,35 @@ def test_few_names_hide_a_module_and_none_of_a_method() -> None:
             whole = importlib.import_module(name)
             if getattr(package, module.name) is not whole:
                 hidden.add(name)
-    assert hidden == HIDDEN
+    assert hidden == set()
+
+
+def test_no_file_is_longer_than_450_lines_and_no_class_than_250() -> None:
+    files = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {name: lines for name, lines in files.items() if lines > 450} == {}
+    classes = {
+        f"{path.name} {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {name: lines for name, lines in classes.items() if lines > 250} == {}
+
+
+ABOUT_DPO = {
+    "tuning/dpo.py",
+    "tuning/__init__.py",
+    "losses/direct_preference.py",
+    "losses/__init__.py",
+}
+
+
+def test_only_files_that_are_about_dpo_name_it() -> None:
+    """What else speaks of methods asks ``METHODS``."""
+    package = ROOT / "src/errata"
+    texts = [path for path in package.rglob("*") if path.suffix in (".py", ".j2", ".js", ".html", ".txt")]
+    named = {str(path.relative_to(package)) for path in texts if re.search(r"(?i)\bdpo\b", path.read_text("utf-8"))}
+    assert named == ABOUT_DPO
 
 
 def suffixes() -> Iterator[tuple[str, str]]:

@@ -52,7 +52,7 @@ def test_every_verb_that_reads_rows_has_the_flags(verb: str, capsys: pytest.Capt
     assert issubclass(kind, Source)
     # Flags of the verb itself, and no others of these names: --source.columns would be none.
     with pytest.raises(SystemExit):
-        parse(verb, ["--help-all" if verb == "learn" else "--help"])
+        parse(verb, ["--help-all"])
     told = capsys.readouterr().out
     assert all(flag in told for flag in ("--columns", "--encoding", "--delimiter", "--sep", "--from", "--empty-texts"))
 

@@ -84,7 +84,7 @@ def test_help_of_verbs_that_train_imports_no_trainer(folder: Path) -> None:
     call(folder, [*lines, "reward eval --help", "doctor --help", "demo --help"], slow)
 
 
-@pytest.mark.parametrize("where", [*commands.COMMANDS.values(), *commands.IN_SHORT.values()])
+@pytest.mark.parametrize("where", list(commands.COMMANDS.values()))
 def test_every_verb_is_where_the_table_says(where: str) -> None:
     kind: Any = commands.load(where)
     assert where == f"{kind.__module__}:{kind.__name__}"

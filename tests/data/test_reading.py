@@ -26,7 +26,7 @@ from errata.data import (
     recognise_file,
     write_rows,
 )
-from errata.data import records as records_module
+from errata.data import tables as tables_module
 from errata.data.columns import AFTER, BEFORE, PROMPT
 from errata.data.sniff import encoding_of
 
@@ -482,7 +482,7 @@ def test_the_rest_of_a_broken_row_is_not_taken_for_a_row(tmp_path: Path) -> None
 
 
 def test_a_quote_that_is_never_closed_holds_no_file_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records_module, "_ROW_CHARACTERS", 100)
+    monkeypatch.setattr(tables_module, "_ROW_CHARACTERS", 100)
     path, aside = tmp_path / "log.csv", tmp_path / "aside.jsonl"
     path.write_text('prompt,draft,sent\np,"open,2\n' + "p,a,b\n" * 100)
     assert len(texts(path, set_aside=aside)) == 100

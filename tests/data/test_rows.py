@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from errata.data import records, rows
+from errata.data import corrections_from, json_records, records, tables, writing
 from errata.data.rows import (
     iter_corrections,
     read_corrections,
@@ -461,7 +461,7 @@ def test_nothing_is_yielded_after_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_writing_yields_what_it_writes(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_GROUP_ROWS", 2)
+    monkeypatch.setattr(writing, "_GROUP_ROWS", 2)
     path = tmp_path / name
     found = [Correction(id=f"{k}", prompt="p", original="a", edited="a b") for k in range(5)]
     stream = writing_rows(path, iter(found))
@@ -473,8 +473,8 @@ def test_writing_yields_what_it_writes(tmp_path: Path, name: str, monkeypatch: p
 
 
 def test_parquet_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_GROUP_ROWS", 2)
-    monkeypatch.setattr(records, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(writing, "_GROUP_ROWS", 2)
+    monkeypatch.setattr(tables, "BATCH_ROWS", 3)
     path = tmp_path / "rows.parquet"
     found = [PromptRow(id=f"{k}", prompt=f"{k}", extra={"x": k} if k % 2 else {}) for k in range(7)]
     write_rows(path, found)
@@ -521,8 +521,8 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
 
 def elements(text: str, chunk: int) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_CHUNK", chunk)
-        yield from records._elements(io.StringIO(text).read)
+        patch.setattr(json_records, "_CHUNK", chunk)
+        yield from json_records.json_elements(io.StringIO(text).read)
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -568,7 +568,7 @@ def test_a_json_array(tmp_path: Path) -> None:
 
 
 def test_a_saved_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(records, "BATCH_ROWS", 2)
     found = [
         {"id": "a", "prompt": TALK, "rejected": "no!", "chosen": "yes", "n": 1},
         {"id": "b", "prompt": TALK[:1], "rejected": "one two", "chosen": "one", "n": None},
@@ -583,7 +583,7 @@ def test_a_saved_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert read_corrections(tmp_path / "made", set_aside=tmp_path / "aside.jsonl") == expected
     ((_, kept),) = read_lines(tmp_path / "aside.jsonl")
     assert json.loads(kept)["line"] == 3
-    assert list(rows.corrections_from(made, set_aside=tmp_path / "aside.jsonl")) == expected
+    assert list(corrections_from(made, set_aside=tmp_path / "aside.jsonl")) == expected
 
 
 def test_folders_that_are_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

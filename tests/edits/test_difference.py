@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from errata.edits import apply, diff, word_distance
-from errata.edits.words import split_words
+from errata.edits.word_spans import split_words
 from errata.types import Edit, Op, Span, Unit
 
 from .table import distance_by_table

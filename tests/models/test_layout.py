@@ -38,7 +38,7 @@ from errata.models import (
     lay_out,
     without_dropout,
 )
-from errata.models.layout import _attention
+from errata.models.laid_out import _attention
 from errata.models.tree import plant, window_of
 from errata.types import Encoded
 
@@ -398,7 +398,7 @@ class TestChoice:
     @pytest.mark.parametrize("wrong", ["no positions", "no tree", "no window in a tree"])
     def test_a_tree_that_would_be_silently_wrong_is_noticed(self, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
         model = model_of("mistral" if "window" in wrong else "llama")
-        right = sys.modules["errata.models.layout"]._inputs
+        right = sys.modules["errata.models.laid_out"]._inputs
 
         def inputs(model: Any, layout: Any) -> dict[str, Any]:
             given: dict[str, Any] = right(model, layout)
@@ -406,7 +406,7 @@ class TestChoice:
                 given.pop({"no positions": "position_ids", "no tree": "tree"}.get(wrong, ""), None)
             return given
 
-        monkeypatch.setattr("errata.models.layout._inputs", inputs)
+        monkeypatch.setattr("errata.models.laid_out._inputs", inputs)
         if "window" in wrong:
             monkeypatch.setattr("errata.models.tree.window_of", lambda *_: None)
         assert choose_layout(model)[0] is LayoutKind.SHARED
@@ -421,7 +421,7 @@ class TestChoice:
     def test_what_would_be_silently_wrong_is_noticed(self, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
         name = {"Boolean in eager": "llama eager", "no window": "gemma2", "window on columns": "mistral"}.get(wrong)
         model = model_of(name or "llama")
-        right = sys.modules["errata.models.layout"]._inputs
+        right = sys.modules["errata.models.laid_out"]._inputs
 
         def inputs(model: Any, layout: Any) -> dict[str, Any]:
             if layout.kind is LayoutKind.TREE:
@@ -442,7 +442,7 @@ class TestChoice:
                 given["attention_mask"] &= columns[:, None] - columns < 4
             return given
 
-        monkeypatch.setattr("errata.models.layout._inputs", inputs)
+        monkeypatch.setattr("errata.models.laid_out._inputs", inputs)
         kind, said = choose_layout(model)
         assert kind is LayoutKind.PLAIN
         assert "on noise the shared one is off by" in said
@@ -466,6 +466,6 @@ class TestChoice:
         assert choose_layout(model)[0] is LayoutKind.TREE
         monkeypatch.setattr("errata.models.layout._as_tree", lambda *_, **__: [][0])
         assert choose_layout(model)[0] is LayoutKind.SHARED
-        right = sys.modules["errata.models.layout"]._attention
-        monkeypatch.setattr("errata.models.layout._attention", lambda m, layout: right(m, layout) | True)
+        right = sys.modules["errata.models.laid_out"]._attention
+        monkeypatch.setattr("errata.models.laid_out._attention", lambda m, layout: right(m, layout) | True)
         assert choose_layout(model)[0] is LayoutKind.PLAIN

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 import tiny
 from errata.models import LayoutKind, add_adapter, has_adapter, laid_out_logprobs, laid_out_scalars, lay_out, read_card
-from errata.models.layout import keep_lower_layers
+from errata.models.laid_out import keep_lower_layers
 from errata.models.lower import first_learning, kept_of, prefix_keys
 from errata.models.tree import plant
 from errata.tuning import FIGAConfig, SFTConfig, train_figa, train_sft

@@ -44,7 +44,7 @@ def collate(rows: list[Encoded]) -> dict[str, Any]:
 def train(
     start: Path, out: Path, config: OfflineConfig = CONFIG, *, loss: Any = nll, rows: Any = ROWS, evaluate: Any = None
 ) -> dict:
-    card = {"fingerprint": fingerprint_of(config, [row.ids for row in rows])}
+    card = {"stage": "toy", "fingerprint": fingerprint_of(config, [row.ids for row in rows])}
     return fit(
         load_policy(start, config),
         rows,

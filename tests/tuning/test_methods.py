@@ -15,10 +15,11 @@ import errata.tuning
 import tiny
 from errata import commands
 from errata.cli import main, overview
-from errata.data import write_rows
+from errata.data import LengthCounts, write_rows
 from errata.doctor import examine
+from errata.labels import LabelRules
 from errata.models import read_card
-from errata.training import OfflineMethod, run_offline
+from errata.training import OfflineMethod, reference, run_offline
 from errata.tuning import METHODS, methods
 from tuning.every_method import StoppedError, stopping_at
 from tuning.toy_method import TOY, ToyConfig
@@ -154,3 +155,35 @@ def test_it_goes_on_after_a_kill_and_no_layout_changes_it(folder: Path, tmp_path
     after, plain, before = (tiny.weights(path) for path in (tmp_path / "whole", tmp_path / "plain", folder / "start"))
     shared_W, plain_W, start_W = (torch.cat([one[name].flatten() for name in before]) for one in (after, plain, before))
     assert (shared_W - plain_W).norm() < 0.05 * (plain_W - start_W).norm()
+
+
+@pytest.mark.parametrize("name", ["dpo", "figa"])
+def test_the_reference_is_asked_once_also_by_a_run_that_was_killed(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = {each.name: each for each in METHODS}[name]
+    config = method.config(**STEP, **({"pull_weight": 1.0} if name == "figa" else {}))
+    source = method.source(ROWS, ENCODER, LabelRules(), LengthCounts())
+    asked: list[int] = []
+    right = reference.laid_out_logprobs
+
+    def counted(model: Any, layout: Any) -> Any:
+        asked.append(1)
+        return right(model, layout)
+
+    monkeypatch.setattr(reference, "laid_out_logprobs", counted)
+
+    def train(how: OfflineMethod[Any], out: str) -> None:
+        run_offline(how, folder / "start", source, ENCODER, config, tmp_path / out, heldout=tiny.labels(4, seed=9))
+
+    train(method, "whole")
+    once = len(asked)
+    assert once == 6 + 2, "micro-batches of two rows, 12 to train on and 4 held out"
+    with pytest.raises(StoppedError):
+        train(replace(method, loss=stopping_at(9, method.loss)), "resumed")
+    assert len(asked) == 2 * once
+    train(method, "resumed")
+    assert len(asked) == 2 * once
+    assert tiny.difference(tmp_path / "whole", tmp_path / "resumed") == 0
+    assert not list(tmp_path.glob("*/*.npz"))
+    assert not list(tmp_path.glob(".*"))

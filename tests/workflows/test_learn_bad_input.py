@@ -129,7 +129,7 @@ def test_a_run_that_is_killed_in_each_stage_goes_on_to_the_same_verdict(
 
 
 def test_every_remedy_of_the_doctor_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    source = Path(examine.__code__.co_filename).read_text()
+    source = "\n".join(path.read_text() for path in Path(examine.__code__.co_filename).parent.glob("*.py"))
     # Of `errata edits filter`, and one that is advised only to who has given it.
     others = {"--max-edit-ratio", "--duplicates", "--deleted-weight"}
     advised = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", source)) - others

@@ -2,7 +2,7 @@
 
 from errata.client.chat import Answer, Ask, Chat, Stop
 from errata.client.check import Finding, check_server
-from errata.client.connect import check_chat, connect, open_chat
+from errata.client.connection import check_chat, connect, open_chat
 from errata.client.engine import DryRun, Engine, Limits
 from errata.client.ledger import Ledger, Spent
 from errata.client.prices import Price, price_of, total_cost

@@ -15,6 +15,7 @@ import tyro
 
 from errata.commands.config import fields_of, flags_of, read_config, take_config
 from errata.commands.files import check_texts, with_its_flag
+from errata.commands.help import in_short
 from errata.ranges import raised_at_the_end
 from errata.runs import locked
 from errata.verbs import verbs
@@ -22,14 +23,11 @@ from errata.verbs import verbs
 if TYPE_CHECKING:
     from errata.commands.shared import Command
 
-__all__ = ["COMMANDS", "IN_SHORT", "PRESETS", "load", "outputs", "parse", "run", "where_is"]
+__all__ = ["COMMANDS", "PRESETS", "load", "outputs", "parse", "run", "where_is"]
 
 
 COMMANDS: Mapping[str, str] = {verb: f"errata.commands.{where}" for verb, (where, _) in verbs().items()}
 """Where each verb is, for ``load``: a verb imports its own module only, and torch takes seconds."""
-
-IN_SHORT: Mapping[str, str] = {"learn": "errata.commands.learn:LearnInShort"}
-"""What ``--help`` shows of verbs with many keys; ``--help-all`` shows all of them."""
 
 PRESETS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("tune ppo", "paper"): ("errata.tuning.ppo:PAPER",),
@@ -76,10 +74,10 @@ def parse(verb: str, arguments: Sequence[str]) -> Command:
     named = PRESETS.get((verb, preset))
     layers = map(load, named) if named else [getattr(kind, "presets", {}).get(preset, {})]
     under = [flag for layer in layers for flag in flags_of(layer)]
-    if verb in IN_SHORT and "--help-all" in typed:
+    if "--help-all" in typed:
         typed = ["--help"]
-    elif verb in IN_SHORT and {"-h", "--help"} & set(typed):
-        kind = load(IN_SHORT[verb])
+    elif {"-h", "--help"} & set(typed):
+        kind = in_short(kind)
     with raised_at_the_end():  # tyro would put them in a frame, with another exit code than other wrong values
         command: Command = tyro.cli(
             kind,

@@ -44,6 +44,7 @@ class Doctor:
     """
 
     codes = (UNSAFE,)
+    shown = ("columns", "max_length", "on_long", "unit", "inventions", "normalize")
 
     data: Path
     """Corrections."""
@@ -76,6 +77,7 @@ class Doctor:
         more = {"preset": (preset, "default"), "settings": (settings, method.config())}
         made = with_methods(cls, list(known), **more)
         made.presets = method.presets
+        made.shown = {*cls.shown, *method.own_settings}
         return made
 
     def run(self) -> int:

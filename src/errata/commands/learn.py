@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import OmitArgPrefixes as Flat
-from tyro.conf import Positional, Suppress
+from tyro.conf import Positional
 
 from errata.commands.hub import HubFlags
 from errata.commands.shared import RESUMES, Source, console
@@ -16,7 +16,7 @@ from errata.doctor import diagnosis_to_terminal
 from errata.runs import new_file
 from errata.workflows import LearnConfig, LearnDetails, NotSafe, Waiting, learn, learned_html, learned_terminal
 
-__all__ = ["Learn", "LearnInShort"]
+__all__ = ["Learn"]
 
 UNSAFE, REFUSED, WAITING = 3, 4, 6
 
@@ -34,12 +34,11 @@ class Learn:
 
     Exit code 0: promoted. 4: refused, and why is said. 3: not safe to train. 6: people have to edit drafts
     first. 1: the input is wrong. 2: the command is.
-
-    More keys, from how rows are split to the limits of the verdict: --help-all; all of them in a file: --config.
     """
 
     stopped = RESUMES
     codes = (UNSAFE, REFUSED, WAITING)
+    shown = tuple(LearnConfig.__dataclass_fields__)
 
     log: Positional[Path]
     """Rows with prompt, draft and sent (CSV, JSONL, Parquet …, or another format that `errata edits import` knows);
@@ -92,15 +91,3 @@ class Learn:
         console.print(f"Model: {self.out / 'model'}", highlight=False, markup=False, soft_wrap=True)
         self.hub.push(self.out / "model")
         return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnInShort(Learn):
-    """The keys of the common case: what ``--help`` shows."""
-
-    source: Suppress[Source] = Source()
-    details: Suppress[LearnDetails] = LearnDetails()
-    hub: Suppress[HubFlags] = HubFlags()
-
-
-LearnInShort.__doc__ = Learn.__doc__

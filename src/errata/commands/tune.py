@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import arg
 
+from errata.commands.help import USUAL
 from errata.commands.hub import HubFlags
 from errata.commands.shared import (
     RESUMES_TRAINING,
@@ -201,7 +202,8 @@ def command_of(method: OfflineMethod[Any]) -> type[TuneOffline]:
         flags.append(
             ("preset", Annotated[names, arg(help="Whose settings stand under what else is given.")], "default")
         )
-    namespace = {"method": method, "presets": method.presets, "__doc__": method.about}
+    shown = USUAL | method.own_settings
+    namespace = {"method": method, "presets": method.presets, "shown": shown, "__doc__": method.about}
     kind: type[TuneOffline] = make_dataclass(
         f"Tune{method.name.upper()}",
         flags,
@@ -229,6 +231,10 @@ class TunePPO(Ranged):
     """
 
     stopped = RESUMES_TRAINING
+    shown = (
+        *("columns", "steps", "rollouts_per_step", "learning_rate", "lora_rank", "max_new_tokens", "kl_coefficient"),
+        "evaluate_every",
+    )
 
     model: Path
     """The policy to start from, also the reference of the KL penalty: a local folder, a GGUF file, or owner/name or

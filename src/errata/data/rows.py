@@ -8,56 +8,42 @@ that cannot be used is never dropped in silence: it is an error, or it is set as
 
 from __future__ import annotations
 
-import gzip
-import json
-import sqlite3
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, Unpack
+from typing import Any, Unpack
 
 from tqdm import tqdm
 
 from errata.data.columns import (
-    TEXT_PAIRS,
     WELL_KNOWN,
     EmptyTexts,
     Kind,
     Reading,
     check_columns,
     columns_of,
-    naming,
     renamed,
     with_messages,
 )
 from errata.data.fields import (
-    ID_FIELDS,
     EmptyTextError,
     Fields,
-    is_conversation,
-    take_answer,
-    take_conversation,
-    take_id,
-    take_ids,
-    take_prompt,
 )
-from errata.data.formats import FORMATS, Format, Recognised, any_pair, is_own, is_response, pair_of, recognise
+from errata.data.formats import Format, Recognised, is_response, recognise
+from errata.data.parsing import NEEDED, TEXTS, check_not_empty, columns_in, names_in, plan_for
 from errata.data.records import (
     Opened,
     Record,
-    is_gzip,
     mapping_records,
     open_records,
-    pyarrow_modules,
     read_lines,
 )
 from errata.data.sniff import name_key
-from errata.runs import new_file
+from errata.data.writing import FirstLines, line_file, row_fields, write_lines, write_rows, writing_rows
 from errata.types import Correction, Demonstration, Preference, PromptRow
 
 __all__ = [
@@ -79,15 +65,8 @@ __all__ = [
     "writing_rows",
 ]
 
-_ANSWERS = ("response", "completion", "chosen", "edited", "sent")
-_GROUP_ROWS = 4096
 _FIRST = 100
 """So many rows say what the columns of a file are."""
-_TEXTS = ("prompt", "messages", "input", *(name for pair in TEXT_PAIRS for name in pair), "response", "completion")
-"""Fields that may hold messages."""
-
-
-_Written = TypeVar("_Written", bound=PromptRow | Demonstration | Preference | Correction)
 
 
 def iter_prompts(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> Iterator[PromptRow]:
@@ -189,7 +168,7 @@ def recognise_file(path: Path, *, first: int = 100, **how: Unpack[Reading]) -> R
         told = f" among its first {first}: {refusal}" if refusal else ""
         raise ValueError(f"{path} has no usable row{told}; give it at least one")
     try:
-        columns = _columns("corrections", loaded, opened, {**how, "form": None})
+        columns = columns_in("corrections", loaded, opened, {**how, "form": None})
         return recognise([renamed(dict(fields), columns) for fields in loaded])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -199,7 +178,7 @@ def holds_responses(path: Path, *, first: int = 100, **how: Unpack[Reading]) -> 
     """Whether a file's first rows are answers without a correction: ``prompt`` and ``response`` or ``completion``."""
     opened = _open(path, how)
     loaded, _ = _loaded(islice(opened.records, first))
-    columns = columns_of("demonstrations", _names(loaded, opened), how.get("columns") or {}, aliases=False)
+    columns = columns_of("demonstrations", names_in(loaded, opened), how.get("columns") or {}, aliases=False)
     return sum(is_response(renamed(dict(fields), columns)) for fields in loaded) * 2 >= len(loaded) > 0
 
 
@@ -223,85 +202,6 @@ def read_corrections(path: Path, *, set_aside: Path | None = None, **how: Unpack
     return list(iter_corrections(path, set_aside=set_aside, **how))
 
 
-def write_rows(path: Path, rows: Iterable[PromptRow | Demonstration | Preference | Correction]) -> None:
-    """Write rows, wholly or not at all; the readers give back equal rows. A correction becomes a TRL preference row.
-
-    Rows are taken one at a time; Parquet has the types of its first rows.
-
-    Raises:
-        ValueError: a format that cannot be written; an id that comes twice; text or an extra field that the file cannot
-            hold as it is.
-    """
-    deque(writing_rows(path, rows), maxlen=0)
-
-
-def writing_rows(path: Path, rows: Iterable[_Written]) -> Iterator[_Written]:
-    """Yield the rows while writing them: for who counts what is written. Whoever stops early has written nothing.
-
-    Raises:
-        ValueError: as ``write_rows``.
-    """
-    if path.suffix == ".parquet":
-        yield from _writing_parquet(path, rows)
-    else:
-        with _line_file(path) as write, _FirstLines() as ids:
-            for row in rows:
-                write(_distinct(row_fields(row), ids))
-                yield row
-
-
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write objects as ``.jsonl`` or ``.jsonl.gz``, wholly or not at all; the same objects, the same bytes.
-
-    Raises:
-        ValueError: another suffix; a row that JSON in UTF-8 cannot hold.
-    """
-    with _line_file(path) as write:
-        for row in rows:
-            write(row)
-
-
-@contextmanager
-def _line_file(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Yield what writes one line; the file is there once the block has ended without an error."""
-    compressed = is_gzip(path)
-    with new_file(path) as unfinished, unfinished.open("wb") as raw:
-        # No name and no time in the header of a gzip file.
-        file = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if compressed else raw
-        with file:
-
-            def write(row: Mapping[str, Any]) -> None:
-                try:
-                    file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-                except (TypeError, ValueError, RecursionError) as error:
-                    raise ValueError(f"{path}: row {row.get('id')!r} cannot be written as JSON: {error}") from error
-
-            yield write
-
-
-class _FirstLines:
-    """The line of each id seen so far, in a database on disk that goes with this object: ids may be millions."""
-
-    def __enter__(self) -> _FirstLines:
-        # "" is SQLite's name for a private file without a name, kept in memory as long as it is small.
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE first (id BLOB PRIMARY KEY, line INTEGER) WITHOUT ROWID")
-        self._database.execute("BEGIN")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._database.close()
-
-    def put(self, identity: str, line: int) -> int | None:
-        """Note an id; the line that had it before, or None if it is new."""
-        key = identity.encode("utf-8", "surrogatepass")
-        if self._database.execute("INSERT OR IGNORE INTO first VALUES (?, ?)", (key, line)).rowcount:
-            return None
-        ((before,),) = self._database.execute("SELECT line FROM first WHERE id = ?", (key,))
-        return int(before)
-
-
 # Reading: a file gives records, a record gives fields, fields give a row.
 
 
@@ -323,93 +223,6 @@ def _open(path: Path, how: Reading) -> Opened:
     return open_records(path, encoding=how.get("encoding"), delimiter=how.get("delimiter"), known=known)
 
 
-class _Plan(NamedTuple):
-    """How the rows of a file are made of its records."""
-
-    parse: Callable[[Fields, int], Any]
-    columns: Mapping[str, str]
-    said: tuple[str, ...]
-    """What was recognised, in words."""
-    hint: str
-    """What to type, if no row can be used."""
-
-
-def _plan(kind: Kind, sample: Sequence[Fields], opened: Opened, how: Reading) -> _Plan:
-    """Choose by the first rows: errata's own names, a published format, or other well-known names of columns.
-
-    Raises:
-        ValueError: two formats fit, or two columns could be meant.
-    """
-    form, columns = how.get("form"), _columns(kind, sample, opened, how)
-    rows = [renamed(dict(fields), columns) for fields in sample]
-    said, hint = [f"column {theirs!r} is {ours!r}" for ours, theirs in columns.items() if ours != theirs], ""
-    if how.get("columns") and not columns.keys() >= (how.get("columns") or {}).keys():
-        said.append("--columns is not applied: its columns are not there, and errata's own names are")
-    if form is not None and not any(map(form.fits, rows)) and _most(rows, _OWN[kind]):
-        # As with --columns: a second file of the same verb.
-        form, said = None, [*said, "--from is not applied: its rows have errata's own names"]
-    if form is None and not _most(rows, _OWN[kind]):
-        form = _format_of(rows)
-        said += [] if form is None else [form.title]
-        if opened.columns and form is None:
-            hint = naming(kind, opened.columns)
-    if opened.columns and any(with_messages(dict(row), _TEXTS) != row for row in _parsable(rows)):
-        said.append("messages as JSON are read as messages")
-    return _Plan(_parser(kind, form), columns, tuple(said), hint)
-
-
-def _columns(kind: Kind, sample: Sequence[Fields], opened: Opened, how: Reading) -> dict[str, str]:
-    """Errata's name of a column → its name in the file, where that is another."""
-    names, given, form = _names(sample, opened), how.get("columns") or {}, how.get("form")
-    missing = [f"{ours}={theirs}" for ours, theirs in given.items() if sample and not _has(sample, theirs)]
-    if missing and len(missing) == len(given) and _most(sample, _OWN[kind]):
-        # A second file of the same verb, such as the held-out rows, may have errata's own names.
-        given, missing = {}, []
-    if missing:
-        raise ValueError(f"--columns {missing[0]}: no row has that column; {naming(kind, names)}")
-    columns = columns_of(kind, names, given, aliases=False)
-    rows = [renamed(dict(fields), columns) for fields in sample]
-    if _most(rows, _OWN[kind]):
-        return columns
-    # Of errata's own formats one that is not whole may have its other half under another name.
-    found = form or _format_of(rows)
-    if found is not None and not _is_pair_format(found):
-        return columns
-    try:
-        return columns_of(kind, names, given, aliases=True)
-    except ValueError:
-        if form is None:
-            raise
-        # Whoever named the format is told what its rows lack.
-        return columns
-
-
-def _has(sample: Sequence[Fields], theirs: str) -> bool:
-    return any(renamed(dict(fields), {"": theirs}).get("") is not None for fields in sample)
-
-
-def _format_of(rows: Sequence[Fields]) -> Format | None:
-    """The published format of most of the rows; two that fit are an error."""
-    fitting = [form for form in FORMATS.values() if _most(rows, form.fits)]
-    return recognise(rows).format if fitting else None
-
-
-def _is_pair_format(form: Format) -> bool:
-    return form in [FORMATS[name] for name in ("preference", "original-edited", "draft-sent")]
-
-
-def _most(rows: Sequence[Fields], fits: Callable[[Fields], bool]) -> bool:
-    return sum(map(fits, rows)) * 2 >= len(rows) > 0
-
-
-def _names(sample: Sequence[Fields], opened: Opened) -> list[str]:
-    """The columns of a table, or the fields that at least half of the rows have."""
-    if opened.columns or not sample:
-        return list(opened.columns)
-    count = Counter(name for fields in sample for name, value in fields.items() if value is not None)
-    return [name for name in count if count[name] * 2 >= len(sample)]
-
-
 def _loaded(found: Iterable[Record]) -> tuple[list[Fields], str]:
     """The fields of records that can be read, and why the first of the others cannot."""
     loaded: list[Fields] = []
@@ -420,13 +233,6 @@ def _loaded(found: Iterable[Record]) -> tuple[list[Fields], str]:
         except (ValueError, RecursionError) as error:
             refusal = refusal or f"line {record.line}: {error}"
     return loaded, refusal
-
-
-def _parsable(rows: Iterable[Fields]) -> Iterator[Fields]:
-    for row in rows:
-        with suppress(ValueError):
-            with_messages(dict(row), _TEXTS)
-            yield row
 
 
 def _rows(
@@ -441,16 +247,16 @@ def _rows(
     opened = opened if isinstance(opened, Opened) else opened()
     first = list(islice(opened.records, _FIRST))
     try:
-        plan = _plan(kind, _loaded(first)[0], opened, how)
+        plan = plan_for(kind, _loaded(first)[0], opened, how)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     if said := "; ".join([*opened.taken, *plan.said]):
         # Not print: a progress bar may stand where this is to be said.
         tqdm.write(f"{source}: {said}", file=sys.stderr)
     counts = _Counts()
-    keep, needed = how.get("empty_texts", "skip") == "keep", _NEEDED[kind]
-    cells = [name for name in _TEXTS if name in {*opened.columns, *plan.columns}] if opened.columns else ()
-    with _FirstLines() as ids, nullcontext() if set_aside is None else _line_file(set_aside) as write:
+    keep, needed = how.get("empty_texts", "skip") == "keep", NEEDED[kind]
+    cells = [name for name in TEXTS if name in {*opened.columns, *plan.columns}] if opened.columns else ()
+    with FirstLines() as ids, nullcontext() if set_aside is None else line_file(set_aside) as write:
         for record in chain(first, opened.records):
             try:
                 fields = record.load()
@@ -462,7 +268,7 @@ def _rows(
                         fields = with_messages(fields, (name,))
                 row = plan.parse(fields, record.line)
                 if not keep:
-                    counts.without_prompt += _check_not_empty(row, needed)
+                    counts.without_prompt += check_not_empty(row, needed)
                 if (before := ids.put(row.id, record.line)) is not None:
                     raise ValueError(f"field 'id': {row.id!r} is the id of line {before} too; make ids differ")
             except (ValueError, RecursionError) as error:  # the latter of rows nested to the limit of Python
@@ -530,192 +336,7 @@ class _Counts:
             tqdm.write(f"{source}: {self.without_prompt} of {self.usable} rows have an empty prompt", file=sys.stderr)
 
 
-def _check_not_empty(row: Any, texts: Sequence[tuple[str, str]]) -> bool:
-    """Refuse a row without a text to learn from; whether its prompt is empty, which may be.
-
-    Raises:
-        EmptyTextError: a text is empty, or white space alone: nobody wrote it, and it is no wish for silence.
-    """
-    for name, what in texts:
-        text = getattr(row, name)
-        # A prompt may be messages. As is_empty, without a call for each text of each row.
-        if not text or (text.__class__ is str and text.isspace()):
-            raise EmptyTextError(f"the text {what} is empty; write it, or keep such rows with --empty-texts keep")
-    prompt = row.prompt
-    return not prompt or (prompt.__class__ is str and prompt.isspace())
-
-
-_NEEDED: Mapping[Kind, tuple[tuple[str, str], ...]] = {
-    "prompts": (("prompt", "of the prompt"),),
-    "demonstrations": (("response", "of the answer"),),
-    "preferences": (("rejected", "that was rejected"), ("chosen", "that was chosen")),
-    "corrections": (
-        ("original", "before the edit (draft, original, rejected)"),
-        ("edited", "after the edit (sent, edited, chosen)"),
-    ),
-}
-"""The texts that a row needs, and what they are."""
-
-
 # What a row is made of.
 
 
-def _parser(kind: Kind, form: Format | None) -> Callable[[Fields, int], Any]:
-    if form is None or form is FORMATS["preference"]:
-        return {
-            "prompts": _prompt_row,
-            "demonstrations": _demonstration,
-            "preferences": _preference,
-            "corrections": any_pair if form is None else form.parse,
-        }[kind]
-    parse = form.parse
-    if kind == "corrections":
-        return parse
-    made = {"prompts": _prompt_of, "demonstrations": _demonstration_of, "preferences": _preference_of}[kind]
-    return lambda fields, line: made(parse(fields, line))
-
-
-def _prompt_of(row: Correction) -> PromptRow:
-    return PromptRow(id=row.id, prompt=row.prompt, extra=row.extra)
-
-
-def _demonstration_of(row: Correction) -> Demonstration:
-    return Demonstration(id=row.id, prompt=row.prompt, response=row.edited, extra=row.extra)
-
-
-def _preference_of(row: Correction) -> Preference:
-    extra = {**row.extra, "reason": list(row.reasons)} if row.reasons else row.extra
-    return Preference(
-        id=row.id,
-        prompt=row.prompt,
-        chosen=row.edited,
-        rejected=row.original,
-        rejected_ids=row.original_ids,
-        extra=extra,
-    )
-
-
-def _prompt_row(fields: Fields, line: int) -> PromptRow:
-    return PromptRow(id=take_id(fields, line), prompt=take_prompt(fields), extra=fields)
-
-
-def _demonstration(fields: Fields, line: int) -> Demonstration:
-    name = next((name for name in _ANSWERS if fields.get(name) is not None), _ANSWERS[0])
-    if _is_chat(fields):
-        *prompt, answer = take_conversation(fields, "messages")
-        fields |= {"prompt": prompt, name: [answer]}
-    return Demonstration(
-        id=take_id(fields, line), prompt=take_prompt(fields), response=take_answer(fields, name), extra=fields
-    )
-
-
-def _is_chat(fields: Mapping[str, Any]) -> bool:
-    """Whether a row is a conversation whose last message is the answer."""
-    named = [name for name in ("prompt", *_ANSWERS) if fields.get(name) is not None]
-    return not named and is_conversation(fields.get("messages")) and len(fields["messages"]) > 1
-
-
-def _preference(fields: Fields, line: int) -> Preference:
-    rejected, chosen = pair_of(fields)
-    return Preference(
-        id=take_id(fields, line),
-        prompt=take_prompt(fields),
-        chosen=take_answer(fields, chosen),
-        rejected=take_answer(fields, rejected),
-        chosen_ids=take_ids(fields, ("chosen_ids",)),
-        rejected_ids=take_ids(fields, ID_FIELDS),
-        extra=fields,
-    )
-
-
-_OWN: Mapping[Kind, Callable[[Fields], bool]] = {
-    "prompts": lambda fields: fields.get("prompt") is not None,
-    "demonstrations": lambda fields: (
-        (fields.get("prompt") is not None and any(fields.get(name) is not None for name in _ANSWERS))
-        or _is_chat(fields)
-    ),
-    "preferences": is_own,
-    "corrections": is_own,
-}
-"""Whether a row is one of errata's own."""
-
-
 # Writing.
-
-
-def row_fields(row: PromptRow | Demonstration | Preference | Correction) -> Fields:
-    """What a row becomes on file.
-
-    Raises:
-        ValueError: an extra field has the name of one of errata's own.
-    """
-    prompt = row.prompt if isinstance(row.prompt, str) else [dict(message) for message in row.prompt]
-    fields: Fields = {"id": row.id, "prompt": prompt}
-    own = set()
-    if isinstance(row, Preference):
-        fields |= _answers(prompt, rejected=row.rejected, chosen=row.chosen)
-        for name, ids in (("rejected_ids", row.rejected_ids), ("chosen_ids", row.chosen_ids)):
-            if ids is not None:
-                fields[name] = list(ids)
-    elif isinstance(row, Demonstration):
-        fields |= {"response": row.response}
-    elif isinstance(row, Correction):
-        fields |= _answers(prompt, rejected=row.original, chosen=row.edited)
-        weights = {"rejected_weights": row.original_weights, "chosen_weights": row.edited_weights}
-        own |= {"reason", *weights}
-        if row.original_ids is not None:
-            fields["rejected_ids"] = list(row.original_ids)
-        fields |= {name: [list(span) for span in spans] for name, spans in weights.items() if spans is not None}
-        if row.reasons:
-            fields["reason"] = list(row.reasons)
-    if clash := (fields.keys() | own) & row.extra.keys():
-        raise ValueError(f"row {row.id!r}: the extra fields {sorted(clash)} are names of errata's own; rename them")
-    return {**fields, **row.extra}
-
-
-def _answers(prompt: str | list[dict[str, str]], **texts: str) -> Fields:
-    """The answers in the form of their prompt: trainers of preferences take texts or messages, never a mixture."""
-    if isinstance(prompt, str):
-        return texts
-    return {name: [{"role": "assistant", "content": text}] for name, text in texts.items()}
-
-
-def _distinct(fields: Fields, ids: _FirstLines) -> Fields:
-    if ids.put(fields["id"], 0) is not None:
-        raise ValueError(f"two rows have the id {fields['id']!r}; make ids differ")
-    return fields
-
-
-def _writing_parquet(path: Path, rows: Iterable[_Written]) -> Iterator[_Written]:
-    _, parquet = pyarrow_modules()
-    remaining, writer = iter(rows), None
-    with new_file(path) as unfinished, _FirstLines() as ids, ExitStack() as opened:
-        # No row at all makes a table without columns.
-        while (group := list(islice(remaining, _GROUP_ROWS))) or writer is None:
-            fields = [_distinct(row_fields(row), ids) for row in group]
-            with _one_type_each(path):
-                table = _table(fields, None if writer is None else writer.schema)
-                writer = writer or opened.enter_context(parquet.ParquetWriter(unfinished, table.schema))
-                writer.write_table(table)
-            yield from group
-
-
-def _table(rows: list[Fields], schema: Any) -> Any:
-    """One group of rows as a table that says just what they say; the first group settles the types of all."""
-    pyarrow, _ = pyarrow_modules()
-    names = list(dict.fromkeys(name for row in rows for name in row)) if schema is None else schema.names
-    table = pyarrow.table({name: [row.get(name) for row in rows] for name in names}, schema=schema)
-    for row, held in zip(rows, table.to_pylist(), strict=True):
-        for name, value in row.items():
-            if held.get(name) != value:
-                raise ValueError(f"field {name!r} of row {row['id']!r} would become {held.get(name)!r}")
-    return table
-
-
-@contextmanager
-def _one_type_each(path: Path) -> Iterator[None]:
-    pyarrow, _ = pyarrow_modules()
-    try:
-        yield
-    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: Parquet wants one type for each field ({error}); write .jsonl") from error

@@ -105,7 +105,7 @@ class Recipe:
         """Imitation of the edited responses."""
         return SFTConfig(learning_rate=3e-4, epochs=3, seed=self.seed)
 
-    def dpo(self, arm: str) -> DPOConfig:
+    def comparisons(self, arm: str) -> DPOConfig:
         """Whole preferences stand a higher rate than pairs that share most words."""
         rate = 3e-4 if arm == "dpo_preference" else 1e-4
         return DPOConfig(learning_rate=rate, epochs=2, beta=0.3, seed=self.seed)

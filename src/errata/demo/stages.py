@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,49 +11,32 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
-from errata.data import Encoder, read_corrections, read_preferences, read_prompts, write_rows
-from errata.data.rows import read_lines, write_lines
+from errata.data import Encoder, read_preferences, write_rows
+from errata.data.rows import write_lines
 from errata.demo import measure
 from errata.demo.editor import correct
-from errata.demo.judge import judge, preference
-from errata.demo.recipe import ARMS, CONTROLS, HABIT_RATE, OUTSIDER, START_DEFECTS, DemoConfig, Recipe
+from errata.demo.findings import ARM_NEEDS, SeedFindings
+from errata.demo.judge import preference
+from errata.demo.recipe import ARMS, CONTROLS, HABIT_RATE, OUTSIDER, START_DEFECTS
 from errata.demo.tokenizer import build_tokenizer
 from errata.demo.world import make_prompts, write_response
-from errata.edits import statistics
-from errata.labels import label_all, read_labels, write_labels
-from errata.models import Sampling, TransformersGenerator, load_causal, load_tokenizer, read_card, save_model
+from errata.labels import label_all, write_labels
+from errata.models import load_causal, read_card, save_model
 from errata.reward import load_scorer, train_sequence_reward, train_token_reward, train_token_reward_bradley_terry
-from errata.runs import read_json, write_json
+from errata.runs import write_json
 from errata.runs.schedule import Stage
 from errata.tuning import Stream, demonstrations, train_dpo, train_figa, train_ppo, train_sft
-from errata.types import Correction, Demonstration, Preference, Prompt, PromptRow, Rollout, TokenLabels
-from errata.winrate import Summary, summary_from_json
+from errata.types import Correction, Demonstration, Preference, Prompt, Rollout
 
 __all__ = ["DECODINGS", "REWARDS", "SeedRun"]
 
 DECODINGS = {"sampled": 1.0, "greedy": 0.0}
 REWARDS = ("sequence_preference", "sequence_edited", "token", "token_eq3")
-ARM_NEEDS = {
-    "ppo_preference": ("reward/sequence_preference",),
-    "ppo_edited": ("reward/sequence_edited",),
-    "ppo_token": ("reward/token",),
-    "ppo_penalties": ("reward/token", "reward/sequence_edited"),
-    "figa_ppo_token": ("tuning/figa", "edits/figa.jsonl", "reward/token_figa"),
-}
-"""The stages before its own that an arm's training time includes; a second reward is paid at the end."""
 
 
 @dataclass(frozen=True)
-class SeedRun:
+class SeedRun(SeedFindings):
     """One seed's folder. Every stage draws from a stream of chance of its own, so none disturbs another's numbers."""
-
-    config: DemoConfig
-    seed: int
-
-    @property
-    def folder(self) -> Path:
-        """Where the stages of this seed lie, in the rooms' own names."""
-        return self.config.out / f"seed-{self.seed}"
 
     def stages(self) -> list[Stage]:
         """The whole road, in an order that lets the longest ways start first."""
@@ -109,54 +90,6 @@ class SeedRun:
         """A stage of this seed."""
         where = f"[{self.seed}] " if self.config.seeds > 1 else ""
         return Stage(self.folder / path, tuple(self.folder / need for need in needs), f"{where}{what}", make)
-
-    # What several stages need.
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """Of every model of this seed."""
-        return Encoder(load_tokenizer(self.folder / "data" / "start"))
-
-    @property
-    def recipe(self) -> Recipe:
-        """The settings of every stage."""
-        return Recipe(seed=self.seed, config=self.config)
-
-    def rng(self, purpose: str) -> Random:
-        """A stream of chance for one purpose."""
-        return Random(f"{self.seed} {purpose}")
-
-    def model_path(self, arm: str) -> str:
-        """Where an arm's policy lies."""
-        return "data/start" if arm == "start" else f"tuning/{arm}"
-
-    def prompts(self, name: str) -> list[PromptRow]:
-        """``prompts`` to train on, or ``heldout``."""
-        return read_prompts(self.folder / "data" / f"{name}.jsonl", empty_texts="keep")
-
-    def edits(self, name: str = "start") -> list[Correction]:
-        """Corrections of one model's samples."""
-        return read_corrections(self.folder / "edits" / f"{name}.jsonl", empty_texts="keep")
-
-    def labels(self, name: str = "start") -> list[TokenLabels]:
-        """The same as labels on tokens."""
-        return read_labels(self.folder / "labels" / f"{name}.jsonl", self.encoder)
-
-    def sample(
-        self, arm: str, prompts: Sequence[PromptRow], purpose: str, *, temperature: float = 1.0, samples: int = 1
-    ) -> list[Rollout]:
-        """Responses of an arm's policy; every arm draws with the same seed for the same purpose."""
-        generator = TransformersGenerator(load_causal(self.folder / self.model_path(arm)), self.encoder)
-        return generator(prompts, self.sampling(purpose, temperature=temperature, samples=samples))
-
-    def sampling(self, purpose: str, *, temperature: float = 1.0, samples: int = 1) -> Sampling:
-        """How an arm is asked for responses."""
-        return Sampling(
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=temperature,
-            samples=samples,
-            seed=self.rng(purpose).randrange(2**31),
-        )
 
     # The stages.
 
@@ -235,9 +168,9 @@ class SeedRun:
             train_sft(start, demonstrations(self.edits()), encoder, recipe.sft, path)
         elif arm == "dpo_preference":
             rows = read_preferences(self.folder / "data" / "preferences.jsonl", empty_texts="keep")
-            train_dpo(start, rows, encoder, recipe.dpo(arm), path)
+            train_dpo(start, rows, encoder, recipe.comparisons(arm), path)
         elif arm == "dpo_edited":
-            train_dpo(start, self.edits(), encoder, recipe.dpo(arm), path)
+            train_dpo(start, self.edits(), encoder, recipe.comparisons(arm), path)
         elif arm == "figa":
             train_figa(start, self.labels(), encoder, recipe.figa, path)
         elif arm == "figa_ppo_token":
@@ -327,86 +260,6 @@ class SeedRun:
             )
             rows.append({"name": name, "kind": card["kind"], "objective": card["objective"], **found})
         write_json(path, rows)
-
-    # The findings.
-
-    def responses(self, arm: str, decoding: str) -> list[Rollout]:
-        """What ``respond`` wrote."""
-        rows = (json.loads(line) for _, line in read_lines(self.folder / "winrate" / "responses" / f"{arm}.jsonl"))
-        return [
-            Rollout(
-                id=row["id"],
-                prompt=row["prompt"],
-                prompt_ids=self.encoder.prompt_ids(row["prompt"]),
-                response_ids=tuple(row["ids"]),
-                text=row["response"],
-                ended=row["ids"][-1:] == [self.encoder.end_id],
-            )
-            for row in rows
-            if row["decoding"] == decoding
-        ]
-
-    def summary(self, seconds: Mapping[str, float]) -> Summary:
-        """Everything that was measured, with the seconds of each stage by path."""
-        judged = {arm: read_json(self.folder / "winrate" / f"{arm}.json") for arm in ARMS}
-        controls = read_json(self.folder / "winrate" / "controls.json")
-        return summary_from_json(
-            {
-                "seeds": [self.seed],
-                "arms": [{"name": arm, "seconds": self.seconds_of(arm, seconds), **judged[arm]} for arm in ARMS],
-                "controls": [
-                    {"name": f"start at T={name}", "temperature": float(name), "sampled": found}
-                    for name, found in controls.items()
-                ],
-                "reward_models": read_json(self.folder / "winrate" / "reward_models.json"),
-                "curves": [self.curve(arm) for arm in ARMS if "ppo" in arm],
-                "data": self.counts(),
-                "examples": self.examples(),
-            }
-        )
-
-    def seconds_of(self, arm: str, seconds: Mapping[str, float]) -> float:
-        """What an arm cost to train: its policy and its reward models, without evaluation."""
-        if arm == "start":
-            return 0.0
-        own = read_card(self.folder / self.model_path(arm)).get("seconds", seconds.get(self.model_path(arm), 0.0))
-        return float(own) + sum(seconds.get(stage, 0.0) for stage in ARM_NEEDS.get(arm, ()))
-
-    def curve(self, arm: str) -> dict[str, Any]:
-        """The evaluations during one PPO run."""
-        lines = (self.folder / "tuning" / arm / "metrics.jsonl").read_text().splitlines()
-        kept = ("step", "seconds", "proxy_reward", "mean_defects", "win_rate")
-        return {
-            "arm": arm,
-            "points": [
-                {**{key: row[key] for key in kept}, "kl": row["heldout_kl"]}
-                for row in map(json.loads, lines)
-                if "win_rate" in row
-            ],
-        }
-
-    def counts(self) -> dict[str, float]:
-        """What went in: rows, and the words that the editor typed."""
-        edits, again = statistics(self.edits()), statistics(self.edits("figa"))
-        return {
-            "prompts": self.config.prompts,
-            "rejected": edits.rows,
-            "unchanged": edits.unchanged,
-            "words_typed": edits.words_typed,
-            "words_deleted": edits.words_deleted,
-            "mean_edit_ratio": edits.mean_edit_ratio,
-            "words_typed_for_figa_ppo_token": again.words_typed,
-            "heldout_prompts": self.config.heldout,
-        }
-
-    def examples(self) -> list[dict[str, Any]]:
-        """A few sampled responses before and after fine-grained PPO, coloured by the token reward."""
-        before, after = self.responses("start", "sampled"), self.responses("ppo_token", "sampled")
-        flawed = [k for k, row in enumerate(before) if judge(row.prompt, row.text).count >= 2][:4]
-        reward = load_scorer(self.folder / "reward" / "token", self.encoder)
-        return measure.examples(
-            [before[k] for k in flawed], [after[k] for k in flawed], reward, self.encoder, name="ppo_token"
-        )
 
 
 def as_preferences(rollouts: Sequence[Rollout], rng: Random) -> list[Preference]:

@@ -2,7 +2,7 @@
 
 from errata.doctor.batches import BatchReport, check_batch
 from errata.doctor.callables import check_end_read, check_loss, check_padding, check_reward_reload
-from errata.doctor.examine import ModelFacts, examine, read_model_facts
+from errata.doctor.examination import ModelFacts, examine, read_model_facts
 from errata.doctor.findings import Diagnosis, Finding, Severity
 from errata.doctor.show import diagnosis_to_terminal
 from errata.doctor.streams import Feature, Method, features_of, streams_of

@@ -30,9 +30,9 @@ from errata.edits.llm import (
 )
 from errata.edits.normalization import FOLDINGS, Folding, Mechanical, MechanicalOf, Normalizer, kinds_of, normalize
 from errata.edits.request import Draft, read_material
-from errata.edits.statistics import EditStatistics, StatisticsOf, statistics
-from errata.edits.unknowable import FACTS, Kind, unknowable
-from errata.edits.words import edit_ratio, word_distance, words
+from errata.edits.summary import EditStatistics, StatisticsOf, statistics
+from errata.edits.ungrounded import FACTS, Kind, unknowable
+from errata.edits.word_spans import edit_ratio, word_distance, words
 
 __all__ = [
     "FACTS",

@@ -17,7 +17,7 @@ from math import inf, isnan
 from typing import Any, Literal, NamedTuple
 
 from errata.edits.duplicates import Duplicates, Likeness
-from errata.edits.words import edit_ratio, words
+from errata.edits.word_spans import edit_ratio, words
 from errata.types import Correction, Prompt
 
 __all__ = [

@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from errata.edits.align import align
-from errata.edits.words import split_text
+from errata.edits.word_spans import split_text
 from errata.types import Edit, Label, Op, Span, Ties, Unit
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ def diff(
 
     Neighbouring kept units are one edit, every changed unit is one of its own.
 
-    - ``word``: the distance is minimal over words (``errata.edits.words``). A deleted or inserted word takes the white
-      space before it along; white space that changed before a word that stays, or at the end, is an edit of its own.
+    - ``word``: the distance is minimal over words (``errata.edits.word_spans``). A deleted or inserted word takes the
+      white space before it along; white space that changed before a word that stays, or at the end, is an edit of its
+      own.
     - ``phrase``: words, and changes with at most one kept word between them are one edit, that word included, unless a
       line or a clause ends there (``. ! ? … : ;``). Changed white space joins nothing.
     - ``char``: code points, so that a letter and its combining accent are two units.

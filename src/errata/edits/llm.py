@@ -16,8 +16,8 @@ from typing import Annotated, Any, NamedTuple
 
 from errata.client import Answer, Ask, Chat, Stop, total_cost
 from errata.edits.request import REASONS, Draft, prompt_id, request, retry, schema
-from errata.edits.statistics import EditStatistics, statistics
-from errata.edits.words import split_words, word_distance
+from errata.edits.summary import EditStatistics, statistics
+from errata.edits.word_spans import split_words, word_distance
 from errata.ranges import Range, Size, check_ranges
 from errata.types import Correction, Prompt
 

@@ -6,7 +6,7 @@ These per-token streams are what reward models and policies are trained on; noth
 from errata.labels.counts import LabelCounts, changed, count_labels, has_change
 from errata.labels.files import SCHEMA, read_labels, write_labels
 from errata.labels.labeling import label, label_all, label_rows, sides_of
-from errata.labels.project import project, project_weights
+from errata.labels.projection import project, project_weights
 from errata.labels.rules import LabelRules
 from errata.labels.stream import LabelReport, label_file
 from errata.labels.weights import check_row_weights, token_weights

@@ -21,9 +21,9 @@ from errata.data.given import rows_of
 from errata.data.lengths import LengthCounts
 from errata.edits.align import align
 from errata.edits.difference import ORIGIN, pieces
-from errata.edits.words import split_text
+from errata.edits.word_spans import split_text
 from errata.labels.counts import changed
-from errata.labels.project import END, project_all, project_weights
+from errata.labels.projection import END, project_all, project_weights
 from errata.labels.rules import DEFAULT, LabelRules, ignored
 from errata.labels.weights import check_weights
 from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Ties, TokenLabels, Unit, WeightSpan

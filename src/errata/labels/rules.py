@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Literal
 
 from errata.edits import diff
-from errata.edits.unknowable import unknowable
+from errata.edits.ungrounded import unknowable
 from errata.types import Correction, Ties, Unit
 
 __all__ = ["DEFAULT", "LabelRules", "ignored"]

@@ -17,8 +17,8 @@ from errata.losses.bradley_terry import (
     sequence_bradley_terry,
     token_bradley_terry,
 )
-from errata.losses.dpo import dpo
-from errata.losses.figa import FigaTerms, figa, figa_loss, gate_band, gate_below
+from errata.losses.direct_preference import dpo
+from errata.losses.fine_grained import FigaTerms, figa, figa_loss, gate_band, gate_below
 from errata.losses.nll import weighted_nll
 from errata.losses.ppo import (
     clipped_surrogate,

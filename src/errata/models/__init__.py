@@ -10,18 +10,8 @@ from errata.models.critic import critic_values, load_critic
 from errata.models.divergence import token_kl
 from errata.models.finite import NotFinite, check_finite, check_ids, check_scores, norm_of, not_finite
 from errata.models.generation import Generator, Sampling, TransformersGenerator
-from errata.models.layout import (
-    Layout,
-    LayoutKind,
-    Wanted,
-    choose_layout,
-    common_length,
-    laid_out_last_scalars,
-    laid_out_logprobs,
-    laid_out_scalars,
-    lay_out,
-    tree_size,
-)
+from errata.models.laid_out import choose_layout, laid_out_last_scalars, laid_out_logprobs, laid_out_scalars
+from errata.models.layout import Layout, LayoutKind, Wanted, common_length, lay_out, tree_size
 from errata.models.load import (
     Attention,
     Precision,

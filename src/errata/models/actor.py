@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from errata.models.batch import TokenBatch
-from errata.models.layout import short_last_layer
+from errata.models.laid_out import short_last_layer
 from errata.models.logprobs import finish_of, predicting, read_logprobs
 
 __all__ = ["LOGITS_AT_ONCE", "Actor"]

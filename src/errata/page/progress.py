@@ -175,7 +175,7 @@ def _figures(original: str, edited: str, edits: Iterable[Edit], reasons: Sequenc
 
 
 def _sums(edits: Sequence[_Figures]) -> dict[str, Any]:
-    """The figures of ``errata.edits.statistics`` that the page shows, by their names there."""
+    """The figures of ``errata.edits.summary`` that the page shows, by their names there."""
     changed = [each.ratio for each in edits if each.ratio is not None]
     ratios = [ratio for ratio in changed if ratio]  # as `errata edits stats`: of those that change a word
     pairs = Counter(pair for each in edits for pair in each.substituted)

@@ -11,34 +11,26 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     DDL,
-    JSON,
-    ForeignKey,
-    Index,
-    Text,
-    UniqueConstraint,
-    create_engine,
     event,
     exists,
     func,
     select,
     update,
 )
-from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from errata.page.breaks import breaks_of, restore
+from errata.page.database import Database, NotSaved
+from errata.page.schema import GUARDS, OUTCOMES, Annotator, Guideline, Item, Kind, Revision, Setting, Task
 from errata.page.show import edits_to_show, ends_of
-from errata.page.whole import check_whole
 from errata.types import Prompt
 
 __all__ = [
@@ -57,125 +49,13 @@ __all__ = [
     "Task",
 ]
 
-OUTCOMES = ("edited", "good", "unsalvageable", "skip", "flag")
-"""Edited; already good as it was; cannot be saved by an edit; left to others (with a reason); to be looked at."""
-Kind = Literal["draft", "submit", "reopen"]
-LEASE = 1800.0
-"""Seconds for which an item is somebody's, after opening it or after their last save."""
 HELD = 10
 """Unfinished items that one annotator may hold before no further one is lent."""
-_SCHEMA = 2
 _MOST = 2**31 - 1
 """The largest number that a column holds."""
 
 
-class Base(DeclarativeBase):
-    """The tables."""
-
-    type_annotation_map = {Any: JSON(none_as_null=True), str: Text}  # noqa: RUF012
-
-
-class Setting(Base):
-    """What the page was started with (overlap, schema), and the database's own name, which no other has."""
-
-    __tablename__ = "setting"
-    name: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[Any]
-
-
-class Guideline(Base):
-    """One version of what annotators are told; each revision names the version that they saw."""
-
-    __tablename__ = "guideline"
-    version: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str]
-    created: Mapped[float]
-
-
-class Annotator(Base):
-    """Somebody with a link; of its token only a hash is kept."""
-
-    __tablename__ = "annotator"
-    number: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-    admin: Mapped[bool]
-    token_hash: Mapped[str]
-
-
-class Item(Base):
-    """A response to correct."""
-
-    __tablename__ = "item"
-    number: Mapped[int] = mapped_column(primary_key=True)
-    id: Mapped[str] = mapped_column(unique=True)
-    prompt: Mapped[Any]
-    response: Mapped[str]
-    reference: Mapped[str | None]
-    response_ids: Mapped[Any] = mapped_column(nullable=True)
-    extra: Mapped[Any]
-    open: Mapped[bool]
-    """Whether it still wants annotators."""
-    __table_args__ = (Index("open_items", "open", "number"),)
-
-
-class Task(Base):
-    """An item in the hands of one annotator."""
-
-    __tablename__ = "task"
-    number: Mapped[int] = mapped_column(primary_key=True)
-    item: Mapped[int] = mapped_column(ForeignKey("item.number"))
-    annotator: Mapped[int] = mapped_column(ForeignKey("annotator.number"), index=True)
-    leased_until: Mapped[float]
-    head: Mapped[int]
-    """The last revision's seq; 0 before the first."""
-    final: Mapped[int | None]
-    """The seq of the submitted revision that counts."""
-    outcome: Mapped[str | None]
-    """That of the final revision."""
-    __table_args__ = (UniqueConstraint("item", "annotator"),)
-
-
-class Revision(Base):
-    """What was saved once; never changed afterwards."""
-
-    __tablename__ = "revision"
-    number: Mapped[int] = mapped_column(primary_key=True)
-    task: Mapped[int] = mapped_column(ForeignKey("task.number"))
-    seq: Mapped[int]
-    """1, 2, 3 … within the task."""
-    save_id: Mapped[str]
-    """The browser's name for this save: a save that is sent again is the same revision."""
-    kind: Mapped[str]
-    text: Mapped[str]
-    breaks: Mapped[str]
-    """Line breaks of the text; a browser shows all of them as one kind (``errata.page.breaks``)."""
-    edits: Mapped[Any] = mapped_column(nullable=True)
-    """What was changed, as the annotator saw it (``errata.page.show.ends_of``); None of texts too long to compare."""
-    outcome: Mapped[str | None]
-    reasons: Mapped[Any]
-    note: Mapped[str]
-    guideline: Mapped[int]
-    seconds: Mapped[float]
-    keystrokes: Mapped[int]
-    pastes: Mapped[int]
-    created: Mapped[float]
-    __table_args__ = (UniqueConstraint("task", "seq"), UniqueConstraint("task", "save_id"))
-
-
-_SAID = "'revisions are only added'"
-_GUARDS = {
-    "sqlite": [
-        f"CREATE TRIGGER revisions_stay_{what} BEFORE {what} ON revision BEGIN SELECT RAISE(ABORT, {_SAID}); END"
-        for what in ("UPDATE", "DELETE")
-    ],
-    "postgresql": [
-        "CREATE OR REPLACE FUNCTION revisions_stay() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$ BEGIN RAISE EXCEPTION {_SAID}; END $$",
-        "CREATE TRIGGER revisions_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON revision "
-        "FOR EACH STATEMENT EXECUTE FUNCTION revisions_stay()",
-    ],
-}
-for _dialect, _statements in _GUARDS.items():
+for _dialect, _statements in GUARDS.items():
     for _statement in _statements:
         _guard = DDL(_statement).execute_if(dialect=_dialect)  # type: ignore[no-untyped-call]
         event.listen(Revision.__table__, "after_create", _guard)
@@ -229,10 +109,6 @@ class Conflict(Exception):  # noqa: N818  it is no mistake of anybody's
         self.head = head
 
 
-class NotSaved(OSError):  # noqa: N818
-    """The database could not be written: the disk is full, it may not be written to, or its server is gone."""
-
-
 class Work(NamedTuple):
     """A task, its item, and its last revision, if there is one."""
 
@@ -241,7 +117,7 @@ class Work(NamedTuple):
     head: Revision | None
 
 
-class Store:
+class Store(Database):
     """The database of one project. One process serves it; threads may share it.
 
     Args:
@@ -253,90 +129,7 @@ class Store:
         ValueError: it is of another version.
     """
 
-    def __init__(self, url: str | URL, *, lease: float = LEASE) -> None:
-        self._url = make_url(url)
-        is_sqlite = self._url.get_backend_name() == "sqlite"
-        # What people type belongs in no log. A server that was started again meanwhile has closed our connections.
-        self._engine = create_engine(
-            self._url,
-            hide_parameters=True,
-            pool_pre_ping=not is_sqlite,
-            connect_args={"timeout": 10} if is_sqlite else {},
-        )
-        if is_sqlite:
-            event.listen(self._engine, "connect", _set_up_sqlite)
-            event.listen(self._engine, "begin", _begin_sqlite)
-        self._reading = self._engine.execution_options(errata_reads=True)
-        # SQLite lets one write at a time; waiting here is fair and quick, waiting for its lock is by polling.
-        self._one_writer = Lock()
-        self._lease = lease
-        try:
-            self._set_up()
-        except (DatabaseError, NotSaved) as error:
-            self.close()
-            why = str(getattr(error, "orig", error)).removeprefix("could not be saved: ").partition("\n")[0]
-            raise NotSaved(
-                f"the database {self._url.render_as_string()} cannot be opened and written: {why}; see to its folder "
-                "or server, or name another --db"
-            ) from error
-        except ValueError as error:
-            self.close()
-            raise ValueError(f"the database {self._url.render_as_string()}: {error}; name another --db") from error
-        except Exception:
-            self.close()
-            raise
-        self._overlap, name = self.setting("overlap"), self.setting("name")
-        if type(self._overlap) is not int or self._overlap < 1 or not isinstance(name, str):
-            self.close()
-            raise ValueError(f"the database {self._url.render_as_string()} is damaged: its settings are; name another")
-        self.name = name
-
-    def _set_up(self) -> None:
-        if self._engine.dialect.name == "sqlite":
-            with self._reading.connect() as rows:
-                check_whole(rows, Base)
-        Base.metadata.create_all(self._engine)
-        with self.write() as session:
-            found = session.get(Setting, "schema") or Setting(name="schema", value=_SCHEMA)
-            if found.value != _SCHEMA:
-                raise ValueError(
-                    f"the database has schema {found.value}, this errata reads {_SCHEMA}; use its own version"
-                )
-            session.add(found)
-            for name, value in (("overlap", 1), ("name", secrets.token_hex(8))):
-                if session.get(Setting, name) is None:
-                    session.add(Setting(name=name, value=value))
-
-    def close(self) -> None:
-        """Give the database back."""
-        self._engine.dispose()
-
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        """One view of the database, in which nothing is written."""
-        with Session(self._reading, expire_on_commit=False) as session:
-            yield session
-
-    @contextmanager
-    def write(self) -> Iterator[Session]:
-        """One transaction: all of it or nothing, on disk when the block has ended.
-
-        Raises:
-            NotSaved: the disk is full, or the database cannot be written.
-        """
-        try:
-            with self._one_writer, Session(self._engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except OperationalError as error:
-            said = str(error.orig).partition("\n")[0]
-            raise NotSaved(f"could not be saved: {'disk full' if 'full' in said else said}") from error
-
     # Setting up.
-
-    def setting(self, name: str) -> Any:
-        """A setting, None if there is none of this name."""
-        with self.read() as session:
-            return session.scalar(select(Setting.value).where(Setting.name == name))
 
     @property
     def overlap(self) -> int:
@@ -548,10 +341,6 @@ class Store:
             assert work.head is not None
             raise Conflict(work.head) from None
 
-    def _check(self, *texts: str) -> None:
-        if self._url.get_backend_name() == "postgresql" and any("\0" in text for text in texts):
-            raise ValueError("PostgreSQL keeps no character U+0000; take it out, or use a database of SQLite")
-
     def tasks(self, annotator: int) -> list[tuple[int, str | None]]:
         """The tasks of an annotator, as they came: number and outcome (None: not submitted)."""
         with self.read() as session:
@@ -618,15 +407,3 @@ def _finished() -> Any:
 def _hash(secret: str) -> str:
     # 256 random bits need no slow hash.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _set_up_sqlite(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # transactions begin below, not where the driver thinks they should
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 10000", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later fails when another wrote between, however long it may wait.
-    reads = connection.get_execution_options().get("errata_reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

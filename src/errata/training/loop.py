@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from errata.models.adapters import has_adapter, merged, save_adapter
-from errata.models.layout import keep_lower_layers
+from errata.models.laid_out import keep_lower_layers
 from errata.models.load import device, dtypes_in_words, load_causal, reference_of, save_model
 from errata.models.settings import ModelConfig
 from errata.runs import Metrics, RunFolder, check_sealed, read_record, writes_out

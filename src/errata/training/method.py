@@ -6,11 +6,12 @@ A new one is one file and one line in ``errata.tuning.METHODS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from accelerate.state import PartialState
 from torch import Tensor, nn
 
 from errata.data import Encoder, LengthCounts, demonstrations
@@ -118,6 +119,12 @@ class OfflineMethod(Supervision[Row]):
     learn: Mapping[str, Any] = field(default_factory=dict)
     """What ``errata learn`` sets of the method's own settings, where it is not the default of ``config``."""
 
+    @property
+    def own_settings(self) -> frozenset[str]:
+        """The names of the settings that no other method has."""
+        common = {setting.name for setting in fields(OfflineConfig)}
+        return frozenset(setting.name for setting in fields(self.config)) - common
+
     def source(
         self, corrections: Sequence[Correction], encoder: Encoder, rules: LabelRules, counts: LengthCounts
     ) -> Sequence[Any]:
@@ -176,20 +183,21 @@ def run_offline(
         **noted,
         "fingerprint": told,
     }
-    if RunFolder(out, told).is_finished():
+    folder = RunFolder(out, told)
+    if folder.is_finished():
         return read_card(out)
     policy = load_policy(model, config)
     check_ids(policy, [*prepared.sides, *sides_of(heldout)])
     kind, card["layout"] = choose_layout(policy, config.layout)
-    train = _Training(method, policy, encoder, config, kind)
+    train = _Training(method, policy, encoder, config, kind, folder)
     evaluate = None
     if heldout is not None:
-        rows = train.rows([method.heldout(row, config) for row in heldout])
+        rows = train.rows([method.heldout(row, config) for row in heldout], "heldout_reference")
         evaluate = HeldOut(heldout, model, encoder, config).evaluation(rows, train.collate, train.loss)
     size = tree_size(method.texts(row) for row in prepared.rows)
     return fit(
         policy,
-        train.rows(prepared.rows),
+        train.rows(prepared.rows, "reference"),
         collate=train.collate,
         loss=train.loss,
         evaluate=watch.beside(evaluate),
@@ -207,17 +215,26 @@ class _Training:
     """A method, with a policy and settings: what ``fit`` is given."""
 
     def __init__(
-        self, method: OfflineMethod[Any], policy: nn.Module, encoder: Encoder, config: OfflineConfig, kind: LayoutKind
+        self,
+        method: OfflineMethod[Any],
+        policy: nn.Module,
+        encoder: Encoder,
+        config: OfflineConfig,
+        kind: LayoutKind,
+        folder: RunFolder,
     ) -> None:
-        self.method, self.policy, self.config = method, policy, config
+        self.method, self.policy, self.config, self.folder = method, policy, config, folder
         self.of_rows = partial(method.collate, encoder=encoder, kind=kind)
         self.reference = method.reference(config)
 
-    def rows(self, rows: Sequence[Any]) -> Sequence[Any]:
-        """With what the start model says of them, where the loss asks for it."""
-        if self.reference == "none":
+    def rows(self, rows: Sequence[Any], name: str) -> Sequence[Any]:
+        """With what the start model says of them, where the loss asks for it; kept beside the checkpoints."""
+        if self.reference == "none" or not rows:
             return rows
-        return with_reference(self.policy, rows, self.of_rows, self.config, self.reference)
+        with PartialState().main_process_first():  # before anybody reads what a run of other settings left
+            self.folder.begin()
+        path = self.folder.work / f"{name}.npz"
+        return with_reference(self.policy, rows, self.of_rows, self.config, self.reference, path)
 
     def collate(self, rows: list[Any]) -> dict[str, Any]:
         """A batch."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
+from accelerate.state import PartialState
 from torch import nn
 
 from errata.models import device, laid_out_logprobs
+from errata.runs import new_file
 from errata.training.config import OfflineConfig
 
 __all__ = ["Reference", "Referenced", "collate_referenced", "with_reference"]
@@ -30,11 +35,47 @@ class Referenced:
     """For each text a sum, or one for each response token."""
 
 
-@torch.no_grad()
 def with_reference(
+    model: nn.Module,
+    rows: Sequence[Any],
+    collate: Collate,
+    config: OfflineConfig,
+    reference: Reference,
+    path: Path | None = None,
+) -> list[Referenced]:
+    """The rows with what ``model`` says of them before it is trained.
+
+    With ``path`` it is kept in that file, and read from there when the run is resumed.
+    """
+    if path is not None and (kept := _read(path, len(rows), reference)) is not None:
+        return [Referenced(row, logprobs) for row, logprobs in zip(rows, kept, strict=True)]
+    found = _computed(model, rows, collate, config, reference)
+    if path is not None and PartialState().is_main_process:
+        texts = [np.atleast_1d(np.array(said)) for row in found for said in row.logprobs]
+        with new_file(path) as partial, partial.open("wb") as file:
+            np.savez(file, values=np.concatenate([*texts, np.zeros(0)]), lengths=[len(each) for each in texts])
+    return found
+
+
+def _read(path: Path, rows: int, reference: Reference) -> list[tuple[Any, ...]] | None:
+    """What was kept, for each row; None where nothing is that can be read."""
+    try:
+        with np.load(path) as file:
+            texts = np.split(file["values"], np.cumsum(file["lengths"])[:-1])
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return None
+    if not rows or len(texts) % rows:
+        return None
+    per_token = reference == "token log-probabilities"
+    said = [tuple(each.tolist()) if per_token else float(each[0]) for each in texts]
+    sides = len(texts) // rows
+    return [tuple(said[k : k + sides]) for k in range(0, len(said), sides)]
+
+
+@torch.no_grad()
+def _computed(
     model: nn.Module, rows: Sequence[Any], collate: Collate, config: OfflineConfig, reference: Reference
 ) -> list[Referenced]:
-    """The rows with what ``model`` says of them before it is trained."""
     found: list[Referenced] = []
     model.to(device())
     for start in range(0, len(rows), config.micro_batch_size):

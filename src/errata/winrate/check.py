@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from errata.client import total_cost
-from errata.edits.words import split_words
+from errata.edits.word_spans import split_words
 from errata.winrate.comparison import Slice, compare_rulings, slices_by
 from errata.winrate.intervals import Interval
 from errata.winrate.judges import Judge, JudgeIdentity, Pair

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from errata.data import Encoder
 from errata.edits import word_distance
-from errata.edits.words import split_words
+from errata.edits.word_spans import split_words
 from errata.models import Sampling, TransformersGenerator, check_ids, check_scores, pad, to_lists, token_logprobs
 from errata.types import Correction, Encoded, Label, PromptRow, Rollout, TokenLabels
 from errata.winrate import Interval, by_user, mean_interval, smallest_shown

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +95,8 @@ def _config(run: Run, method: OfflineMethod[Any]) -> OfflineConfig:
     steps = math.ceil(epochs * math.ceil(len(run.trained) / run.batch_size))
     chooses = bool(run.points("selection"))
     save: Save = "adapter" if found.quantization else "both"
-    own = {field.name for field in fields(method.config)} - {field.name for field in fields(OfflineConfig)}
     config: OfflineConfig = method.config(
-        **{**method.learn, **{name: getattr(details, name) for name in own if hasattr(details, name)}},
+        **{**method.learn, **{name: getattr(details, name) for name in method.own_settings if hasattr(details, name)}},
         learning_rate=run.config.learning_rate,
         epochs=epochs,
         batch_size=run.batch_size,

@@ -3,11 +3,11 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from errata.edits import FACTS, Kind, diff, unknowable, words
-from errata.edits.unknowable import unknown_words
+from errata.edits.ungrounded import unknown_words
 from errata.types import Correction, Edit, Op, Prompt, Span, Unit
 
 from .tokenizers import pairs, texts
@@ -158,6 +158,7 @@ def test_spans_are_written_words_in_order(pair: tuple[str, str], prompt: str, un
 
 
 @given(pairs(), texts)
+@example(("TheTheThe", "TheThe日本catThe"), "")
 def test_what_stands_in_the_prompt_is_known(pair: tuple[str, str], more: str) -> None:
     original, edited = pair
     edits = diff(original, edited)

@@ -21,8 +21,8 @@ import numpy as np
 from errata.edits.difference import diff
 from errata.edits.duplicates import Duplicates
 from errata.edits.normalization import Mechanical, MechanicalOf
-from errata.edits.unknowable import unknown_words
-from errata.edits.words import words
+from errata.edits.ungrounded import unknown_words
+from errata.edits.word_spans import words
 from errata.types import Correction, Edit, Op, Ties, Unit
 
 __all__ = ["QUANTILES", "Distribution", "EditStatistics", "FrequentWords", "StatisticsOf", "statistics"]
@@ -38,7 +38,7 @@ _REASONS = 1000  # different tags; more are counted as "others"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EditStatistics:
-    """Counts over corrections; words are those of ``errata.edits.words``, in a minimal alignment."""
+    """Counts over corrections; words are those of ``errata.edits.word_spans``, in a minimal alignment."""
 
     rows: int
     unchanged: int
@@ -79,7 +79,7 @@ class EditStatistics:
     words_missed: int = 0
     """By how much the counts of single words may be too low."""
     unknowable: Mapping[str, int] = field(default_factory=dict)
-    """Words written that the model could not have known, by kind (``errata.edits.unknowable``)."""
+    """Words written that the model could not have known, by kind (``errata.edits.ungrounded``)."""
     unknowable_rows: int = 0
     unknowable_examples: tuple[tuple[str, str, str], ...] = ()
     """Of the first rows that have one: row, kind, and the word in its surroundings."""

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.edits import edit_ratio, statistics, word_distance
-from errata.edits.statistics import QUANTILES, Distribution, FrequentWords, StatisticsOf
-from errata.edits.words import split_words
+from errata.edits.summary import QUANTILES, Distribution, FrequentWords, StatisticsOf
+from errata.edits.word_spans import split_words
 from errata.types import Correction
 
 from .tokenizers import pairs

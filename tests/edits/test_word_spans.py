@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from errata.edits import edit_ratio, word_distance, words
-from errata.edits.words import split_text, split_words
+from errata.edits.word_spans import split_text, split_words
 
 from .table import distance_by_table
 from .tokenizers import texts

@@ -12,7 +12,7 @@ from edits.tokenizers import byte_level, every_tokenizer, metaspace, pairs, text
 from errata.data import Encoder
 from errata.edits import diff
 from errata.labels import LabelCounts, LabelRules, changed, count_labels, label, label_all, project, project_weights
-from errata.labels.project import project_all
+from errata.labels.projection import project_all
 from errata.types import Correction, Encoded, Label, LabeledTokens, Op, Span, Ties, TokenLabels, Unit, WeightSpan
 
 K, N, D, S, M, X = Label  # N for new: INSERTED; M for missing: OMISSION; X: IGNORED

@@ -41,7 +41,7 @@ from typing import NamedTuple
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-from errata.edits.words import words
+from errata.edits.word_spans import words
 from errata.types import Correction, Edit, Op, Prompt, Span
 
 __all__ = ["FACTS", "Kind", "Unknown", "unknowable", "unknown_words"]
@@ -124,7 +124,7 @@ def unknowable(correction: Correction, edits: Sequence[Edit], kinds: Collection[
         kinds: which sorts of words to look for.
 
     Returns:
-        Spans of the edited text in order, each one word of ``errata.edits.words``, none twice.
+        Spans of the edited text in order, each one word of ``errata.edits.word_spans``, none twice.
 
     >>> from errata.edits import diff
     >>> after = "We open at 9, said Ada, until 17:30."
@@ -265,7 +265,9 @@ class _Known:
         self._raw = text
         self._text = _fold(text)
         self._runs = _ALNUM.findall(self._text)
-        self._words = set(self._runs)
+        # Chinese and Japanese words stand next to others without a space, and are words of their own.
+        parts = [] if self._text.isascii() else [self._text[start:stop] for start, stop in words(self._text)]
+        self._words = {*self._runs, *(run for part in parts for run in _ALNUM.findall(part))}
         self._prefixes = {word[:_PREFIX] for word in self._words if len(word) >= _PREFIX}
 
     def holds(self, kind: Kind, key: str) -> bool:
