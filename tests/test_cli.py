@@ -9,6 +9,8 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 
 from errata import commands
 from errata.cli import main, overview
+from errata.commands import load, where_is
+from errata.commands.config import ALIASES, fields_of
 from errata.data import read_corrections
 from errata.demo.tokenizer import build_tokenizer
 from errata.models import read_card, save_model
@@ -320,6 +322,18 @@ def test_a_switch_in_a_file_stands_under_what_is_typed(tmp_path, capsys):
     assert "--strict=perhaps: give --strict or --no-strict" in capsys.readouterr().err
 
 
+def test_a_config_file_may_say_what_others_call_a_setting(tmp_path, capsys):
+    file = tmp_path / "trainer.yaml"
+    file.write_text("lr_scheduler_type: cosine\nnum-train-epochs: 2\nsave_steps: 7\n")
+    found = parsed("tune figa", *NEEDED, "--config", file).settings
+    assert (found.schedule, found.epochs, found.save_every) == ("cosine", 2, 7)
+    assert f"{file}: lr_scheduler_type is read as schedule" in capsys.readouterr().err
+    verbs = [dict(fields_of(load(where_is(verb)))) for verb in ("tune figa", "tune ppo")]
+    for theirs, ours in ALIASES.items():
+        assert any(ours in fields for fields in verbs), ours
+        assert not any(theirs in fields for fields in verbs), "it is a setting of its own by now"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -327,6 +341,8 @@ def test_a_switch_in_a_file_stands_under_what_is_typed(tmp_path, capsys):
         ("- a\n", "no mapping"),
         ("a: [1\n: x", "is not YAML"),
         ("epochs: [1, 2]\n", "one value"),
+        ("epochs: 1\nnum_train_epochs: 2\n", "'num_train_epochs' stands there twice"),
+        ("gamma: 1\n", "unknown key 'gamma'"),  # FIGA discounts nothing
     ],
 )
 def test_a_config_file_is_checked(tmp_path, text, said, capsys):

@@ -568,3 +568,15 @@ def test_what_came_out_of_a_tool_is_read_as_edits_again(tmp_path: Path) -> None:
     write_rows(tmp_path / "edits.jsonl", found)
     assert recognise_file(tmp_path / "edits.jsonl").format is FORMATS["preference"]
     assert read_corrections(tmp_path / "edits.jsonl") == found
+
+
+def test_a_name_in_words_is_as_good_as_a_path(tmp_path: Path) -> None:
+    path, aside = tmp_path / "log.csv", tmp_path / "bad.jsonl"
+    path.write_text("prompt,draft,sent\np,a cat,a dog\np,a cat\n")
+    assert read_corrections(str(path), set_aside=str(aside)) == read_corrections(
+        path, set_aside=tmp_path / "also.jsonl"
+    )
+    assert aside.read_text() == (tmp_path / "also.jsonl").read_text() != ""
+    assert recognise_file(str(path)) == recognise_file(path)
+    given = [{"prompt": "p", "original": "a", "edited": "b"}, {"prompt": "p"}]
+    assert len(list(corrections_from(given, set_aside=str(aside)))) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -11,7 +12,26 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-__all__ = ["fields_of", "flags_of", "read_config", "take_config"]
+__all__ = ["ALIASES", "fields_of", "flags_of", "read_config", "take_config"]
+
+ALIASES = {
+    "cliprange": "clip_range",
+    "cliprange_value": "value_clip_range",
+    "early_stopping_patience": "patience",
+    "eval_steps": "evaluate_every",
+    "gamma": "discount",
+    "kl_coef": "kl_coefficient",
+    "lam": "gae_lambda",
+    "lora_r": "lora_rank",
+    "lora_target_modules": "lora_targets",
+    "lr_scheduler_type": "schedule",
+    "num_ppo_epochs": "optimisation_epochs",
+    "num_train_epochs": "epochs",
+    "report_to": "tracker",
+    "response_length": "max_new_tokens",
+    "save_steps": "save_every",
+}
+"""What Hugging Face's TrainingArguments and TRL call a setting, and what it is called here; the meaning is the same."""
 
 
 def take_config(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -59,6 +79,9 @@ def read_config(path: Path, kind: type[Any] | Callable[[Mapping[str, Any]], type
     found: dict[str, Any] = {}
     for (key, value), as_typed in zip(settings.items(), typed.values(), strict=True):
         name = str(key).replace("-", "_")
+        if name not in hints and ALIASES.get(name) in hints:
+            name = ALIASES[name]
+            print(f"{path}: {key} is read as {name}", file=sys.stderr)
         if name not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.0)[0]
             raise ValueError(f"{path}: unknown key {key!r}; did you mean {near!r}?")

@@ -69,7 +69,9 @@ _FIRST = 100
 """So many rows say what the columns of a file are."""
 
 
-def iter_prompts(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> Iterator[PromptRow]:
+def iter_prompts(
+    path: Path | str, *, set_aside: Path | str | None = None, **how: Unpack[Reading]
+) -> Iterator[PromptRow]:
     """Yield prompts: ``prompt`` is a text or a list of messages with ``role`` and ``content``.
 
     ``id`` may be left out and is then ``row-<line number>``; fields that errata does not know travel in ``extra``. One
@@ -96,7 +98,7 @@ def iter_prompts(path: Path, *, set_aside: Path | None = None, **how: Unpack[Rea
 
 
 def iter_demonstrations(
-    path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]
+    path: Path | str, *, set_aside: Path | str | None = None, **how: Unpack[Reading]
 ) -> Iterator[Demonstration]:
     """Yield answers: ``prompt`` and one of ``response``, ``completion``, or the better text of a pair; or ``messages``.
 
@@ -106,7 +108,9 @@ def iter_demonstrations(
     return _read(path, "demonstrations", set_aside, how)
 
 
-def iter_preferences(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> Iterator[Preference]:
+def iter_preferences(
+    path: Path | str, *, set_aside: Path | str | None = None, **how: Unpack[Reading]
+) -> Iterator[Preference]:
     """Yield preferences: ``prompt``, ``chosen`` and ``rejected``; the answers are texts, or lists of one message.
 
     The other pairs of names and the published formats of corrections are read, too: the text after is chosen.
@@ -116,9 +120,9 @@ def iter_preferences(path: Path, *, set_aside: Path | None = None, **how: Unpack
 
 
 def iter_corrections(
-    path: Path,
+    path: Path | str,
     *,
-    set_aside: Path | None = None,
+    set_aside: Path | str | None = None,
     rewrite: Callable[[str], str] | None = None,
     **how: Unpack[Reading],
 ) -> Iterator[Correction]:
@@ -139,7 +143,7 @@ def corrections_from(
     rows: Iterable[Mapping[str, Any]],
     *,
     form: Format | None = None,
-    set_aside: Path | None = None,
+    set_aside: Path | str | None = None,
     columns: Mapping[str, str] | None = None,
     empty_texts: EmptyTexts = "skip",
 ) -> Iterator[Correction]:
@@ -156,7 +160,7 @@ def corrections_from(
     return _rows(Opened(mapping_records(rows)), "the rows", "corrections", set_aside, how)
 
 
-def recognise_file(path: Path, *, first: int = 100, **how: Unpack[Reading]) -> Recognised:
+def recognise_file(path: Path | str, *, first: int = 100, **how: Unpack[Reading]) -> Recognised:
     """The format of a file of corrections, judged by its first rows, and why.
 
     Raises:
@@ -174,7 +178,7 @@ def recognise_file(path: Path, *, first: int = 100, **how: Unpack[Reading]) -> R
         raise ValueError(f"{path}: {error}") from error
 
 
-def holds_responses(path: Path, *, first: int = 100, **how: Unpack[Reading]) -> bool:
+def holds_responses(path: Path | str, *, first: int = 100, **how: Unpack[Reading]) -> bool:
     """Whether a file's first rows are answers without a correction: ``prompt`` and ``response`` or ``completion``."""
     opened = _open(path, how)
     loaded, _ = _loaded(islice(opened.records, first))
@@ -182,22 +186,28 @@ def holds_responses(path: Path, *, first: int = 100, **how: Unpack[Reading]) -> 
     return sum(is_response(renamed(dict(fields), columns)) for fields in loaded) * 2 >= len(loaded) > 0
 
 
-def read_prompts(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> list[PromptRow]:
+def read_prompts(path: Path | str, *, set_aside: Path | str | None = None, **how: Unpack[Reading]) -> list[PromptRow]:
     """The rows of ``iter_prompts``, all of them at once."""
     return list(iter_prompts(path, set_aside=set_aside, **how))
 
 
-def read_demonstrations(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> list[Demonstration]:
+def read_demonstrations(
+    path: Path | str, *, set_aside: Path | str | None = None, **how: Unpack[Reading]
+) -> list[Demonstration]:
     """The rows of ``iter_demonstrations``, all of them at once."""
     return list(iter_demonstrations(path, set_aside=set_aside, **how))
 
 
-def read_preferences(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> list[Preference]:
+def read_preferences(
+    path: Path | str, *, set_aside: Path | str | None = None, **how: Unpack[Reading]
+) -> list[Preference]:
     """The rows of ``iter_preferences``, all of them at once."""
     return list(iter_preferences(path, set_aside=set_aside, **how))
 
 
-def read_corrections(path: Path, *, set_aside: Path | None = None, **how: Unpack[Reading]) -> list[Correction]:
+def read_corrections(
+    path: Path | str, *, set_aside: Path | str | None = None, **how: Unpack[Reading]
+) -> list[Correction]:
     """The rows of ``iter_corrections``, all of them at once."""
     return list(iter_corrections(path, set_aside=set_aside, **how))
 
@@ -206,21 +216,22 @@ def read_corrections(path: Path, *, set_aside: Path | None = None, **how: Unpack
 
 
 def _read(
-    path: Path,
+    path: Path | str,
     kind: Kind,
-    set_aside: Path | None,
+    set_aside: Path | str | None,
     how: Reading,
     rewrite: Callable[[str], str] | None = None,
 ) -> Iterator[Any]:
+    path, set_aside = Path(path), None if set_aside is None else Path(set_aside)
     if set_aside is not None and set_aside.resolve() == path.resolve():
         raise ValueError(f"{path} cannot take the rows set aside from itself; name another file")
     check_columns(how.get("columns") or {})
     return _rows(partial(_open, path, how), str(path), kind, set_aside, how, rewrite or str)
 
 
-def _open(path: Path, how: Reading) -> Opened:
+def _open(path: Path | str, how: Reading) -> Opened:
     known = {*WELL_KNOWN, *map(name_key, (how.get("columns") or {}).values())}
-    return open_records(path, encoding=how.get("encoding"), delimiter=how.get("delimiter"), known=known)
+    return open_records(Path(path), encoding=how.get("encoding"), delimiter=how.get("delimiter"), known=known)
 
 
 def _loaded(found: Iterable[Record]) -> tuple[list[Fields], str]:
@@ -239,7 +250,7 @@ def _rows(
     opened: Opened | Callable[[], Opened],
     source: str,
     kind: Kind,
-    set_aside: Path | None,
+    set_aside: Path | str | None,
     how: Reading,
     rewrite: Callable[[str], str] = str,
 ) -> Iterator[Any]:
@@ -256,7 +267,7 @@ def _rows(
     counts = _Counts()
     keep, needed = how.get("empty_texts", "skip") == "keep", NEEDED[kind]
     cells = [name for name in TEXTS if name in {*opened.columns, *plan.columns}] if opened.columns else ()
-    with FirstLines() as ids, nullcontext() if set_aside is None else line_file(set_aside) as write:
+    with FirstLines() as ids, nullcontext() if set_aside is None else line_file(Path(set_aside)) as write:
         for record in chain(first, opened.records):
             try:
                 fields = record.load()
@@ -306,7 +317,7 @@ class _Counts:
             self.unusable += 1
             self.first = self.first or why
 
-    def tell(self, source: str, kind: Kind, set_aside: Path | None, hint: str) -> None:
+    def tell(self, source: str, kind: Kind, set_aside: Path | str | None, hint: str) -> None:
         """Say what was left out.
 
         Raises:
