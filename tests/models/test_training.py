@@ -538,7 +538,7 @@ def test_what_is_left_is_the_model_and_its_card(whole: Path, start: Path) -> Non
     assert {path.suffix for path in whole.iterdir()} <= {"", ".json", ".jsonl", ".md", ".safetensors"}
     assert not work_of(whole).exists()
     card = json.loads((whole / "errata.json").read_text())
-    measured = {"fingerprint", "steps", "empty_steps", "loss", "count", "grad_norm"}
+    measured = {"stage", "fingerprint", "steps", "empty_steps", "loss", "count", "grad_norm"}
     assert set(card) == {*measured, "trained_dtype", "saved_dtype"}
     assert card["empty_steps"] == 0
     assert tiny.difference(whole, start) > 5e-3
