@@ -55,6 +55,7 @@ OTHER: dict[str, Any] = {
     },
     **{"max_length": 9, "tune ppo max_length": 5, "encoding": "utf-8-sig", "delimiter": ";"},
     **{"columns": (("prompt=prompt",),), "on_long": "truncate", "generate form": "alpaca_eval", "learn save": "merged"},
+    "learn method": "sft",
 }
 """Another value, where none can be made of the field's type; of one case with its name before."""
 ADAPTER = {"lora_rank": 2}
@@ -143,6 +144,7 @@ def _stopping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("errata.winrate.responses._resume", lambda partial, made, *_: stop(made))
     monkeypatch.setattr("errata.labels.stream._open_parts", lambda _, plan: stop(plan))
     monkeypatch.setattr("errata.workflows.learning.context.claim_folder", lambda _, made: stop(made["fingerprint"]))
+    monkeypatch.setattr("errata.workflows.learning.whole.check_editor", lambda run: None)  # there is no such judge
     monkeypatch.setattr("errata.demo.pipeline.run_stages", lambda _, *, settings, **__: stop(settings))
     monkeypatch.setattr(HubFlags, "check", lambda self: None)
 
