@@ -83,7 +83,7 @@ def _main(arguments: list[str]) -> int:
     try:
         command = commands.parse(verb, arguments[len(verb.split()) :])
         return commands.run(command)
-    except BrokenPipeError:
+    except BrokenPipeError:  # an OSError, and no wrong input
         raise
     except (ValueError, OSError) as error:
         print(f"errata: {error}", file=sys.stderr)

@@ -60,6 +60,16 @@ def methods() -> dict[str, str]:
     """The summaries of ``errata.tuning.METHODS`` by name; where torch was not imported yet, read from the sources."""
     if loaded := sys.modules.get("errata.tuning"):
         return {method.name: method.summary for method in loaded.methods()}
+    if not _READ:
+        _READ.update(_read())
+    return dict(_READ)
+
+
+_READ: dict[str, str] = {}
+"""What ``_read`` found; a start of the program asks several times."""
+
+
+def _read() -> dict[str, str]:
     import ast
     from pathlib import Path
 

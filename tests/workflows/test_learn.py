@@ -305,11 +305,11 @@ def test_too_few_users_are_an_error_before_anything_is_trained(folder: Path, tmp
 
 
 def test_a_candidate_that_forgets_too_much_comes_after_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    general = {"old": 3.0, "figa": 3.1, "sft": 3.11}
-    figures = [SimpleNamespace(name=name, points=SimpleNamespace(wrong=wrong)) for name, wrong in
-               (("old", 9.0), ("figa", 3.0), ("sft", 2.0))]  # fmt: skip
+    figures = [
+        SimpleNamespace(name=name, points=SimpleNamespace(wrong=wrong), general=general)
+        for name, wrong, general in (("old", 9.0, 3.0), ("figa", 3.0, 3.1), ("sft", 2.0, 3.11))
+    ]
     monkeypatch.setattr(findings, "selection", lambda run: figures)
-    monkeypatch.setattr(findings, "general_loss", lambda run, name: (general[name], 100))
     given: Any = SimpleNamespace(arms=("figa", "sft"), details=LearnDetails())
     assert findings.best(given) == "figa"
     given.details = LearnDetails(max_general_rise=0.2)
@@ -317,7 +317,8 @@ def test_a_candidate_that_forgets_too_much_comes_after_one_that_does_not(monkeyp
     # Where all of them do, as where no text was given, words decide.
     given.details = LearnDetails(max_general_rise=0.01)
     assert findings.best(given) == "sft"
-    monkeypatch.setattr(findings, "general_loss", lambda run, name: (None, None))
+    for one in figures:
+        one.general = None
     assert findings.best(given) == "sft"
 
 

@@ -13,21 +13,18 @@ from errata.winrate.alpaca import (
 )
 from errata.winrate.better import BetterEdits
 from errata.winrate.check import JudgeCheck, Planted, check_judge
-from errata.winrate.comparison import (
+from errata.winrate.comparison import compare_rulings, contest, pair_up, swapped
+from errata.winrate.contest_report import contest_headline, contest_html, contest_markdown, contest_terminal
+from errata.winrate.contests import (
     Contest,
     ContestArm,
     ContestDifference,
     ContestExample,
     Slice,
     Spent,
-    compare_rulings,
-    contest,
-    pair_up,
     read_contest,
-    swapped,
     write_contest,
 )
-from errata.winrate.contest_report import contest_headline, contest_html, contest_markdown, contest_terminal
 from errata.winrate.intervals import (
     Interval,
     bootstrap_interval,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from errata.client import total_cost
 from errata.edits.word_spans import split_words
-from errata.winrate.comparison import Slice, compare_rulings, slices_by
+from errata.winrate.comparison import compare_rulings, slices_by
+from errata.winrate.contests import Slice
 from errata.winrate.intervals import Interval
 from errata.winrate.judges import Judge, JudgeIdentity, Pair
 

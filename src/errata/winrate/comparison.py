@@ -22,8 +22,6 @@ from errata.winrate.contests import (
     ContestExample,
     Slice,
     Spent,
-    read_contest,
-    write_contest,
 )
 from errata.winrate.intervals import (
     detectable_rate,
@@ -34,21 +32,7 @@ from errata.winrate.intervals import (
 from errata.winrate.judges import Judge, JudgeIdentity, Pair, Ruling, kinship, prompt_text
 from errata.winrate.lengths import LONGER, length_controlled, longer_agreement, longer_wins, relative_length
 
-__all__ = [
-    "Contest",
-    "ContestArm",
-    "ContestDifference",
-    "ContestExample",
-    "Slice",
-    "Spent",
-    "compare_rulings",
-    "contest",
-    "pair_up",
-    "read_contest",
-    "slices_by",
-    "swapped",
-    "write_contest",
-]
+__all__ = ["compare_rulings", "contest", "pair_up", "slices_by", "swapped"]
 
 _HALF = 0.5
 _FEW = 30

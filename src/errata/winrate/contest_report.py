@@ -24,7 +24,7 @@ from errata.views import (
     tokens_to_html,
     visible,
 )
-from errata.winrate.comparison import Contest, ContestArm, ContestDifference, ContestExample, Slice
+from errata.winrate.contests import Contest, ContestArm, ContestDifference, ContestExample, Slice
 from errata.winrate.intervals import Interval, sign_flip_p_value
 
 __all__ = ["contest_headline", "contest_html", "contest_markdown", "contest_terminal"]

@@ -19,7 +19,7 @@ from errata.winrate import Interval
 from errata.workflows.edit_points import PointsCompared
 from errata.workflows.learned import Candidate, Example, Learned
 from errata.workflows.measure import Comparison
-from errata.workflows.verdict_words import MANY
+from errata.workflows.verdict_words import decimals
 
 __all__ = ["learned_html", "learned_terminal"]
 
@@ -214,7 +214,7 @@ def _candidate(one: Candidate) -> tuple[str, str, str, str, str]:
     assert one.points is not None
     step = _MISSING if one.name == "old" else f"{one.step} of {one.steps}"
     general = _MISSING if one.general is None else _n(one.general, 3)
-    digits = 1 if one.points.rows < MANY else 2
+    digits = decimals(one.points.rows)
     return one.name, step, _n(one.points.missed, digits), _n(one.points.otherwise, digits), general
 
 
@@ -326,12 +326,12 @@ def _signed(value: float, digits: int) -> str:
 
 def _digits(found: Comparison) -> int:
     """Decimals of words: as many as the rows, or the users, are worth; the sentences of the verdict have the same."""
-    return 1 if found.independent < MANY else 2
+    return decimals(found.independent)
 
 
 def _logged_digits(found: Learned) -> int:
     """The same for the logged drafts, which are those of the held-out rows."""
-    return 1 if found.measured.comparison["greedy"].rows < MANY else 2
+    return decimals(found.measured.comparison["greedy"].rows)
 
 
 def _difference(found: Comparison) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from errata.ranges import Range, Ranged
 from errata.workflows.edit_points import PointsCompared
 from errata.workflows.measure import Comparison, DraftFigures, TokenLogprobs
-from errata.workflows.verdict_words import MANY, change, named, number, percent, why_not
+from errata.workflows.verdict_words import change, decimals, named, number, percent, why_not
 
 __all__ = ["AnewCompared", "Condition", "Decision", "Drafter", "JudgedPairs", "Limits", "Measured", "decide"]
 
@@ -217,7 +217,7 @@ def _conditions(found: Measured, limits: Limits) -> Iterator[Condition]:
 
 def _anew(found: AnewCompared) -> Condition:
     fewer = found.words.fewer
-    digits = 1 if found.words.independent < MANY else 2
+    digits = decimals(found.words.independent)
     who = named(found.editor) if found.editor.startswith(("people", "the editor ")) else found.editor
     changes, it = ("change", "they") if found.editor == "people" else ("changes", "it")
     said = (
@@ -234,7 +234,7 @@ def _anew(found: AnewCompared) -> Condition:
 
 def _edit_points(found: PointsCompared, *, decides: bool) -> Condition:
     fewer = found.missed.fewer
-    digits = 1 if found.missed.independent < MANY else 2
+    digits = decimals(found.missed.independent)
     if not found.old.points:
         said = "The held-out rows have no place where people changed a word, so nothing can be judged by them."
         remedy = "Give a log with more rows in which people changed words."
@@ -276,7 +276,7 @@ def _over_editing(found: PointsCompared, limits: Limits) -> Iterator[Condition]:
 def _distance(found: Measured) -> Condition:
     compared, old, new = found.comparison["greedy"], found.old["greedy"].edit_cost, found.new["greedy"].edit_cost
     fewer = compared.fewer
-    digits = 1 if compared.independent < MANY else 2
+    digits = decimals(compared.independent)
     why, remedy = ("", "") if fewer else why_not(compared)
     said = (
         f"Fresh greedy drafts of the new model are {number(new.mean, digits)} words from what was sent, "

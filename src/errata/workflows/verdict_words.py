@@ -7,10 +7,19 @@ import math
 from errata.winrate import FEWEST
 from errata.workflows.measure import Comparison
 
-__all__ = ["MANY", "change", "named", "number", "percent", "round_up", "why_not"]
+__all__ = ["change", "decimals", "named", "number", "percent", "round_up", "why_not"]
 
-MANY = 100
+_MANY = 100
 """So many independent rows or users are worth a second decimal of words."""
+
+
+def decimals(count: int) -> int:
+    """Decimals of words, of so many independent rows or users.
+
+    >>> decimals(99), decimals(100)
+    (1, 2)
+    """
+    return 1 if count < _MANY else 2
 
 
 def number(value: float, digits: int) -> str:
@@ -45,7 +54,7 @@ def change(found: Comparison, old: float) -> str:
         old: the old cost, of which the per cent are; 0 leaves them out.
     """
     low, mean, high = found.difference.low, found.difference.mean, found.difference.high
-    digits = 1 if found.independent < MANY else 2
+    digits = decimals(found.independent)
     over = f" over {found.users} users" if found.users is not None else ""
     share = f", {percent(abs(mean) / old)}" if old > 0 else ""
     if high < 0:

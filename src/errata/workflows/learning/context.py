@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -125,12 +126,16 @@ class Run:
     def points(self, side: str) -> list[Points]:
         """Where people changed the drafts of a side, and what they left; a row that cannot be encoded has none."""
         if side not in self._points:
-            found = []
-            for row in self.rows(side):
-                with suppress(ValueError):  # such a row is too long; the report counts it
-                    found.append(edit_points(row, self.encoder))
-            self._points[side] = found
+            self._points[side] = self.points_of(self.rows(side))
         return self._points[side]
+
+    def points_of(self, rows: Sequence[Correction]) -> list[Points]:
+        """The same of some rows."""
+        found = []
+        for row in rows:
+            with suppress(ValueError):  # such a row is too long; the report counts it
+                found.append(edit_points(row, self.encoder))
+        return found
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -234,6 +239,13 @@ def passes_of(rows: int, batch_size: int, epochs: float | Literal["auto"]) -> fl
     if epochs != "auto":
         return epochs
     return max(3.0, float(math.ceil(STEPS / math.ceil(rows / batch_size))))
+
+
+def first_by_lot(rows: Sequence[Correction], most: int) -> list[Correction]:
+    """At most so many of the rows, in their order: the same ones each time, whatever the order of the log."""
+    drawn = sorted(rows, key=lambda row: hashlib.sha256(row.id.encode("utf-8", "replace")).digest())
+    kept = {row.id for row in drawn[:most]}
+    return [row for row in rows if row.id in kept]
 
 
 def edited(row: Correction) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,8 +10,8 @@ from errata.data.rows import write_lines
 from errata.labels import label_all
 from errata.models import Sampling
 from errata.runs import write_json
-from errata.workflows.edit_points import choices_at, edit_points
-from errata.workflows.learning.context import Run
+from errata.workflows.edit_points import choices_at
+from errata.workflows.learning.context import Run, first_by_lot
 from errata.workflows.measure import text_loss, token_logprobs_by_label, write_drafts
 
 DRAFTS_AT_ONCE = 32
@@ -45,11 +43,7 @@ def read_along(run: Run, path: Path) -> None:
 
 def read_trained(run: Run, path: Path) -> None:
     """The same of rows that are trained on, up to four times as many as judge: ``heldout/old.trained.jsonl``."""
-    rows = sorted(run.rows("train"), key=lambda row: hashlib.sha256(row.id.encode("utf-8", "replace")).digest())
-    points = []
-    for row in rows[: 4 * len(run.rows("heldout"))]:
-        with suppress(ValueError):  # too long, as in training
-            points.append(edit_points(row, run.encoder))
+    points = run.points_of(first_by_lot(run.rows("train"), 4 * len(run.rows("heldout"))))
     found = choices_at(run.loaded("old"), points, run.encoder, what="old", told=run.progress)
     write_lines(path, map(asdict, found))
 

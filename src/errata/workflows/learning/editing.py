@@ -24,7 +24,7 @@ from errata.types import Correction, Rollout
 from errata.winrate import ChatJudge, Pair
 from errata.winrate.intervals import rate_interval
 from errata.workflows.anew import Anew, blind, by_function, edited_anew, editor_function
-from errata.workflows.learning.context import Run
+from errata.workflows.learning.context import Run, first_by_lot
 from errata.workflows.learning.settings import Waiting
 from errata.workflows.measure import compare
 from errata.workflows.verdict import AnewCompared, JudgedPairs
@@ -42,7 +42,7 @@ def edited_by_editor(run: Run, arm: str) -> AnewCompared | None:
     if run.editor is None:
         return None
     edit, identity = _editor(run, run.editor)
-    rows = _chosen(run)
+    rows = first_by_lot(run.rows("heldout"), run.details.editor_rows)
     fresh = _fresh(run, arm, rows)
     folder = f"edited-{arm}-{_short(identity, _guideline(run), [[one.text for one in side] for side in fresh])}"
 
@@ -88,7 +88,7 @@ def judged_by_judge(run: Run, arm: str) -> JudgedPairs | None:
     spec = run.details.judge
     if spec is None:
         return None
-    rows = _chosen(run)
+    rows = first_by_lot(run.rows("heldout"), run.details.editor_rows)
     old, new = _fresh(run, arm, rows)
     guideline = _guideline(run)
     name = f"judged-{arm}-{_short(spec, guideline, [[one.text for one in side] for side in (old, new)])}"
@@ -215,14 +215,6 @@ def _fresh(run: Run, arm: str, rows: Sequence[Correction]) -> tuple[list[Rollout
     """Greedy drafts of the old model and of ``arm``."""
     ids = [row.id for row in rows]
     return run.drafts("old.greedy", ids), run.drafts(f"{arm}.greedy", ids)
-
-
-def _chosen(run: Run) -> list[Correction]:
-    """At most ``editor_rows`` of the held-out rows, the same ones each time."""
-    rows = run.rows("heldout")
-    chosen = sorted(rows, key=lambda row: hashlib.sha256(row.id.encode("utf-8", "replace")).digest())
-    kept = {row.id for row in chosen[: run.details.editor_rows]}
-    return [row for row in rows if row.id in kept]
 
 
 def _guideline(run: Run) -> str:

@@ -59,13 +59,14 @@ def best(run: Run) -> str:
 
     One that forgets more of the general text than it may comes after those that do not.
     """
-    wrong = {one.name: one.points.wrong if one.points else 0.0 for one in selection(run)}
-    start = general_loss(run, "old")[0] or 0.0
+    found = selection(run)
+    start = found[0].general or 0.0  # of the old model; alone, a candidate is compared with nobody
 
-    def forgets(arm: str) -> bool:
-        return (general_loss(run, arm)[0] or 0.0) - start > run.details.max_general_rise + 1e-12
+    def rank(one: Candidate) -> tuple[bool, float]:
+        forgets = (one.general or 0.0) - start > run.details.max_general_rise + 1e-12
+        return forgets, one.points.wrong if one.points else 0.0
 
-    return min(run.arms, key=lambda arm: (forgets(arm), wrong[arm]))
+    return min((one for one in found if one.name in run.arms), key=rank).name
 
 
 def drafter(run: Run) -> Drafter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from errata.edits import word_distance
 from errata.runs import new_folder, write_json
 from errata.types import Correction
 from errata.winrate import FEWEST, smallest_shown
-from errata.workflows.learning.context import Run, edited
+from errata.workflows.learning.context import Run, edited, first_by_lot
 from errata.workflows.measure import WORD
 from errata.workflows.split import Split, SplitBy, split_rows
 
@@ -114,14 +113,13 @@ def _drafted(run: Run, rows: Sequence[Correction], left_out: Counter[str]) -> li
         fitting += [row] if positions is None or length + run.config.max_new_tokens <= positions else []
     if rows and len(refused) == len(rows):
         raise ValueError(f"no prompt can be given to --model: {refused[0]}")
-    chosen = sorted(fitting, key=lambda row: hashlib.sha256(row.id.encode("utf-8", "replace")).digest())
-    kept = {row.id for row in chosen[: run.details.heldout_rows]}
+    kept = first_by_lot(fitting, run.details.heldout_rows)
     left_out["the prompt is too long for --model, or cannot be encoded"] += len(refused)
     left_out["the prompt leaves no room for --max-new-tokens"] += len(rows) - len(fitting) - len(refused)
     left_out["more than --heldout-rows"] += len(fitting) - len(kept)
     for reason in [reason for reason, count in left_out.items() if not count]:
         del left_out[reason]
-    return [row for row in fitting if row.id in kept]
+    return kept
 
 
 def _check_sizes(

@@ -95,20 +95,17 @@ def _stages(run: Run) -> Learned:
             raise ValueError(f"the loss of {arm} is no number any more; lower --learning-rate, in another --out")
     if run.counts("split")["selection"]:
         for name in ("old", *run.arms):
-            who = "the old model" if name == "old" else name
-            run.made(f"selection/{name}.jsonl", f"{who} reads the rows that choose", partial(read_along, run))
+            run.made(f"selection/{name}.jsonl", f"{_who(name)} reads the rows that choose", partial(read_along, run))
     if run.general is not None:
         for name in ("old", *run.arms):
-            who = "the old model" if name == "old" else name
-            run.made(f"general/{name}.json", f"{who} reads the general text", partial(read_general, run))
+            run.made(f"general/{name}.json", f"{_who(name)} reads the general text", partial(read_general, run))
     arm = best(run)
     for name in ("old", arm):
         for decoding in DECODINGS:
-            what = f"{'the old model' if name == 'old' else arm} drafts the held-out rows, {decoding}"
+            what = f"{_who(name)} drafts the held-out rows, {decoding}"
             run.made(f"heldout/{name}.{decoding}.jsonl", what, partial(draft, run))
-        who = "the old model" if name == "old" else name
-        run.made(f"heldout/{name}.points.jsonl", f"{who} reads the held-out rows", partial(read_along, run))
-        run.made(f"heldout/{name}.json", f"log-probabilities of the held-out rows, {who}", partial(score, run))
+        run.made(f"heldout/{name}.points.jsonl", f"{_who(name)} reads the held-out rows", partial(read_along, run))
+        run.made(f"heldout/{name}.json", f"log-probabilities of the held-out rows, {_who(name)}", partial(score, run))
         if name == "old":
             run.made(
                 "heldout/old.trained.jsonl", "the old model reads rows that are trained on", partial(read_trained, run)
@@ -122,6 +119,10 @@ def _stages(run: Run) -> Learned:
         run.folder.forget(run.out / "model")
         shutil.rmtree(run.out / "model")
     return found
+
+
+def _who(name: str) -> str:
+    return "the old model" if name == "old" else name
 
 
 def _warn(run: Run) -> None:
