@@ -280,11 +280,17 @@ def test_too_few_rows_are_an_error_that_says_what_they_could_show(folder: Path, 
     ):
         run(folder, tmp_path / "run", details=replace(toy.DETAILS, min_rows=60))
     # Nothing was trained: other settings start anew in the same folder.
+    # What candidates that are gone were chosen by is not taken for that of the new ones.
+    stale = [tmp_path / "run" / name for name in ("selection/old.jsonl", "general/old.json")]
+    for path in stale:
+        path.parent.mkdir()
+        path.write_text("{}\n")
     details = replace(toy.DETAILS, selection_share=0.01, user_field="none", time_field="none")
     config = replace(toy.CONFIG, epochs=0.1)
     told = Console(record=True, file=io.StringIO(), width=300)
     found = learn(folder / "log.csv", folder / "model", tmp_path / "run", config, details, console=told)
     assert "fewer than 10 edited rows would be left to choose the checkpoint by" in told.export_text()
+    assert [path for path in stale if path.exists()] == []
     assert (found.split["selection"], [one.name for one in found.candidates]) == (0, ["figa"])
     assert found.candidates[0].points is None
 

@@ -96,7 +96,7 @@ class Run:
         if changed is None and self.out.exists() and any(self.out.iterdir()):
             raise ValueError(f"{self.out} is not empty and holds no run of this kind; give another --out")
         if changed and not self._has_trained():
-            for stage in ("log", "split", "heldout", "candidates"):
+            for stage in ("log", "split", "heldout", "candidates", "selection", "general"):
                 shutil.rmtree(self.out / stage, ignore_errors=True)
             for name in ("doctor.json", SUMS, "settings.json"):
                 (self.out / name).unlink(missing_ok=True)
